@@ -1,0 +1,3 @@
+//! Console commands, SHOW tables and metrics: turns snapshots into answers. Knows no sockets.
+
+pub mod snapshot;

@@ -1,0 +1,184 @@
+//! What the console and the metrics page show, as plain values. Workers fill them in; nothing here computes.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// State of one worker (or the sum of several) at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// One per (database, user, role).
+    pub pools: Vec<PoolRow>,
+    /// One per client connection, console clients included.
+    pub clients: Vec<ClientRow>,
+    /// One per server connection.
+    pub servers: Vec<ServerRow>,
+    /// Process-wide figures.
+    pub totals: ProcessTotals,
+}
+
+/// Figures that belong to no pool.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ProcessTotals {
+    /// Clients that are still logging in.
+    pub login_clients: u64,
+    /// Logins that ended well, since start.
+    pub logins_accepted: u64,
+    /// Logins refused, since start.
+    pub logins_refused: u64,
+    /// Clients closed for a protocol error, since start.
+    pub protocol_errors: u64,
+    /// Cancel requests received, since start.
+    pub cancels: u64,
+    /// `max_client_conn`.
+    pub max_client_conn: u64,
+}
+
+/// One pool.
+#[derive(Debug, Clone, Default)]
+pub struct PoolRow {
+    /// Client-facing database name.
+    pub database: String,
+    /// User.
+    pub user: String,
+    /// `write` or `read`.
+    pub role: &'static str,
+    /// `session`, `transaction` or `statement`.
+    pub pool_mode: &'static str,
+    /// Name on the server.
+    pub server_database: String,
+    /// Configured size.
+    pub pool_size: u32,
+    /// Clients linked to a server connection, or idle and not waiting.
+    pub cl_active: u32,
+    /// Clients that wait for a server connection.
+    pub cl_waiting: u32,
+    /// Clients whose cancel is under way.
+    pub cl_active_cancel_req: u32,
+    /// Server connections linked to a client.
+    pub sv_active: u32,
+    /// Server connections that are being cancelled.
+    pub sv_being_canceled: u32,
+    /// Server connections carrying a cancel request.
+    pub sv_active_cancel: u32,
+    /// Idle server connections.
+    pub sv_idle: u32,
+    /// Server connections in dialing or login.
+    pub sv_login: u32,
+    /// How long the oldest waiting client has waited.
+    pub max_wait: Duration,
+    /// True while no leader (or no replica) can be given out.
+    pub held: bool,
+    /// True after PAUSE.
+    pub paused: bool,
+    /// Sums since start.
+    pub stats: PoolStats,
+}
+
+/// Sums of one pool since start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PoolStats {
+    /// Times a server connection was given to a client.
+    pub server_assignments: u64,
+    /// Transactions ended.
+    pub transactions: u64,
+    /// Queries ended (ReadyForQuery seen).
+    pub queries: u64,
+    /// Bytes from clients.
+    pub bytes_received: u64,
+    /// Bytes to clients.
+    pub bytes_sent: u64,
+    /// Time in transactions.
+    pub transaction_micros: u64,
+    /// Time in queries.
+    pub query_micros: u64,
+    /// Time clients waited for a server connection.
+    pub wait_micros: u64,
+    /// Parse messages from clients.
+    pub client_parses: u64,
+    /// Parse messages to servers.
+    pub server_parses: u64,
+    /// Bind messages.
+    pub binds: u64,
+    /// Requests retried after a lost server connection.
+    pub retries: u64,
+    /// Requests answered 08007 (in doubt).
+    pub in_doubt: u64,
+    /// Transactions ended by a lost server connection (40001).
+    pub transactions_lost: u64,
+    /// Server connections opened.
+    pub servers_opened: u64,
+    /// Server connections closed.
+    pub servers_closed: u64,
+    /// Clients that gave up waiting or were told to (timeouts).
+    pub wait_timeouts: u64,
+}
+
+/// One client connection.
+#[derive(Debug, Clone)]
+pub struct ClientRow {
+    /// Unique id.
+    pub id: u64,
+    /// User, empty before login.
+    pub user: String,
+    /// Client-facing database name.
+    pub database: String,
+    /// `write` or `read`.
+    pub role: &'static str,
+    /// `active`, `waiting`, `idle`, `login`.
+    pub state: &'static str,
+    /// Remote address.
+    pub peer: Option<SocketAddr>,
+    /// Local address.
+    pub local: Option<SocketAddr>,
+    /// Age of the connection.
+    pub connected_for: Duration,
+    /// Since the last request.
+    pub request_age: Duration,
+    /// How long it has waited for a server connection.
+    pub wait: Duration,
+    /// Id of the server connection it holds.
+    pub link: Option<u64>,
+    /// TLS version and cipher, empty without.
+    pub tls: String,
+    /// `application_name` it gave.
+    pub application_name: String,
+    /// Named prepared statements it holds.
+    pub prepared_statements: u32,
+}
+
+/// One server connection.
+#[derive(Debug, Clone)]
+pub struct ServerRow {
+    /// Unique id.
+    pub id: u64,
+    /// User it is logged in as.
+    pub user: String,
+    /// Client-facing database name.
+    pub database: String,
+    /// `write` or `read`.
+    pub role: &'static str,
+    /// `active`, `idle`, `new` (login), `being_canceled`, `active_cancel`.
+    pub state: &'static str,
+    /// Where it goes: host and port as configured or announced.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Local address.
+    pub local: Option<SocketAddr>,
+    /// Age of the connection.
+    pub connected_for: Duration,
+    /// Since the last request.
+    pub request_age: Duration,
+    /// Will be closed when released.
+    pub close_needed: bool,
+    /// Id of the client that holds it.
+    pub link: Option<u64>,
+    /// PostgreSQL's process id.
+    pub remote_pid: u32,
+    /// TLS version and cipher, empty without.
+    pub tls: String,
+    /// `application_name` in force.
+    pub application_name: String,
+    /// Named prepared statements it knows.
+    pub prepared_statements: u32,
+}
