@@ -1,0 +1,92 @@
+//! The few HTTP requests the tools make: to Patroni's REST API and to weir's own pages.
+//!
+//! One request per connection, answer read to its end, everything bounded by time. Knows no TLS.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// An answer: status code and body.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The body as text.
+    pub body: String,
+}
+
+/// `GET path`, at most two seconds.
+///
+/// # Errors
+/// No connection, no answer in time, or not HTTP.
+pub async fn get(address: SocketAddr, path: &str) -> Result<Answer> {
+    request(address, "GET", path, "", Duration::from_secs(2)).await
+}
+
+/// A request with a JSON body.
+///
+/// # Errors
+/// No connection, no answer within `patience`, or not HTTP.
+pub async fn request(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    body: &str,
+    patience: Duration,
+) -> Result<Answer> {
+    tokio::time::timeout(patience, exchange(address, method, path, body))
+        .await
+        .with_context(|| format!("{method} http://{address}{path}: no answer in time"))?
+        .with_context(|| format!("{method} http://{address}{path}"))
+}
+
+async fn exchange(address: SocketAddr, method: &str, path: &str, body: &str) -> Result<Answer> {
+    let mut stream = TcpStream::connect(address).await?;
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await?;
+    let mut bytes = Vec::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes).await?;
+    parse(&String::from_utf8_lossy(&bytes))
+}
+
+fn parse(text: &str) -> Result<Answer> {
+    let status = text
+        .strip_prefix("HTTP/1.")
+        .and_then(|rest| rest.split(' ').nth(1))
+        .and_then(|code| code.trim().parse().ok())
+        .context("the answer is not HTTP")?;
+    let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    Ok(Answer { status, body: body.to_owned() })
+}
+
+const ANSWER_BYTES_MAX: u64 = 16 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    #[test]
+    fn a_bare_status_line_is_an_answer() -> anyhow::Result<()> {
+        let answer = parse("HTTP/1.0 503 Service Unavailable\r\n\r\n")?;
+        assert_eq!((answer.status, answer.body.as_str()), (503, ""));
+        Ok(())
+    }
+
+    #[test]
+    fn the_body_stands_behind_the_empty_line() -> anyhow::Result<()> {
+        let answer = parse("HTTP/1.0 200 OK\r\nServer: x\r\n\r\n{\"a\": 1}")?;
+        assert_eq!((answer.status, answer.body.as_str()), (200, "{\"a\": 1}"));
+        Ok(())
+    }
+
+    #[test]
+    fn garbage_is_refused() {
+        assert!(parse("SSH-2.0-OpenSSH").is_err());
+    }
+}
