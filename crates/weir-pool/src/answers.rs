@@ -1,0 +1,89 @@
+//! What a pool answers, as plain values.
+
+use std::time::Instant;
+
+use crate::{ClientId, MemberId, ServerId};
+
+/// What a client gets when it asks for a server connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Checkout {
+    /// This one, now.
+    Granted(ServerId),
+    /// Its turn comes with a [`Settled::Grant`]. Ask [`Pool::next_dial`] whether to dial.
+    Queued,
+    /// Too many wait already; the pool has not taken note of the client.
+    QueueFull,
+}
+
+/// What becomes of a server connection that is free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Settled {
+    /// It belongs to this client now, which waits no longer.
+    Grant(ClientId),
+    /// It stays open, unused.
+    Idle,
+    /// The caller closes it; the pool has forgotten it already.
+    Retire,
+}
+
+/// Where a server connection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerState {
+    /// In dialing or login.
+    Dialing,
+    /// Nobody uses it.
+    Idle,
+    /// This client uses it.
+    Active(ClientId),
+}
+
+/// One server connection, for SHOW SERVERS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerFacts {
+    /// Where it stands.
+    pub state: ServerState,
+    /// Where it goes.
+    pub member: MemberId,
+    /// Epoch of the member when it was dialled.
+    pub epoch: u64,
+    /// When its dial began.
+    pub created: Instant,
+    /// When it was last given out or given back; before that, when its dial began.
+    pub last_used: Instant,
+    /// It closes when it is given back.
+    pub retire: bool,
+}
+
+/// How many of what there are now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PoolCounts {
+    /// Server connections in use.
+    pub active: u32,
+    /// Server connections nobody uses.
+    pub idle: u32,
+    /// Server connections in dialing or login.
+    pub dialing: u32,
+    /// Clients that wait.
+    pub waiting: u32,
+}
+
+/// Sums since the pool was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PoolSums {
+    /// Times a server connection was given to a client.
+    pub assignments: u64,
+    /// Microseconds that clients waited before they were given one.
+    pub wait_micros: u64,
+    /// Clients turned away because too many waited.
+    pub refused: u64,
+    /// Clients that waited too long ([`Pool::overdue`]).
+    pub overdue: u64,
+    /// Server connections whose login succeeded.
+    pub opened: u64,
+    /// Of those, how many are gone.
+    pub closed: u64,
+    /// Dials and server logins that failed.
+    pub dial_failures: u64,
+}

@@ -1,0 +1,41 @@
+//! What a pool is told: its kind, its limits and where it may dial. Knows nothing of the present state.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use crate::MemberId;
+
+/// Which door a pool serves; decides how it lets go of a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PoolKind {
+    /// One target at most. A server connection of any other target closes at once, busy or not:
+    /// a transaction left open on a frozen leader could otherwise commit after the thaw.
+    Write,
+    /// Any number of targets. A busy connection to a member that left ends its transaction first.
+    Read,
+}
+
+/// How much a pool may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Server connections at once, over all members, those in dialing or login included.
+    pub size: NonZeroU32,
+    /// An idle server connection closes after this; `None`: never.
+    pub idle_timeout: Option<Duration>,
+    /// A server connection older than this closes when nobody uses it; `None`: never. Closings keep a
+    /// distance of `lifetime / size`, so that connections born together do not die together.
+    pub lifetime: Option<Duration>,
+    /// Clients that may wait at once.
+    pub waiting_max: u32,
+    /// Server connections in dialing or login at once; 0 counts as 1.
+    pub dials_at_once: u32,
+}
+
+/// Where a pool may dial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// The PostgreSQL instance.
+    pub member: MemberId,
+    /// Which life of it. Opaque; a changed number makes connections of the old one unfit.
+    pub epoch: u64,
+}

@@ -1,0 +1,161 @@
+//! The members a pool may use now: idle connections of each, how busy each is, and which one must not be dialled
+//! for a moment. Knows server connections by name only.
+
+use std::time::{Duration, Instant};
+
+use crate::dice::index_below;
+use crate::ledger::Step;
+use crate::{Dice, ServerId, ServerState, Target};
+
+/// Pause after the first failed dial; doubles with each further one.
+pub(crate) const BACKOFF_MIN: Duration = Duration::from_millis(50);
+/// The longest pause between dials of a member that keeps failing.
+pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// All present targets. There are few (one in a write pool), so they are searched by walking.
+#[derive(Debug, Default)]
+pub(crate) struct Members {
+    list: Vec<Member>,
+}
+
+/// One present target.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) target: Target,
+    /// Unused for longest first: taken from and given back at the end.
+    pub(crate) idle: Vec<ServerId>,
+    /// Connections in use that will come back to `idle`.
+    pub(crate) busy: u32,
+    pub(crate) dialing: u32,
+    backoff: Backoff,
+}
+
+#[derive(Debug, Default)]
+struct Backoff {
+    failures: u32,
+    until: Option<Instant>,
+}
+
+impl Members {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Member> {
+        self.list.iter()
+    }
+
+    pub(crate) fn find(&mut self, target: Target) -> Option<&mut Member> {
+        self.list.iter_mut().find(|member| member.target == target)
+    }
+
+    /// Makes `targets` the present ones. Members that stay keep their connections; every pause after failures ends.
+    pub(crate) fn retarget(&mut self, targets: &[Target]) {
+        self.list.retain(|member| targets.contains(&member.target));
+        for &target in targets {
+            match self.find(target) {
+                Some(member) => member.backoff = Backoff::default(),
+                None => self.list.push(Member::new(target)),
+            }
+        }
+    }
+
+    /// The newest idle connection of the less busy of two members drawn at random; if that one has none, of the
+    /// least busy member that has one: nobody waits while a connection is idle.
+    pub(crate) fn newest_idle(&self, dice: &mut (impl Dice + ?Sized)) -> Option<ServerId> {
+        let chosen = self.choose(dice)?;
+        if let Some(&server) = self.list.get(chosen).and_then(|member| member.idle.last()) {
+            return Some(server);
+        }
+        let with_idle = self.list.iter().filter(|member| !member.idle.is_empty());
+        with_idle.min_by_key(|member| member.busy)?.idle.last().copied()
+    }
+
+    fn choose(&self, dice: &mut (impl Dice + ?Sized)) -> Option<usize> {
+        let len = self.list.len();
+        if len < 2 {
+            return len.checked_sub(1);
+        }
+        let one = index_below(dice, len);
+        let other = index_below(dice, len - 1);
+        let other = if other >= one { other + 1 } else { other };
+        let busy = |index: usize| self.list.get(index).map_or(u32::MAX, |member| member.busy);
+        Some(if busy(other) < busy(one) { other } else { one })
+    }
+
+    /// Where to dial: fewest connections first, ties by chance. `None` if all must be left alone for now.
+    pub(crate) fn lightest(&self, now: Instant, dice: &mut (impl Dice + ?Sized)) -> Option<Target> {
+        let least = self.lightest_load(now)?;
+        let fits = |member: &&Member| member.may_dial(now) && member.load() == least;
+        let ties = self.list.iter().filter(fits).count();
+        let drawn = if ties < 2 { 0 } else { index_below(dice, ties) };
+        self.list.iter().filter(fits).nth(drawn).map(|member| member.target)
+    }
+
+    /// Connections of the dialable member that has fewest.
+    pub(crate) fn lightest_load(&self, now: Instant) -> Option<usize> {
+        self.list.iter().filter(|member| member.may_dial(now)).map(Member::load).min()
+    }
+
+    /// The member with most connections.
+    pub(crate) fn heaviest(&self) -> Option<&Member> {
+        self.list.iter().max_by_key(|member| member.load())
+    }
+
+    /// When the first of the members that are left alone may be dialled again.
+    pub(crate) fn earliest_retry(&self) -> Option<Instant> {
+        self.list.iter().filter_map(|member| member.backoff.until).min()
+    }
+}
+
+impl Member {
+    fn new(target: Target) -> Self {
+        Self { target, idle: Vec::new(), busy: 0, dialing: 0, backoff: Backoff::default() }
+    }
+
+    /// Connections this member has or will have.
+    pub(crate) fn load(&self) -> usize {
+        self.idle.len() + self.busy as usize + self.dialing as usize
+    }
+
+    pub(crate) fn may_dial(&self, now: Instant) -> bool {
+        self.backoff.until.is_none_or(|until| until <= now)
+    }
+
+    pub(crate) fn dial_succeeded(&mut self) {
+        self.backoff = Backoff::default();
+    }
+
+    /// Several dials that fail together count once.
+    pub(crate) fn dial_failed(&mut self, now: Instant) {
+        if !self.may_dial(now) {
+            return;
+        }
+        let pause =
+            BACKOFF_MIN.saturating_mul(1 << self.backoff.failures.min(BACKOFF_DOUBLINGS)).min(BACKOFF_MAX);
+        self.backoff.failures = self.backoff.failures.saturating_add(1);
+        self.backoff.until = Some(now + pause);
+    }
+
+    /// One of its connections enters or leaves a state.
+    pub(crate) fn weigh(&mut self, server: ServerId, state: ServerState, step: Step) {
+        match (state, step) {
+            (ServerState::Dialing, _) => step.apply(&mut self.dialing),
+            (ServerState::Active(_), _) => step.apply(&mut self.busy),
+            (ServerState::Idle, Step::Enter) => self.idle.push(server),
+            (ServerState::Idle, Step::Leave) => self.drop_idle(server),
+        }
+    }
+
+    fn drop_idle(&mut self, server: ServerId) {
+        if self.idle.last() == Some(&server) {
+            self.idle.pop();
+        } else {
+            self.idle.retain(|&idle| idle != server);
+        }
+    }
+}
+
+/// Enough to get from the shortest pause to the longest.
+const BACKOFF_DOUBLINGS: u32 = 5;
+const _: () = assert!(BACKOFF_MIN.as_millis() << BACKOFF_DOUBLINGS >= BACKOFF_MAX.as_millis());

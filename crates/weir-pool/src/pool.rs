@@ -1,0 +1,394 @@
+//! One pool: who gets a server connection next, and whether to open or close some. Owns the accounting of one
+//! (database, user, role); the connections themselves, and every byte on them, are the caller's.
+
+use std::time::{Duration, Instant};
+
+use crate::ledger::{Ledger, Server};
+use crate::queue::Queue;
+use crate::rebalance::Move;
+use crate::{
+    Checkout, ClientId, Dice, Limits, PoolCounts, PoolKind, PoolSums, ServerFacts, ServerId, ServerState,
+    Settled, Target,
+};
+
+/// The accounting of one (database, user, role). [`Pool::next_dial`] is asked in a loop after anything that may leave
+/// clients without a connection, free a slot, or name new targets.
+#[derive(Debug)]
+pub struct Pool {
+    pub(crate) kind: PoolKind,
+    pub(crate) limits: Limits,
+    pub(crate) ledger: Ledger,
+    queue: Queue,
+    sums: PoolSums,
+    pub(crate) paused: bool,
+    /// A login needs to have seen one server connection, though no client asks for it.
+    demanded: bool,
+    pub(crate) moving: Move,
+    pub(crate) moved_at: Option<Instant>,
+    /// When a connection was last closed for its age.
+    aged_at: Option<Instant>,
+    /// The size, or more for as long as connections from before a smaller limit live.
+    slots_max: u32,
+}
+
+impl Pool {
+    /// An empty pool. It holds its clients until [`Pool::retarget`] names somebody to dial.
+    pub fn new(kind: PoolKind, limits: Limits) -> Self {
+        Self {
+            kind,
+            limits,
+            ledger: Ledger::default(),
+            queue: Queue::new(),
+            sums: PoolSums::default(),
+            paused: false,
+            demanded: false,
+            moving: Move::Rest,
+            moved_at: None,
+            aged_at: None,
+            slots_max: limits.size.get(),
+        }
+    }
+
+    /// A client wants a server connection. It must neither wait nor hold one already. Constant time; allocates only
+    /// while the queue grows beyond its longest so far.
+    pub fn checkout(&mut self, client: ClientId, now: Instant, dice: &mut (impl Dice + ?Sized)) -> Checkout {
+        let may_have = !self.paused && self.queue.is_empty();
+        let checkout = match may_have.then(|| self.ledger.members.newest_idle(dice)).flatten() {
+            Some(server) => {
+                self.grant(server, client, Duration::ZERO, now);
+                Checkout::Granted(server)
+            }
+            None if self.queue.len() >= self.limits.waiting_max as usize => {
+                self.sums.refused += 1;
+                Checkout::QueueFull
+            }
+            None => {
+                self.queue.push(client, now);
+                Checkout::Queued
+            }
+        };
+        self.debug_check();
+        checkout
+    }
+
+    /// Whom to dial now, if anybody: the caller dials, calls [`Pool::dial_started`], and asks again. Bounded by the
+    /// waiting clients that no dial under way will serve, by the size, by `dials_at_once`, and by a pause of 50 ms
+    /// to 1 s after failures of a member.
+    pub fn next_dial(&mut self, now: Instant, dice: &mut (impl Dice + ?Sized)) -> Option<Target> {
+        if self.wants_dial() { self.ledger.members.lightest(now, dice) } else { None }
+    }
+
+    /// When to ask [`Pool::next_dial`] again, if it says `None` only because dials failed a moment ago.
+    pub fn retry_at(&self) -> Option<Instant> {
+        if self.wants_dial() { self.ledger.members.earliest_retry() } else { None }
+    }
+
+    /// A login waits for what only a server connection can tell: one is dialled even if no client waits, unless the
+    /// pool has one or is dialing one. Void after the next login of a server.
+    pub fn demand_one(&mut self, _now: Instant) {
+        self.demanded |= self.ledger.active + self.ledger.idle == 0;
+        self.debug_check();
+    }
+
+    /// The caller dials `target` for the pool, as [`Pool::next_dial`] asked.
+    pub fn dial_started(&mut self, server: ServerId, target: Target, now: Instant) {
+        self.ledger.start(server, target, now);
+        self.debug_check();
+    }
+
+    /// The dial or the login failed; the pool forgets the connection and leaves its member alone for a moment.
+    pub fn dial_failed(&mut self, server: ServerId, now: Instant) {
+        if let Some(gone) = self.ledger.remove(server) {
+            self.sums.dial_failures += 1;
+            self.moving = self.moving.after_failure();
+            if let Some(member) = self.ledger.members.find(gone.target) {
+                member.dial_failed(now);
+            }
+        }
+        self.debug_check();
+    }
+
+    /// The login finished; the connection can be used.
+    pub fn ready(&mut self, server: ServerId, now: Instant) -> Settled {
+        let settled = match self.ledger.get(server) {
+            Some(entry) if entry.state == ServerState::Dialing => {
+                self.logged_in(entry.target);
+                self.settle(server, entry, now)
+            }
+            // Let go of in the meantime; whoever still holds it may only close it.
+            Some(_) | None => Settled::Retire,
+        };
+        self.debug_check();
+        settled
+    }
+
+    /// A client is done with its server connection, and the caller has proof that it is at rest: no open
+    /// transaction, no reply owed.
+    pub fn give_back(&mut self, server: ServerId, now: Instant) -> Settled {
+        let settled = match self.ledger.get(server) {
+            Some(entry) if entry.is_active() && self.is_aged(entry, now) => self.end(server),
+            Some(entry) if entry.is_active() => self.settle(server, entry, now),
+            Some(_) | None => Settled::Retire,
+        };
+        self.debug_check();
+        settled
+    }
+
+    /// The connection is gone, whatever its state. A name the pool does not know is ignored.
+    pub fn discard(&mut self, server: ServerId) {
+        self.close(server);
+        self.debug_check();
+    }
+
+    /// The client waits no longer. Linear in the number of waiting clients.
+    pub fn forget(&mut self, client: ClientId) {
+        self.queue.forget(client);
+        self.debug_check();
+    }
+
+    /// How many clients wait.
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// How long the first in the queue has waited, whatever for.
+    pub fn oldest_wait(&self, now: Instant) -> Option<Duration> {
+        self.queue.oldest_wait(now)
+    }
+
+    /// Removes and returns the clients that have waited `limit` or longer for the *present* cause: for a target if
+    /// the pool is [`Pool::held`], else for a free connection. Time spent on the other cause does not count.
+    /// A limit of zero empties the queue.
+    pub fn overdue(&mut self, now: Instant, limit: Duration) -> Vec<ClientId> {
+        let mut overdue = Vec::new();
+        while let Some(client) = self.queue.pop_overdue(now, limit) {
+            overdue.push(client);
+        }
+        self.sums.overdue += overdue.len() as u64;
+        self.debug_check();
+        overdue
+    }
+
+    /// True while there is nobody to dial: clients queue, and their wait counts as hold.
+    pub fn held(&self) -> bool {
+        self.ledger.members.is_empty()
+    }
+
+    /// Follows these targets and no others; returns the connections to close at once, forgotten already.
+    ///
+    /// A write pool lets go of every connection that is not of the target, busy or not. A read pool lets go of idle
+    /// and dialing ones on members that left (or stay with another epoch); busy ones close when given back.
+    #[must_use = "these connections must be closed"]
+    pub fn retarget(&mut self, targets: &[Target], now: Instant) -> Vec<ServerId> {
+        debug_assert!(
+            self.kind == PoolKind::Read || targets.len() < 2,
+            "a write pool has one target at most"
+        );
+        let closed = self.let_go(self.kind == PoolKind::Write, |server| !targets.contains(&server.target));
+        self.ledger.members.retarget(targets);
+        self.queue.set_held(targets.is_empty(), now);
+        self.debug_check();
+        closed
+    }
+
+    /// Replaces every connection (RECONNECT): returns the idle and dialing ones for closing, forgotten already;
+    /// the busy ones close when given back.
+    #[must_use = "these connections must be closed"]
+    pub fn retire_all(&mut self) -> Vec<ServerId> {
+        let closed = self.let_go(false, |_| true);
+        self.debug_check();
+        closed
+    }
+
+    /// Idle connections that are too old, unused for too long, or too many after a smaller limit came: returned for
+    /// closing, forgotten already.
+    #[must_use = "these connections must be closed"]
+    pub fn expired(&mut self, now: Instant) -> Vec<ServerId> {
+        let excess = self.ledger.slots().saturating_sub(self.limits.size.get()) as usize;
+        let mut expired: Vec<ServerId> =
+            self.ledger.members.iter().flat_map(|m| m.idle.iter().copied()).collect();
+        let mut kept = 0;
+        let mut seen = 0;
+        expired.retain(|&server| {
+            seen += 1;
+            let goes = seen - kept <= excess || self.is_expired(server, now);
+            kept += usize::from(!goes);
+            goes
+        });
+        for &server in &expired {
+            self.close(server);
+        }
+        self.debug_check();
+        expired
+    }
+
+    /// Gives out nothing until [`Pool::resume`]. Returns the idle and dialing connections for closing, forgotten
+    /// already (PgBouncer's PAUSE disconnects from the server too); the busy ones close when given back.
+    #[must_use = "these connections must be closed"]
+    pub fn pause(&mut self) -> Vec<ServerId> {
+        self.paused = true;
+        let closed = self.let_go(false, |_| true);
+        self.debug_check();
+        closed
+    }
+
+    /// Undoes [`Pool::pause`]. Clients may be waiting: ask [`Pool::next_dial`].
+    pub fn resume(&mut self) {
+        self.paused = false;
+        self.debug_check();
+    }
+
+    /// True between [`Pool::pause`] and [`Pool::resume`].
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// Paused, and no client uses a server connection any more.
+    pub fn is_quiet(&self) -> bool {
+        self.paused && self.ledger.active == 0
+    }
+
+    /// New limits (reload). With a smaller size, idle connections beyond it come out of [`Pool::expired`] and busy
+    /// ones retire when given back.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+        self.slots_max = self.ledger.slots().max(limits.size.get());
+        self.debug_check();
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// How many of what there are now. Constant time.
+    pub fn counts(&self) -> PoolCounts {
+        let Ledger { active, idle, dialing, .. } = self.ledger;
+        PoolCounts { active, idle, dialing, waiting: u32::try_from(self.queue.len()).unwrap_or(u32::MAX) }
+    }
+
+    /// Sums since the pool was made.
+    pub fn sums(&self) -> PoolSums {
+        self.sums
+    }
+
+    /// One connection, if it is in this pool.
+    pub fn server(&self, server: ServerId) -> Option<ServerFacts> {
+        self.ledger.get(server).map(|entry| entry.facts())
+    }
+
+    /// All connections, in no order that means anything.
+    pub fn servers(&self) -> impl Iterator<Item = (ServerId, ServerFacts)> {
+        self.ledger.iter().map(|(id, entry)| (id, entry.facts()))
+    }
+
+    fn wants_dial(&self) -> bool {
+        let demanded = usize::from(self.demanded && self.ledger.is_empty());
+        let wanted = self.queue.len().max(demanded) + usize::from(self.moving.wants_dial());
+        let dialing = self.ledger.dialing;
+        !self.paused
+            && wanted > dialing as usize
+            && dialing < self.limits.dials_at_once.max(1)
+            && self.ledger.slots() < self.limits.size.get()
+    }
+
+    fn logged_in(&mut self, target: Target) {
+        self.sums.opened += 1;
+        self.demanded = false;
+        self.moving = self.moving.after_success();
+        if let Some(member) = self.ledger.members.find(target) {
+            member.dial_succeeded();
+        }
+    }
+
+    /// A connection is free: for the client that waits longest, for the idle list, or for nobody any more.
+    fn settle(&mut self, server: ServerId, entry: Server, now: Instant) -> Settled {
+        let too_many = self.ledger.slots() > self.limits.size.get();
+        if entry.retire || self.paused || too_many {
+            return self.end(server);
+        }
+        match self.queue.pop(now) {
+            Some((client, waited)) => {
+                self.grant(server, client, waited, now);
+                Settled::Grant(client)
+            }
+            None => {
+                self.ledger.put(server, ServerState::Idle, now);
+                Settled::Idle
+            }
+        }
+    }
+
+    fn end(&mut self, server: ServerId) -> Settled {
+        self.sums.closed += u64::from(self.ledger.remove(server).is_some());
+        Settled::Retire
+    }
+
+    fn grant(&mut self, server: ServerId, client: ClientId, waited: Duration, now: Instant) {
+        self.ledger.put(server, ServerState::Active(client), now);
+        self.sums.assignments += 1;
+        self.sums.wait_micros += u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
+    }
+
+    /// Forgets a connection and counts its end.
+    pub(crate) fn close(&mut self, server: ServerId) {
+        if let Some(gone) = self.ledger.remove(server) {
+            self.sums.closed += u64::from(gone.state != ServerState::Dialing);
+        }
+    }
+
+    fn let_go(&mut self, busy_too: bool, which: impl Fn(&Server) -> bool) -> Vec<ServerId> {
+        self.moving = Move::Rest;
+        let dialing_before = self.ledger.dialing;
+        let closed = self.ledger.let_go(busy_too, which);
+        let never_open = (dialing_before - self.ledger.dialing) as usize;
+        self.sums.closed += (closed.len() - never_open) as u64;
+        closed
+    }
+
+    fn is_expired(&mut self, server: ServerId, now: Instant) -> bool {
+        let Some(entry) = self.ledger.get(server) else { return false };
+        let unused_for = now.saturating_duration_since(entry.last_used);
+        self.limits.idle_timeout.is_some_and(|limit| unused_for >= limit) || self.is_aged(entry, now)
+    }
+
+    /// True if the connection is to end for its age; the next one then has to wait for a while.
+    fn is_aged(&mut self, entry: Server, now: Instant) -> bool {
+        let Some(lifetime) = self.limits.lifetime else { return false };
+        let gap = lifetime / self.limits.size.get();
+        let just_closed_one = self.aged_at.is_some_and(|last| now.saturating_duration_since(last) < gap);
+        let aged = now.saturating_duration_since(entry.created) >= lifetime && !just_closed_one;
+        if aged {
+            self.aged_at = Some(now);
+        }
+        aged
+    }
+
+    #[inline]
+    pub(crate) fn debug_check(&mut self) {
+        if cfg!(debug_assertions) {
+            self.slots_max = self.slots_max.min(self.limits.size.get().max(self.ledger.slots()));
+            self.check_invariants();
+        }
+    }
+
+    /// Panics if the pool contradicts itself. Linear, so debug builds only.
+    fn check_invariants(&self) {
+        self.ledger.check_invariants();
+        let slots = self.ledger.slots();
+        assert!(slots <= self.slots_max, "{slots} slots of {}", self.slots_max);
+        assert!(self.queue.is_empty() || self.ledger.idle == 0, "a client waits beside an idle connection");
+        assert!(
+            !self.paused || self.ledger.idle + self.ledger.dialing == 0,
+            "a paused pool keeps connections"
+        );
+        let mut clients: Vec<ClientId> = self.queue.clients().collect();
+        clients.extend(self.ledger.iter().filter_map(|(_, server)| match server.state {
+            ServerState::Active(client) => Some(client),
+            ServerState::Idle | ServerState::Dialing => None,
+        }));
+        clients.sort_unstable();
+        let distinct = clients.windows(2).all(|pair| matches!(pair, [one, other] if one != other));
+        assert!(distinct, "a client waits twice, holds two, or waits and holds");
+    }
+}
