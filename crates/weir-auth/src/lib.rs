@@ -1,8 +1,16 @@
-//! Login secrets and SCRAM. Knows no sockets and no config files.
+//! Login secrets: what a user list holds, how a secret is shown to be known (SCRAM-SHA-256 in both roles, md5),
+//! and types that cannot be printed by accident.
+//!
+//! Knows no sockets, no PostgreSQL messages, no config files (text is handed in), no clock and no dice: nonces and
+//! salts are arguments.
 
-/// placeholder until the owner writes it
-#[derive(Clone, Debug)]
-pub struct Secret;
-/// placeholder until the owner writes it
-#[derive(Clone, Debug, Default)]
-pub struct UserList;
+pub mod md5;
+pub mod scram;
+
+mod secret;
+mod stored;
+mod userlist;
+
+pub use secret::Secret;
+pub use stored::StoredSecret;
+pub use userlist::{UserList, UserListProblem};

@@ -1,0 +1,1 @@
+//! SCRAM against the RFCs' examples, PostgreSQL's verifiers, and independent peers.

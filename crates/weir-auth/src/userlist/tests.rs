@@ -1,0 +1,1 @@
+//! User lists: a table of cases, and random text.
