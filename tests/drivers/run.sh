@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# The driver programs against whatever PGHOST, PGPORT, PGDATABASE, PGUSER, PGPASSWORD, PGSSLMODE and PGSSLROOTCERT name.
+#   run.sh prepare        build what needs building (venv, npm, Go) under target/drivers; safe to call again
+#   run.sh run [NAME...]  run these drivers (default: all); ends non-zero if one fails
+#   run.sh list           their names
+# Needs Debian's psql, python3-venv, npm, golang-go with golang-github-lib-pq-dev and golang-github-jackc-pgx-v4-dev,
+# a JDK and libpostgresql-jdbc-java.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+build="${CARGO_TARGET_DIR:-$here/../../target}/drivers"
+all=(psql psycopg asyncpg pgjdbc node-postgres lib-pq pgx)
+
+prepare_python() {
+  cmp -s "$here/requirements.txt" "$build/venv/requirements.txt" && return
+  /usr/bin/python3 -m venv --clear "$build/venv"
+  "$build/venv/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements.txt"
+  cp "$here/requirements.txt" "$build/venv/"
+}
+
+prepare_node() {
+  cmp -s "$here/node/package.json" "$build/node/installed.json" && return
+  mkdir -p "$build/node"
+  cp "$here/node/package.json" "$build/node/"
+  (cd "$build/node" && npm install --no-audit --no-fund --loglevel=error >/dev/null)
+  cp "$here/node/package.json" "$build/node/installed.json"
+}
+
+# Debian's Go libraries lie in a GOPATH; the build cache makes a second call quick.
+prepare_go() {
+  export GO111MODULE=off GOPATH=/usr/share/gocode GOFLAGS=-buildvcs=false GOCACHE="$build/gocache"
+  go build -o "$build/bin/lib-pq" "$here/go/libpq/main.go"
+  go build -o "$build/bin/pgx" "$here/go/pgx/main.go"
+}
+
+prepare_java() {
+  mkdir -p "$build/java"
+  [ "$build/java/Driver.class" -nt "$here/java/Driver.java" ] && return
+  javac -cp /usr/share/java/postgresql.jar -d "$build/java" "$here/java/Driver.java"
+}
+
+run_one() {
+  case $1 in
+    psql) "$here/psql.sh" ;;
+    psycopg) "$build/venv/bin/python" "$here/psycopg_driver.py" ;;
+    asyncpg) "$build/venv/bin/python" "$here/asyncpg_driver.py" ;;
+    pgjdbc) java -cp "/usr/share/java/postgresql.jar:$build/java" Driver ;;
+    node-postgres) NODE_PATH="$build/node/node_modules" node "$here/node/driver.js" ;;
+    lib-pq | pgx) "$build/bin/$1" ;;
+    *) echo "run.sh: no driver is called $1 (${all[*]})" >&2; return 2 ;;
+  esac
+}
+
+case ${1:-} in
+  prepare)
+    mkdir -p "$build"
+    prepare_python
+    prepare_node
+    prepare_go
+    prepare_java
+    ;;
+  run)
+    shift
+    [ $# -gt 0 ] || set -- "${all[@]}"
+    failed=()
+    for name in "$@"; do
+      timeout 120 "$0" one "$name" </dev/null || failed+=("$name")
+    done
+    [ ${#failed[@]} -eq 0 ] || { echo "failed: ${failed[*]}" >&2; exit 1; }
+    ;;
+  one) run_one "$2" ;;
+  list) printf '%s\n' "${all[@]}" ;;
+  *) sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+esac
