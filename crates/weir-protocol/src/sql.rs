@@ -1,0 +1,188 @@
+//! What kind of statements a query text holds, and how to quote text for one. Owns a small lexer on bytes; refuses to
+//! parse SQL, and says "several" whenever it is not sure.
+//!
+//! The lexer follows "Lexical Structure" of the manual: comments (nested ones too), quoted identifiers, string constants
+//! with `standard_conforming_strings` on, `E''` strings, dollar quotes. It allocates nothing, is linear and looks at no
+//! more than [`CLASSIFY_BYTES_MAX`] bytes.
+
+mod keyword;
+mod lexer;
+mod quote;
+
+pub use keyword::Keyword;
+pub use quote::{quote_identifier, quote_literal};
+
+use lexer::{Lexer, Token};
+
+/// How far [`classify`] looks. A longer text counts as several statements.
+pub const CLASSIFY_BYTES_MAX: usize = 64 * 1024;
+
+/// How many statements a text holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Count {
+    /// None: only white space, comments and semicolons.
+    Zero,
+    /// Exactly one, surely.
+    One,
+    /// More than one, or nobody knows.
+    Several,
+}
+
+/// What [`classify`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Classified {
+    /// How many statements there are.
+    pub statements: Count,
+    /// Kind of the first one; `Other` when there is none.
+    pub first: Keyword,
+    /// Some statement commits, rolls back or prepares the whole transaction. May be true without need: the body of a
+    /// `BEGIN ATOMIC ... END` function looks like statements.
+    pub ends_transaction: bool,
+    /// Some statement says AND CHAIN.
+    pub chain: bool,
+    /// The text was cut, did not end properly, or depends on a setting that weir cannot see. `statements` is `Several`
+    /// then, and the other answers hold for what was read.
+    pub doubtful: bool,
+}
+
+/// Tells what a whole query text holds.
+pub fn classify(sql: &[u8]) -> Classified {
+    match sql.split_at_checked(CLASSIFY_BYTES_MAX) {
+        Some((seen, rest)) if !rest.is_empty() => classify_prefix(seen),
+        Some(_) | None => scan(sql, false),
+    }
+}
+
+/// Tells what the beginning of a text holds whose end is not at hand; always doubtful, hence `Several`.
+pub fn classify_prefix(sql: &[u8]) -> Classified {
+    scan(sql.get(..CLASSIFY_BYTES_MAX).unwrap_or(sql), true)
+}
+
+/// True for one BEGIN or START TRANSACTION that says nothing but isolation level, READ ONLY or WRITE, and DEFERRABLE.
+pub fn is_lone_begin(sql: &[u8]) -> bool {
+    // An honest one is short. The bound keeps a huge comment from being read twice.
+    if sql.len() > LONE_BEGIN_BYTES_MAX {
+        return false;
+    }
+    let mut lexer = Lexer::new(sql);
+    let mut begin = [Token::Other; LONE_BEGIN_TOKENS_MAX];
+    let mut length = 0;
+    let mut ended = false;
+    for token in &mut lexer {
+        match token {
+            Token::Semicolon => ended |= length > 0,
+            _ if ended => return false,
+            token => match begin.get_mut(length) {
+                Some(place) => {
+                    *place = token;
+                    length += 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    !lexer.doubtful() && keyword::is_plain_begin(begin.get(..length).unwrap_or_default())
+}
+
+/// The first tokens of one statement, without leading parentheses.
+struct Head<'a> {
+    tokens: [Token<'a>; HEAD_TOKENS],
+    length: usize,
+    parenthesised: bool,
+}
+
+impl<'a> Head<'a> {
+    const EMPTY: Self = Self { tokens: [Token::Other; HEAD_TOKENS], length: 0, parenthesised: false };
+
+    fn push(&mut self, token: Token<'a>) {
+        if self.length == 0 && token == Token::Open {
+            self.parenthesised = true;
+        } else if let Some(place) = self.tokens.get_mut(self.length) {
+            *place = token;
+            self.length += 1;
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.length == 0 && !self.parenthesised
+    }
+
+    fn keyword(&self) -> Keyword {
+        match Keyword::of(self.tokens()) {
+            query @ (Keyword::Select | Keyword::Values | Keyword::With | Keyword::Table) => query,
+            _ if self.parenthesised => Keyword::Other,
+            keyword => keyword,
+        }
+    }
+
+    fn tokens(&self) -> &[Token<'a>] {
+        self.tokens.get(..self.length).unwrap_or_default()
+    }
+}
+
+fn scan(sql: &[u8], cut: bool) -> Classified {
+    let mut found = Classified {
+        statements: Count::Zero,
+        first: Keyword::Other,
+        ends_transaction: false,
+        chain: false,
+        doubtful: cut,
+    };
+    let mut lexer = Lexer::new(sql);
+    loop {
+        let (head, more) = statement(&mut lexer);
+        if !head.is_empty() {
+            found.add(&head);
+        }
+        if !more {
+            break;
+        }
+    }
+    if cut || lexer.doubtful() {
+        found.doubtful = true;
+        found.statements = Count::Several;
+    }
+    found
+}
+
+impl Classified {
+    fn add(&mut self, head: &Head<'_>) {
+        let keyword = head.keyword();
+        self.statements = match self.statements {
+            Count::Zero => {
+                self.first = keyword;
+                Count::One
+            }
+            Count::One | Count::Several => Count::Several,
+        };
+        if keyword.ends_transaction() {
+            self.ends_transaction = true;
+            self.chain |= keyword::says_and_chain(head.tokens());
+        }
+    }
+}
+
+/// Reads one statement; false when the text ended with it. A semicolon inside parentheses (CREATE RULE) ends nothing.
+fn statement<'a>(lexer: &mut Lexer<'a>) -> (Head<'a>, bool) {
+    let mut head = Head::EMPTY;
+    let mut depth = 0u32;
+    for token in lexer {
+        match token {
+            Token::Semicolon if depth == 0 => return (head, true),
+            Token::Open => depth += 1,
+            Token::Close => depth = depth.saturating_sub(1),
+            Token::Word(_) | Token::Quoted | Token::Text | Token::Semicolon | Token::Comma | Token::Other => {
+            }
+        }
+        head.push(token);
+    }
+    (head, false)
+}
+
+/// ROLLBACK TRANSACTION AND NO CHAIN is the longest beginning that matters.
+const HEAD_TOKENS: usize = 5;
+const LONE_BEGIN_TOKENS_MAX: usize = 24;
+const LONE_BEGIN_BYTES_MAX: usize = 512;
+
+#[cfg(test)]
+mod tests;
