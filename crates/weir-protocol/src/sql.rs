@@ -69,17 +69,15 @@ pub fn is_lone_begin(sql: &[u8]) -> bool {
     let mut length = 0;
     let mut ended = false;
     for token in &mut lexer {
-        match token {
-            Token::Semicolon => ended |= length > 0,
-            _ if ended => return false,
-            token => match begin.get_mut(length) {
-                Some(place) => {
-                    *place = token;
-                    length += 1;
-                }
-                None => return false,
-            },
+        if token == Token::Semicolon {
+            ended |= length > 0;
+            continue;
         }
+        match begin.get_mut(length) {
+            Some(place) if !ended => *place = token,
+            Some(_) | None => return false,
+        }
+        length += 1;
     }
     !lexer.doubtful() && keyword::is_plain_begin(begin.get(..length).unwrap_or_default())
 }
@@ -108,11 +106,8 @@ impl<'a> Head<'a> {
     }
 
     fn keyword(&self) -> Keyword {
-        match Keyword::of(self.tokens()) {
-            query @ (Keyword::Select | Keyword::Values | Keyword::With | Keyword::Table) => query,
-            _ if self.parenthesised => Keyword::Other,
-            keyword => keyword,
-        }
+        let keyword = Keyword::of(self.tokens());
+        if self.parenthesised && !keyword.is_query() { Keyword::Other } else { keyword }
     }
 
     fn tokens(&self) -> &[Token<'a>] {

@@ -77,9 +77,11 @@ pub struct BindNames<'a> {
 /// Reads the names of a Bind from as much of its body as has arrived; `None` asks for more bytes, and is a protocol
 /// violation when there are no more. A name above [`NAME_BYTES_MAX`] is refused.
 pub fn bind_names(prefix: &[u8]) -> Result<Option<BindNames<'_>>, Malformed> {
-    let Some((portal, rest)) = bind_name(prefix)? else { return Ok(None) };
-    let Some((statement, rest)) = bind_name(rest)? else { return Ok(None) };
-    Ok(Some(BindNames { portal, statement, end: prefix.len().saturating_sub(rest.len()) }))
+    let Some(portal) = bind_name(prefix)? else { return Ok(None) };
+    let rest = prefix.get(portal.len() + 1..).unwrap_or_default();
+    let Some(statement) = bind_name(rest)? else { return Ok(None) };
+    let end = portal.len() + 1 + statement.len() + 1;
+    Ok(Some(BindNames { portal, statement, end }))
 }
 
 /// Reads a SASLInitialResponse: mechanism, and the first message when there is one.
@@ -107,12 +109,11 @@ fn target<'a>(message: &'static str, body: &'a [u8]) -> Result<(TargetKind, &'a 
     body.finish().map(|()| (kind, name))
 }
 
-fn bind_name(prefix: &[u8]) -> Result<Option<(&[u8], &[u8])>, Malformed> {
+/// The bytes before the next NUL; `None` when it has not arrived.
+fn bind_name(prefix: &[u8]) -> Result<Option<&[u8]>, Malformed> {
     let searched = prefix.get(..=NAME_BYTES_MAX).unwrap_or(prefix);
     match memchr::memchr(0, searched) {
-        Some(end) => {
-            Ok(prefix.split_at_checked(end).map(|(name, rest)| (name, rest.get(1..).unwrap_or_default())))
-        }
+        Some(end) => Ok(prefix.get(..end)),
         None if searched.len() > NAME_BYTES_MAX => {
             Err(Malformed { message: "Bind", why: "a name is too long" })
         }

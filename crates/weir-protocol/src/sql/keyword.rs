@@ -81,17 +81,32 @@ impl Keyword {
         )
     }
 
+    /// What may stand in parentheses: SELECT, VALUES, WITH and TABLE.
+    pub(super) const fn is_query(self) -> bool {
+        matches!(self, Self::Select | Self::Values | Self::With | Self::Table)
+    }
+
     /// The kind of the statement that starts with these tokens.
     pub(super) fn of(tokens: &[Token<'_>]) -> Self {
         let [Token::Word(first), rest @ ..] = tokens else { return Self::Other };
-        match Self::of_word(first) {
-            Self::StartTransaction if !next_is(rest, b"TRANSACTION") => Self::Other,
-            Self::Prepare => prepare(rest),
-            Self::Commit if next_is(rest, b"PREPARED") => Self::CommitPrepared,
-            Self::Rollback if next_is(rest, b"PREPARED") => Self::RollbackPrepared,
-            Self::Rollback if next_is(behind_noise(rest), b"TO") => Self::RollbackTo,
-            keyword => keyword,
+        let keyword = Self::of_word(first);
+        // A word that begins several commands is decided by the next ones.
+        if keyword == Self::StartTransaction && !next_is(rest, b"TRANSACTION") {
+            return Self::Other;
         }
+        if keyword == Self::Prepare {
+            return prepare(rest);
+        }
+        if keyword == Self::Commit && next_is(rest, b"PREPARED") {
+            return Self::CommitPrepared;
+        }
+        if keyword == Self::Rollback && next_is(rest, b"PREPARED") {
+            return Self::RollbackPrepared;
+        }
+        if keyword == Self::Rollback && next_is(behind_noise(rest), b"TO") {
+            return Self::RollbackTo;
+        }
+        keyword
     }
 
     fn of_word(word: &[u8]) -> Self {
