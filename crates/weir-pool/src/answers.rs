@@ -10,7 +10,7 @@ use crate::{ClientId, MemberId, ServerId};
 pub enum Checkout {
     /// This one, now.
     Granted(ServerId),
-    /// Its turn comes with a [`Settled::Grant`]. Ask [`Pool::next_dial`] whether to dial.
+    /// Its turn comes with a [`Settled::Grant`]. Ask [`Pool::next_dial`](crate::Pool::next_dial) whether to dial.
     Queued,
     /// Too many wait already; the pool has not taken note of the client.
     QueueFull,
@@ -78,7 +78,7 @@ pub struct PoolSums {
     pub wait_micros: u64,
     /// Clients turned away because too many waited.
     pub refused: u64,
-    /// Clients that waited too long ([`Pool::overdue`]).
+    /// Clients that waited too long ([`Pool::overdue`](crate::Pool::overdue)).
     pub overdue: u64,
     /// Server connections whose login succeeded.
     pub opened: u64,

@@ -10,6 +10,8 @@ mod members;
 mod pool;
 mod queue;
 mod rebalance;
+#[cfg(test)]
+mod tests;
 
 pub use answers::{Checkout, PoolCounts, PoolSums, ServerFacts, ServerState, Settled};
 pub use dice::Dice;
