@@ -1,5 +1,88 @@
-//! weir.toml and the command line, checked into one model that cannot be wrong.
+//! weir.toml and the command line, checked into one model that cannot be wrong: [`load`] reports all problems at once,
+//! each with its place, what is wrong and what would be right.
+//!
+//! Knows nothing of sockets, clocks or tasks, and opens no file itself: contents come in through [`Files`].
 
+mod check;
+mod diff;
+mod key;
+mod logins;
 pub mod model;
+mod problem;
+mod quantity;
+mod reader;
+mod settings;
+mod suggest;
+mod url;
+mod value;
 
+use std::path::Path;
+
+pub use check::CONSOLE_DATABASES;
+pub use diff::{Change, diff, reload};
+pub use key::{DATABASE_KEYS, DEFAULT_AUTH_QUERY, Fallback, KEYS, Key, TakesEffect, WORKERS_MAX};
 pub use model::*;
+pub use problem::{Place, Problem, Problems, Wrong};
+pub use reader::{FileContents, Files};
+pub use value::Value;
+
+/// A configuration file: where it stands and what it says.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    /// Shown in problems; paths in the file are relative to its directory.
+    pub path: &'a Path,
+    /// Its text.
+    pub text: &'a str,
+}
+
+/// An option of the command line; it overrules the file.
+#[derive(Debug, Clone)]
+pub struct Override {
+    /// As it is typed, such as `--pool-size`.
+    pub option: &'static str,
+    /// The setting that it stands for, one of [`KEYS`].
+    pub key: &'static str,
+    /// What it says.
+    pub value: Value,
+}
+
+/// A checked configuration.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// What holds.
+    pub config: Config,
+    /// What is allowed and yet worth a word at start.
+    pub warnings: Vec<String>,
+}
+
+/// Checks a file, if there is one, with the options of the command line on top.
+///
+/// # Errors
+/// Everything that is wrong, in the order of the places.
+pub fn load(
+    source: Option<Source<'_>>,
+    overrides: &[Override],
+    files: &dyn Files,
+) -> Result<Loaded, Problems> {
+    let mut problems = Vec::new();
+    let mut settings = match source {
+        Some(Source { path, text }) => settings::Settings::from_toml(path, text, &mut problems),
+        None => settings::Settings::default(),
+    };
+    for Override { option, key, value } in overrides {
+        settings.overrule(option, key, value.clone());
+    }
+    let mut reader = reader::Reader::new(settings, problems, source.map(|source| source.path), files);
+    let config = check::check(&mut reader);
+    let reader::Reader { mut problems, warnings, .. } = reader;
+    match config {
+        Some(config) if problems.is_empty() => Ok(Loaded { config, warnings }),
+        Some(_) | None => {
+            problems.sort_by(|left, right| left.place.cmp(&right.place));
+            Err(Problems(problems))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

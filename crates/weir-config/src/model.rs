@@ -77,6 +77,8 @@ pub struct Patroni {
     pub hold_timeout: Duration,
     /// User of the monitor connections; default: `auth.user`.
     pub monitor_user: Option<String>,
+    /// File that [`Patroni::monitor_password`] was read from.
+    pub monitor_password_file: Option<PathBuf>,
     /// Password of `monitor_user`, if it is not in the user list.
     pub monitor_password: Option<Secret>,
     /// Database of the monitor connections.
@@ -101,7 +103,9 @@ pub struct Auth {
     pub method: AuthMethod,
     /// User list file (PgBouncer's format), already read into [`Auth::users`].
     pub file: Option<PathBuf>,
-    /// The user list, with the credentials of `--upstream URL` merged in.
+    /// File with the password of [`Auth::user`], already read into [`Auth::users`].
+    pub password_file: Option<PathBuf>,
+    /// The user list, with the credentials of the upstream URL and of `password_file` merged in.
     pub users: weir_auth::UserList,
     /// User that runs `query` for users who are not in the list.
     pub user: Option<String>,
@@ -157,7 +161,7 @@ pub struct PoolSettings {
 }
 
 /// Settings of one client-facing database name.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Database {
     /// Name on the server; default: the same.
     pub dbname: Option<String>,

@@ -1,0 +1,123 @@
+//! What a reload changes, and what it cannot change. Compares two checked configurations; acts on nothing.
+
+use std::fmt;
+
+use crate::key::{KEYS, TakesEffect};
+use crate::model::{Config, Upstream};
+
+/// One difference between the configuration in force and a new one. Shows itself without secrets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A setting that takes effect at once.
+    Setting {
+        /// Its name, such as `pool.size`.
+        key: &'static str,
+        /// The value in force.
+        from: String,
+        /// The new value.
+        to: String,
+    },
+    /// A setting that needs a restart: the value in force stays until then.
+    NeedsRestart {
+        /// Its name, such as `listen.write`.
+        key: &'static str,
+        /// The value in force, which stays.
+        from: String,
+        /// The value after a restart.
+        to: String,
+    },
+    /// A `[databases.NAME]` section was added, removed or altered.
+    Database {
+        /// Client-facing name.
+        name: String,
+    },
+    /// The user list has other users or other secrets.
+    Users {
+        /// Users of the new list.
+        count: usize,
+    },
+    /// The monitor's password is another one.
+    MonitorPassword,
+}
+
+impl Change {
+    /// Whether the change waits for a restart.
+    #[must_use]
+    pub fn needs_restart(&self) -> bool {
+        match self {
+            Self::NeedsRestart { .. } => true,
+            Self::Setting { .. } | Self::Database { .. } | Self::Users { .. } | Self::MonitorPassword => {
+                false
+            }
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Setting { key, from, to } => write!(f, "{key} changed from {from:?} to {to:?}"),
+            Self::NeedsRestart { key, from, to } => {
+                write!(f, "{key} stays {from:?}: {to:?} takes effect when weir is started again")
+            }
+            Self::Database { name } => write!(f, "databases.{name} changed"),
+            Self::Users { count } => write!(f, "the user list changed and has {count} users"),
+            Self::MonitorPassword => f.write_str("the monitor's password changed"),
+        }
+    }
+}
+
+/// Everything in which `new` differs from `old`. Files that are named by path (certificates) are not compared.
+#[must_use]
+pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
+    let mut changes: Vec<_> = KEYS
+        .iter()
+        .filter_map(|key| {
+            let (from, to) = ((key.show)(old), (key.show)(new));
+            if from == to {
+                return None;
+            }
+            Some(match key.takes_effect {
+                TakesEffect::AtReload => Change::Setting { key: key.path, from, to },
+                TakesEffect::AtRestart => Change::NeedsRestart { key: key.path, from, to },
+            })
+        })
+        .collect();
+    let mut names: Vec<_> = old.databases.keys().chain(new.databases.keys()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let altered = names.into_iter().filter(|name| old.databases.get(*name) != new.databases.get(*name));
+    changes.extend(altered.map(|name| Change::Database { name: name.clone() }));
+    if !same_users(old, new) {
+        changes.push(Change::Users { count: new.auth.users.len() });
+    }
+    if let (Upstream::Patroni(before), Upstream::Patroni(after)) = (&old.upstream, &new.upstream)
+        && before.monitor_password != after.monitor_password
+    {
+        changes.push(Change::MonitorPassword);
+    }
+    changes
+}
+
+/// The configuration that holds after a reload: the new one, but what needs a restart stays as it is.
+#[must_use]
+pub fn reload(old: &Config, new: Config) -> (Config, Vec<Change>) {
+    let changes = diff(old, &new);
+    let upstream = match (&old.upstream, new.upstream) {
+        (Upstream::Patroni(before), Upstream::Patroni(mut after)) => {
+            after.urls.clone_from(&before.urls);
+            after.scope.clone_from(&before.scope);
+            Upstream::Patroni(after)
+        }
+        (before, _) => before.clone(),
+    };
+    let mut log = new.log;
+    log.format = old.log.format;
+    let config = Config { listen: old.listen.clone(), workers: old.workers, upstream, log, ..new };
+    (config, changes)
+}
+
+fn same_users(old: &Config, new: &Config) -> bool {
+    old.auth.users.len() == new.auth.users.len()
+        && old.auth.users.iter().all(|(name, secret)| new.auth.users.get(name) == Some(secret))
+}

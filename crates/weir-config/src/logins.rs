@@ -1,0 +1,181 @@
+//! The `[auth]` section: who may log in, and with what weir itself logs in. Nobody is let in by silence: without a
+//! user list, credentials or a written `trust` there is no configuration.
+
+use std::path::Path;
+
+use weir_auth::{Secret, StoredSecret, UserList};
+
+use crate::model::{Auth, AuthMethod};
+use crate::problem::{Place, Problem, Wrong};
+use crate::reader::{Reader, Secrecy};
+use crate::url::PostgresUrl;
+use crate::value::{AUTH_METHODS, Value, text, word, words};
+
+pub(crate) fn check_auth(reader: &mut Reader<'_>, url: Option<&PostgresUrl>) -> Auth {
+    let method = reader.required("auth.type", word(AUTH_METHODS));
+    let file = reader.path("auth.file");
+    let mut users = file.as_deref().and_then(|file| read_user_list(reader, file)).unwrap_or_default();
+    if let Some(PostgresUrl { user: Some(user), password: Some(password), .. }) = url {
+        users.insert(user.clone(), StoredSecret::Plain(password.clone()));
+    }
+    let user = reader.optional("auth.user", text);
+    let password_file = check_password_file(reader, user.as_deref(), &mut users);
+    let query = reader.required("auth.query", auth_query);
+    if user.is_none() && reader.is_given("auth.query") && !reader.is_given("auth.user") {
+        let wrong = Wrong::new("nobody is named to run it", "name a user as auth.user (option --auth-user)");
+        reader.complain("auth.query", wrong);
+    }
+    let auth = Auth {
+        method,
+        file,
+        password_file,
+        users,
+        query: user.as_ref().map(|_| query),
+        user,
+        database: reader.optional("auth.database", text),
+        admin_users: reader.required("auth.admin_users", words),
+        stats_users: reader.required("auth.stats_users", words),
+    };
+    // A URL that could not be read may have held the credentials; it is complained about already.
+    let url_is_unread = url.is_none() && reader.is_given("upstream.url");
+    if method == AuthMethod::ScramSha256 && !url_is_unread && nobody_could_log_in(reader, &auth) {
+        reader.complain_at(reader.somewhere(), "auth.file", no_silent_trust(url));
+    }
+    warn(reader, &auth);
+    auth
+}
+
+/// Reads a file that holds a password on its first line.
+pub(crate) fn read_password(reader: &mut Reader<'_>, key: &str, file: &Path) -> Option<Secret> {
+    let contents = reader.contents(key, file, Secrecy::Secret)?;
+    let line = contents.expose().split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let password = line.strip_suffix(b"\r").unwrap_or(line);
+    if password.is_empty() {
+        let what = format!("{} has no password on its first line", file.display());
+        reader.complain(key, Wrong::new(what, "write the password there, alone"));
+        return None;
+    }
+    Some(Secret::from(password))
+}
+
+fn read_user_list(reader: &mut Reader<'_>, file: &Path) -> Option<UserList> {
+    let contents = reader.contents("auth.file", file, Secrecy::Secret)?;
+    let Ok(text) = str::from_utf8(contents.expose()) else {
+        let what = format!("{} is not UTF-8 text", file.display());
+        reader.complain("auth.file", Wrong::new(what, "name a user list in PgBouncer's format"));
+        return None;
+    };
+    match UserList::parse(text) {
+        Ok(users) => Some(users),
+        Err(problems) => {
+            reader.problems.extend(problems.into_iter().map(|problem| Problem {
+                place: Place::Line(file.to_owned(), problem.line),
+                key: String::new(),
+                wrong: Wrong::new(problem.why.to_string(), USER_LINE),
+            }));
+            None
+        }
+    }
+}
+
+fn check_password_file(
+    reader: &mut Reader<'_>,
+    user: Option<&str>,
+    users: &mut UserList,
+) -> Option<std::path::PathBuf> {
+    let file = reader.path("auth.password_file")?;
+    match (user, read_password(reader, "auth.password_file", &file)) {
+        (Some(user), Some(password)) => {
+            users.insert(user.to_owned(), StoredSecret::Plain(password));
+        }
+        (Some(_), None) => {}
+        (None, _) => {
+            let wrong = Wrong::new("is a password for nobody", "name its user as auth.user");
+            reader.complain("auth.password_file", wrong);
+        }
+    }
+    Some(file)
+}
+
+fn auth_query(value: &Value) -> Result<String, Wrong> {
+    let query = text(value)?;
+    if query.contains("$1") && !query.contains('\0') {
+        return Ok(query);
+    }
+    Err(Wrong::new(
+        "has no $1 for the user's name",
+        "write a SELECT that returns name and secret of the user $1",
+    ))
+}
+
+/// True if there is no user list and nobody whose password could ask PostgreSQL.
+fn nobody_could_log_in(reader: &Reader<'_>, auth: &Auth) -> bool {
+    !reader.is_given("auth.file") && !reader.is_given("auth.password_file") && auth.users.is_empty()
+}
+
+fn no_silent_trust(url: Option<&PostgresUrl>) -> Wrong {
+    let server = match url {
+        Some(PostgresUrl { host, port, .. }) => format!("-h {host} -p {port} "),
+        None => String::new(),
+    };
+    Wrong::new(
+        "nobody could log in: there is neither a user list nor a user with a password in the upstream URL",
+        format!(
+            "make a user list as a superuser of PostgreSQL:\n    {MAKE_USER_LIST_1}{server}{MAKE_USER_LIST_2}\n  \
+             and name it with --auth-file userlist.txt (file = \"userlist.txt\" in [auth]), or write a user with a \
+             password\n  who can read pg_authid into --upstream postgres://user:password@host:5432"
+        ),
+    )
+}
+
+fn warn(reader: &mut Reader<'_>, auth: &Auth) {
+    if auth.method == AuthMethod::Trust {
+        reader.warn(
+            "auth type \"trust\": anybody who reaches weir is let in under any name, without a password",
+        );
+        if !auth.admin_users.is_empty() || !auth.stats_users.is_empty() {
+            reader.warn(
+                "auth type \"trust\" with console users: anybody can use the console under their names",
+            );
+        }
+        return;
+    }
+    warn_about_auth_user(reader, auth);
+    let of_md5 = auth.users.iter().filter(|(_, secret)| matches!(secret, StoredSecret::Md5(_))).count();
+    if of_md5 > 0 {
+        reader.warn(format!(
+            "{of_md5} of {} users have md5 secrets, which SCRAM-SHA-256 cannot check: they cannot log in until they \
+             have a new password or verifier",
+            auth.users.len()
+        ));
+    }
+    if auth.users.is_empty() && auth.user.is_none() {
+        reader.warn("the user list is empty and there is no auth.user: nobody can log in");
+    }
+}
+
+fn warn_about_auth_user(reader: &mut Reader<'_>, auth: &Auth) {
+    let Some(user) = auth.user.as_deref() else { return };
+    let have = match auth.users.get(user) {
+        Some(StoredSecret::Plain(_) | StoredSecret::Md5(_)) => None,
+        Some(StoredSecret::Scram(_)) => Some("has only a SCRAM verifier"),
+        None => Some("has no password here"),
+    };
+    if let Some(have) = have {
+        reader.warn(format!(
+            "auth.user {user:?} {have}: auth_query needs its password (in the user list or auth.password_file) or \
+             trust in pg_hba.conf; a verifier alone cannot log in to PostgreSQL, because it does not contain the \
+             client key"
+        ));
+    }
+    let query = auth.query.as_deref().unwrap_or_default().to_ascii_lowercase();
+    if !query.contains("valuntil") && !query.contains("validuntil") {
+        reader.warn("auth.query does not look at VALID UNTIL: expired passwords are let in unless the query leaves them out");
+    }
+}
+
+const USER_LINE: &str = "write one line per user: \"name\" \"password or SCRAM-SHA-256$... verifier\"";
+
+const MAKE_USER_LIST_1: &str = "(umask 077; psql ";
+const MAKE_USER_LIST_2: &str = "-U postgres -XAtc \"select '\\\"'||rolname||'\\\" \\\"'||rolpassword||'\\\"' from pg_authid \
+                                where rolpassword is not null\" > userlist.txt)";

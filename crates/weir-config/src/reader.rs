@@ -1,0 +1,136 @@
+//! Takes settings out one by one as typed values and keeps the list of what is wrong. Knows no setting by name.
+
+use std::path::{Path, PathBuf};
+
+use weir_auth::Secret;
+
+use crate::key::Key;
+use crate::problem::{Place, Problem, Wrong};
+use crate::settings::Settings;
+use crate::value::{Value, text};
+
+/// How file contents reach the checks: this crate opens no file itself.
+pub trait Files {
+    /// The contents of a file.
+    ///
+    /// # Errors
+    /// Why it cannot be read, for people: `No such file or directory`.
+    fn read(&self, path: &Path) -> Result<FileContents, String>;
+}
+
+/// A file that was read.
+#[derive(Debug, Clone)]
+pub struct FileContents {
+    /// Its bytes; user lists and keys are secrets, so every file is treated as one.
+    pub bytes: Secret,
+    /// True if users outside its owner and group may read it.
+    pub world_readable: bool,
+}
+
+/// The settings while they are being checked.
+pub(crate) struct Reader<'a> {
+    pub(crate) settings: Settings,
+    pub(crate) problems: Vec<Problem>,
+    pub(crate) warnings: Vec<String>,
+    /// The configuration file, if there is one.
+    pub(crate) file: Option<&'a Path>,
+    files: &'a dyn Files,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(
+        settings: Settings,
+        problems: Vec<Problem>,
+        file: Option<&'a Path>,
+        files: &'a dyn Files,
+    ) -> Self {
+        Self { settings, problems, warnings: Vec::new(), file, files }
+    }
+
+    /// Whether the setting was given.
+    pub(crate) fn is_given(&self, path: &str) -> bool {
+        self.settings.items.contains_key(path)
+    }
+
+    /// A setting without a default. `None`: not given, or wrong, which is noted.
+    pub(crate) fn optional<T>(&mut self, path: &str, read: impl Fn(&Value) -> Result<T, Wrong>) -> Option<T> {
+        let item = self.settings.items.get(path)?;
+        match read(&item.value) {
+            Ok(value) => Some(value),
+            Err(wrong) => {
+                let place = item.place.clone();
+                self.complain_at(place, path, wrong);
+                None
+            }
+        }
+    }
+
+    /// A setting with a default, which also stands in for a value that is wrong and noted.
+    pub(crate) fn required<T>(&mut self, path: &str, read: impl Fn(&Value) -> Result<T, Wrong>) -> T {
+        if let Some(value) = self.optional(path, &read) {
+            return value;
+        }
+        let default = Key::find(path).and_then(|key| key.default.value()).and_then(|value| read(&value).ok());
+        default.expect("settings read as required have a default that reads well: tested for all of them")
+    }
+
+    /// A path: relative to the configuration file's directory if it stands there, else to the working directory.
+    pub(crate) fn path(&mut self, path: &str) -> Option<PathBuf> {
+        let written = PathBuf::from(self.optional(path, text)?);
+        let beside_file = match &self.settings.items.get(path)?.place {
+            Place::Line(file, _) | Place::File(file) => file.parent(),
+            Place::Option(_) | Place::CommandLine => None,
+        };
+        Some(beside_file.map_or_else(|| written.clone(), |directory| directory.join(&written)))
+    }
+
+    /// The contents of the file that a setting names, with a warning if everybody may read a secret.
+    pub(crate) fn contents(&mut self, key: &str, file: &Path, secrecy: Secrecy) -> Option<Secret> {
+        match self.files.read(file) {
+            Ok(contents) => {
+                if contents.world_readable && secrecy == Secrecy::Secret {
+                    let file = file.display();
+                    self.warn(format!(
+                        "{file} holds secrets and every user of this machine can read it; chmod o-rwx {file}"
+                    ));
+                }
+                Some(contents.bytes)
+            }
+            Err(why) => {
+                let what = format!("cannot read {}: {why}", file.display());
+                self.complain(key, Wrong::new(what, "name a file that weir's user can read"));
+                None
+            }
+        }
+    }
+
+    /// Notes what is wrong with a setting, at its place, or at the file as a whole if it was not given.
+    pub(crate) fn complain(&mut self, path: &str, wrong: Wrong) {
+        let place = self.settings.items.get(path).map_or_else(|| self.somewhere(), |item| item.place.clone());
+        self.complain_at(place, path, wrong);
+    }
+
+    /// Notes what is wrong at a place. An option names its setting, so the key is left out there.
+    pub(crate) fn complain_at(&mut self, place: Place, path: &str, wrong: Wrong) {
+        let key = if matches!(place, Place::Option(_)) { String::new() } else { path.to_owned() };
+        self.problems.push(Problem { place, key, wrong });
+    }
+
+    /// The place of what is missing.
+    pub(crate) fn somewhere(&self) -> Place {
+        self.file.map_or(Place::CommandLine, |file| Place::File(file.to_owned()))
+    }
+
+    pub(crate) fn warn(&mut self, warning: impl Into<String>) {
+        self.warnings.push(warning.into());
+    }
+}
+
+/// Whether the contents of a file are nobody else's business.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Secrecy {
+    /// Passwords, verifiers, private keys.
+    Secret,
+    /// Certificates.
+    Public,
+}

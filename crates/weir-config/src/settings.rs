@@ -1,0 +1,255 @@
+//! The settings as they were written, from the file and the command line, each with its place. Finds every key that
+//! does not exist. Knows no types: what a value means is the business of the checks.
+//!
+//! serde would end at the first mistake and loses the place of what it flattens; walking the spanned document finds
+//! all mistakes in one go.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::key::{DATABASE_KEYS, KEYS, Key};
+use crate::problem::{Place, Problem, Wrong};
+use crate::suggest::{nearest, pgbouncer_name};
+use crate::value::Value;
+
+/// One setting that was given.
+#[derive(Debug, Clone)]
+pub(crate) struct Item {
+    /// Where it stands.
+    pub(crate) place: Place,
+    /// What it says.
+    pub(crate) value: Value,
+}
+
+/// Everything that was given.
+#[derive(Debug, Default)]
+pub(crate) struct Settings {
+    /// By path, such as `pool.size` or `databases.app.pool_size`.
+    pub(crate) items: BTreeMap<String, Item>,
+    /// The `[databases.NAME]` sections.
+    pub(crate) databases: BTreeMap<String, Place>,
+}
+
+impl Settings {
+    /// Reads a file. What cannot be used is a problem and left out.
+    pub(crate) fn from_toml(path: &Path, text: &str, problems: &mut Vec<Problem>) -> Self {
+        let mut walk = Walk { file: path.to_owned(), text, settings: Self::default(), problems };
+        let (document, errors) = DeTable::parse_recoverable(text);
+        for error in errors {
+            let at = error.span().map_or(0, |span| span.start);
+            let wrong = Wrong::new(
+                format!("this is not TOML: {}", one_line(error.message())),
+                "see https://toml.io for the notation; strings need quotes",
+            );
+            walk.complain(at, String::new(), wrong);
+        }
+        walk.document(document.get_ref());
+        walk.settings
+    }
+
+    /// Puts what an option of the command line says in place of what the file says. A kind of upstream given by
+    /// option also replaces the other kind in the file.
+    pub(crate) fn overrule(&mut self, option: &'static str, key: &'static str, value: Value) {
+        let rival = match key {
+            "upstream.url" => Some("patroni.urls"),
+            "patroni.urls" => Some("upstream.url"),
+            _ => None,
+        };
+        if let Some(rival) = rival
+            && matches!(self.items.get(rival), Some(Item { place: Place::Line(..), .. }))
+        {
+            self.items.remove(rival);
+        }
+        self.items.insert(key.to_owned(), Item { place: Place::Option(option), value });
+    }
+
+    /// Sets a value that follows from another setting (a URL), unless something at least as strong was said:
+    /// an option is stronger than a line of the file.
+    pub(crate) fn derive(&mut self, key: &'static str, value: Value, place: &Place) {
+        let stronger = matches!(place, Place::Option(_));
+        match self.items.get(key) {
+            Some(Item { place: Place::Option(_), .. }) => {}
+            Some(_) if !stronger => {}
+            Some(_) | None => {
+                self.items.insert(key.to_owned(), Item { place: place.clone(), value });
+            }
+        }
+    }
+}
+
+struct Walk<'a> {
+    file: PathBuf,
+    text: &'a str,
+    settings: Settings,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Walk<'_> {
+    fn document(&mut self, table: &DeTable<'_>) {
+        for (key, value) in table {
+            let name = key.get_ref().as_ref();
+            match value.get_ref() {
+                DeValue::Table(databases) if name == "databases" => self.databases(databases),
+                DeValue::Table(section) if is_section(name) => self.section(name, section),
+                DeValue::Table(_) => self.unknown_section(key.span().start, name),
+                DeValue::String(_)
+                | DeValue::Integer(_)
+                | DeValue::Float(_)
+                | DeValue::Boolean(_)
+                | DeValue::Datetime(_)
+                | DeValue::Array(_)
+                    if name == "databases" || is_section(name) =>
+                {
+                    let wrong = Wrong::new(
+                        "is a section, not a value",
+                        format!("write [{name}] on a line of its own"),
+                    );
+                    self.complain(key.span().start, name.to_owned(), wrong);
+                }
+                DeValue::String(_)
+                | DeValue::Integer(_)
+                | DeValue::Float(_)
+                | DeValue::Boolean(_)
+                | DeValue::Datetime(_)
+                | DeValue::Array(_) => self.entry("", key, value, &top_level_names()),
+            }
+        }
+    }
+
+    fn section(&mut self, section: &str, table: &DeTable<'_>) {
+        let known: Vec<_> = names_in(section).collect();
+        for (key, value) in table {
+            self.entry(section, key, value, &known);
+        }
+    }
+
+    fn databases(&mut self, table: &DeTable<'_>) {
+        for (key, value) in table {
+            let name = key.get_ref().as_ref();
+            let path = format!("databases.{name}");
+            if let DeValue::Table(database) = value.get_ref() {
+                let place = self.place(key.span().start);
+                self.settings.databases.insert(name.to_owned(), place);
+                for (key, value) in database {
+                    self.entry(&path, key, value, DATABASE_KEYS);
+                }
+            } else {
+                let wrong = Wrong::new("is not a section", format!("write [{path}] on a line of its own"));
+                self.complain(key.span().start, path, wrong);
+            }
+        }
+    }
+
+    fn entry(
+        &mut self,
+        section: &str,
+        key: &Spanned<std::borrow::Cow<'_, str>>,
+        value: &Spanned<DeValue<'_>>,
+        known: &[&'static str],
+    ) {
+        let name = key.get_ref().as_ref();
+        let path = join(section, name);
+        if known.contains(&name) {
+            let place = self.place(key.span().start);
+            self.settings.items.insert(path, Item { place, value: plain(value.get_ref()) });
+        } else {
+            let wrong = Wrong::new("there is no such setting", remedy_for(section, name, known));
+            self.complain(key.span().start, path, wrong);
+        }
+    }
+
+    fn unknown_section(&mut self, at: usize, name: &str) {
+        let remedy = match nearest(name, sections()) {
+            Some(meant) => format!("did you mean [{meant}]?"),
+            None => format!(
+                "the sections are {}",
+                sections().map(|s| format!("[{s}]")).collect::<Vec<_>>().join(", ")
+            ),
+        };
+        self.complain(at, name.to_owned(), Wrong::new("there is no such section", remedy));
+    }
+
+    fn complain(&mut self, at: usize, key: String, wrong: Wrong) {
+        let place = self.place(at);
+        self.problems.push(Problem { place, key, wrong });
+    }
+
+    /// The line that holds a byte of the text.
+    fn place(&self, at: usize) -> Place {
+        let before = self.text.as_bytes().iter().take(at);
+        Place::Line(self.file.clone(), 1 + before.filter(|byte| **byte == b'\n').count())
+    }
+}
+
+fn plain(value: &DeValue<'_>) -> Value {
+    match value {
+        DeValue::String(text) => Value::Text(text.clone().into_owned()),
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+            .map_or(Value::Other("a number beyond 64 bits"), Value::Number),
+        DeValue::Array(entries) => entries
+            .iter()
+            .map(|entry| entry.get_ref().as_str().map(str::to_owned))
+            .collect::<Option<Vec<_>>>()
+            .map_or(Value::Other("a list of something else than strings"), Value::Words),
+        DeValue::Float(_) => Value::Other("a number with a fraction"),
+        DeValue::Boolean(_) => Value::Other("a truth value"),
+        DeValue::Datetime(_) => Value::Other("a date"),
+        DeValue::Table(_) => Value::Other("a section"),
+    }
+}
+
+fn remedy_for(section: &str, name: &str, known: &[&'static str]) -> String {
+    if let Some(meant) = nearest(name, known.iter().copied()) {
+        return format!("did you mean {:?}?", join(section, meant));
+    }
+    if section.starts_with("databases.") {
+        return format!("[{section}] has {}", known.join(", "));
+    }
+    let elsewhere = || KEYS.iter().find(|key| key.section_and_name().1 == name).map(|key| key.path);
+    if let Some(meant) = pgbouncer_name(name).or_else(elsewhere) {
+        let (section, name) = meant.rsplit_once('.').unwrap_or(("", meant));
+        return if section.is_empty() {
+            format!("write {name:?} above the first section")
+        } else {
+            format!("write {name:?} in [{section}]")
+        };
+    }
+    if section.is_empty() {
+        return format!("above the first section stands {}; all else is in a section", known.join(", "));
+    }
+    format!("[{section}] has {}", known.join(", "))
+}
+
+fn join(section: &str, name: &str) -> String {
+    if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") }
+}
+
+fn names_in(section: &str) -> impl Iterator<Item = &'static str> {
+    KEYS.iter().map(Key::section_and_name).filter(move |(of, _)| *of == section).map(|(_, name)| name)
+}
+
+fn top_level_names() -> Vec<&'static str> {
+    names_in("").collect()
+}
+
+fn is_section(name: &str) -> bool {
+    !name.is_empty() && sections().any(|section| section == name)
+}
+
+/// Every section, in the order of the table of settings.
+fn sections() -> impl Iterator<Item = &'static str> {
+    let mut last = "";
+    let named = KEYS.iter().map(|key| key.section_and_name().0).filter(move |section| {
+        let new = *section != last;
+        last = section;
+        new
+    });
+    named.chain(["databases"])
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
