@@ -1,1 +1,126 @@
-//! weir-runtime
+//! Sockets, TLS, timers and threads: the only library of weir that touches the outside world. Owns the data plane
+//! (one thread per worker, one small task per socket) and the control thread. Decides nothing about sessions, pools
+//! or leaders; those decisions are made by pure machines that this crate feeds and obeys.
+
+mod dial;
+mod entropy;
+mod handle;
+mod listen;
+mod machine;
+mod shell;
+mod socket;
+mod thread;
+mod tls;
+
+#[path = "../../weir-worker/src/io.rs"]
+mod border;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use weir_config::Config;
+
+use border::Role;
+use handle::{REPORTS_WAITING_MAX, Report, WorkerHandle};
+use machine::Machine;
+use thread::WorkerSetup;
+use tls::TlsBundle;
+
+pub use tls::TlsLoadError;
+
+/// What weir starts with.
+pub struct Startup {
+    /// The configuration in force.
+    pub config: Config,
+    /// Reads the configuration again, for SIGHUP and RELOAD; `None` if there is nothing to read again. The error is
+    /// for the log and the console, and the old configuration stays in force.
+    pub reload: Option<Reload>,
+}
+
+/// See [`Startup::reload`].
+pub type Reload = Box<dyn FnMut() -> Result<Config, String> + Send>;
+
+/// Why weir did not start or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A certificate, key or authority file cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsLoadError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system gave no thread, no reactor or no signal handler.
+    #[error("cannot start {what}: {source}")]
+    Start {
+        /// What was to be started.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// What the control thread works with. It runs on the thread that called [`run`] and ends weir by returning.
+pub(crate) struct ControlSetup {
+    /// The configuration in force.
+    pub(crate) config: Arc<Config>,
+    /// Every worker; they listen already and hold every client until they are told a topology.
+    pub(crate) workers: Vec<WorkerHandle>,
+    /// What the workers have to say.
+    pub(crate) reports: mpsc::Receiver<Report>,
+    /// Listening, non-blocking: metrics, health and status.
+    pub(crate) http: TcpListener,
+    /// See [`Startup::reload`].
+    pub(crate) reload: Option<Reload>,
+}
+
+/// Starts the workers with the machines that `machine` makes and leaves the thread to `control`; ends them when that
+/// returns.
+fn run_with<M: Machine>(
+    startup: Startup,
+    machine: impl Fn(Arc<Config>, u16) -> M + Clone + Send + 'static,
+    control: impl FnOnce(ControlSetup) -> Result<(), RunError>,
+) -> Result<(), RunError> {
+    let Startup { config, reload } = startup;
+    let tls = Arc::new(TlsBundle::load(&config)?);
+    let config = Arc::new(config);
+    let workers_wanted = u16::try_from(config.workers.get()).unwrap_or(u16::MAX);
+    let http = listen(config.listen.http, false)?;
+    let (reports_in, reports) = mpsc::channel(REPORTS_WAITING_MAX);
+    let mut workers = Vec::new();
+    let mut threads = Vec::new();
+    for index in 0..workers_wanted {
+        let (handle, inbox) = WorkerHandle::new(index);
+        let shared_port = workers_wanted > 1;
+        let listeners = vec![
+            (Role::Write, listen(config.listen.write, shared_port)?),
+            (Role::Read, listen(config.listen.read, shared_port)?),
+        ];
+        let setup =
+            WorkerSetup { index, listeners, inbox, reports: reports_in.clone(), tls: Arc::clone(&tls) };
+        let machine = machine.clone();
+        let config = Arc::clone(&config);
+        let thread = thread::spawn(setup, move || machine(config, index))
+            .map_err(|source| RunError::Start { what: "a worker thread", source })?;
+        workers.push(handle);
+        threads.push(thread);
+    }
+    let outcome = control(ControlSetup { config, workers: workers.clone(), reports, http, reload });
+    workers.iter().for_each(WorkerHandle::stop);
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a worker thread ended with a panic");
+        }
+    }
+    outcome
+}
+
+fn listen(address: SocketAddr, shared_port: bool) -> Result<TcpListener, RunError> {
+    listen::bind(address, shared_port).map_err(|source| RunError::Listen { address, source })
+}

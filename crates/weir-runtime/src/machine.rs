@@ -1,0 +1,41 @@
+//! What the shell needs from the machine it serves, so that tests can put another machine in its place.
+//! Decides nothing.
+
+use std::time::Instant;
+
+use weir_admin::snapshot::Snapshot;
+use weir_pool::ClientId;
+
+use crate::border::{Accepted, ConnId, DialError, Dialed, Effects, Order};
+
+/// A pure machine that owns all decisions of one worker. Every call may ask for effects; the shell carries them out
+/// before it makes the next call.
+pub(crate) trait Machine: 'static {
+    /// A client connected; its name from now on is the returned one.
+    fn accept(&mut self, now: Instant, accepted: Accepted, effects: &mut Effects) -> ClientId;
+    /// Bytes arrived, decrypted.
+    fn received(&mut self, now: Instant, conn: ConnId, bytes: &[u8], effects: &mut Effects);
+    /// The peer ended the connection or it failed. The shell has dropped it already.
+    fn closed(&mut self, now: Instant, conn: ConnId, effects: &mut Effects);
+    /// The handshake that [`crate::border::Effect::StartTls`] asked for is through.
+    fn tls_established(&mut self, now: Instant, client: ClientId, description: String, effects: &mut Effects);
+    /// What became of [`crate::border::Effect::Dial`].
+    fn dialed(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        result: Result<Dialed, DialError>,
+        effects: &mut Effects,
+    );
+    /// Control wants something.
+    fn order(&mut self, now: Instant, order: Order, effects: &mut Effects);
+    /// Time passes; called ten times a second.
+    fn tick(&mut self, now: Instant, effects: &mut Effects);
+    /// How things are.
+    fn snapshot(&self, now: Instant) -> Snapshot;
+    /// After [`Order::Drain`]: nobody is left.
+    fn is_drained(&self) -> bool;
+    /// The connection that this one's bytes go to at the moment: a client's server, a server's client. The shell
+    /// stops reading one while the other is slow to take what was written to it.
+    fn partner(&self, conn: ConnId) -> Option<ConnId>;
+}

@@ -1,0 +1,417 @@
+//! One worker's shell: sockets on one side, the pure machine on the other. Owns the read buffer, the connections and
+//! the order in which effects are carried out. Decides nothing about sessions.
+//!
+//! Each socket has one small task that reads it ([`pump`]); whatever the machine then wants sent is written by that
+//! same turn, to whichever connection it goes.
+
+mod conn;
+mod pump;
+
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::mem;
+use std::ops::Range;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::task::{self, AbortHandle};
+use weir_admin::snapshot::Snapshot;
+use weir_pool::ClientId;
+
+use crate::border::{Accepted, ConnId, ConsoleRequest, DialError, Dialed, Effect, Effects, Order, Role};
+use crate::dial::{self, Link};
+use crate::handle::Report;
+use crate::machine::Machine;
+use crate::socket::Socket;
+use crate::tls::TlsBundle;
+use conn::{Conn, Key, Phase};
+use pump::Pump;
+
+/// A shell as the tasks of one worker share it. Borrowed for one turn at a time, never across an await.
+pub(crate) type Shared<M> = Rc<RefCell<Shell<M>>>;
+
+/// Everything one worker thread holds.
+pub(crate) struct Shell<M> {
+    machine: M,
+    /// For the tasks that the shell starts.
+    me: Weak<RefCell<Self>>,
+    effects: Effects,
+    /// What a socket is read into: one for all, as nothing stays in it after the turn.
+    read_buffer: Box<[u8]>,
+    /// What was decrypted in this turn.
+    plain: Vec<u8>,
+    /// Records on their way to a socket in this turn.
+    cipher: Vec<u8>,
+    conns: Slab<Conn>,
+    names: HashMap<ConnId, Key, foldhash::fast::FixedState>,
+    /// Connections with something to send at the end of this turn.
+    touched: Vec<Key>,
+    /// Connections whose end was noticed during this turn and that the machine does not know of yet.
+    lost: Vec<ConnId>,
+    dialing: HashMap<ConnId, Dialing, foldhash::fast::FixedState>,
+    dials: u64,
+    /// Connections that the machine has closed and that are not gone yet. May name some that are.
+    leaving: Vec<Key>,
+    /// How many connections hold back another one's reading.
+    choked: usize,
+    tls: Arc<TlsBundle>,
+    upward: Upward,
+    listeners: Vec<AbortHandle>,
+    draining: bool,
+}
+
+/// A dial under way.
+struct Dialing {
+    /// Tells this dial from an earlier one for the same name.
+    number: u64,
+    task: AbortHandle,
+}
+
+/// The way to control, which must never make a worker wait.
+struct Upward {
+    worker: u16,
+    reports: mpsc::Sender<Report>,
+    /// Questions that found the channel full; asked again at the next tick.
+    questions: VecDeque<ConsoleRequest>,
+}
+
+impl<M: Machine> Shell<M> {
+    /// A shell without connections.
+    pub(crate) fn new(
+        machine: M,
+        worker: u16,
+        tls: Arc<TlsBundle>,
+        reports: mpsc::Sender<Report>,
+    ) -> Shared<M> {
+        Rc::new_cyclic(|me| {
+            RefCell::new(Self {
+                machine,
+                me: Weak::clone(me),
+                effects: Effects::default(),
+                read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
+                plain: Vec::new(),
+                cipher: Vec::new(),
+                conns: Slab::new(),
+                names: HashMap::default(),
+                touched: Vec::new(),
+                lost: Vec::new(),
+                dialing: HashMap::default(),
+                dials: 0,
+                leaving: Vec::new(),
+                choked: 0,
+                tls,
+                upward: Upward { worker, reports, questions: VecDeque::new() },
+                listeners: Vec::new(),
+                draining: false,
+            })
+        })
+    }
+
+    /// A client came in.
+    pub(crate) fn accepted(&mut self, socket: Socket, role: Role) {
+        let accepted = Accepted { role, peer: socket.peer(), local: socket.local() };
+        let client = self.machine.accept(Instant::now(), accepted, &mut self.effects);
+        self.admit(Conn::new(ConnId::Client(client), socket, None));
+        self.carry_out();
+    }
+
+    /// A dial ended. Its result is dropped if the machine has taken it back meanwhile.
+    fn dialed(&mut self, id: ConnId, number: u64, result: Result<Link, DialError>) {
+        if self.dialing.get(&id).is_none_or(|dialing| dialing.number != number) {
+            return;
+        }
+        self.dialing.remove(&id);
+        let result = result.map(|link| {
+            let Link { socket, tls } = link;
+            let dialed = Dialed {
+                peer: socket.peer(),
+                local: socket.local(),
+                tls: tls.as_ref().map(|tls| tls.description()),
+                end_point: tls.as_ref().and_then(|tls| tls.peer_end_point()),
+            };
+            self.admit(Conn::new(id, socket, tls));
+            dialed
+        });
+        self.machine.dialed(Instant::now(), id, result, &mut self.effects);
+        self.carry_out();
+    }
+
+    /// Control gave an order.
+    pub(crate) fn order(&mut self, order: Order) {
+        if matches!(order, Order::Drain) {
+            self.draining = true;
+            for listener in self.listeners.drain(..) {
+                listener.abort();
+            }
+        }
+        self.machine.order(Instant::now(), order, &mut self.effects);
+        self.carry_out();
+    }
+
+    /// A tenth of a second has passed.
+    pub(crate) fn tick(&mut self) {
+        let now = Instant::now();
+        self.machine.tick(now, &mut self.effects);
+        self.carry_out();
+        self.part_with_the_overdue(now);
+        self.upward.ask_again();
+    }
+
+    /// How the machine is.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.machine.snapshot(Instant::now())
+    }
+
+    /// After [`Order::Drain`]: nobody is left, and what was sent last has arrived or is overdue.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.draining && self.leaving.is_empty() && self.machine.is_drained()
+    }
+
+    /// Certificates for handshakes that begin from now on.
+    pub(crate) fn adopt_tls(&mut self, bundle: Arc<TlsBundle>) {
+        self.tls = bundle;
+    }
+
+    /// A task that accepts clients until [`Order::Drain`].
+    pub(crate) fn keep_listener(&mut self, task: AbortHandle) {
+        self.listeners.push(task);
+    }
+
+    /// Stores a connection and starts its task, which cannot run before this turn is over.
+    fn admit(&mut self, conn: Conn) {
+        let id = conn.id;
+        let key = self.conns.insert(conn);
+        let replaced = self.names.insert(id, key);
+        debug_assert!(replaced.is_none(), "the machine gives no name twice");
+        if let Some(shell) = self.me.upgrade() {
+            task::spawn_local(Pump::new(shell, key));
+        }
+    }
+
+    /// Does what the machine asks for until it asks for nothing more.
+    fn carry_out(&mut self) {
+        loop {
+            let mut effects = mem::take(&mut self.effects);
+            for effect in effects.list.drain(..) {
+                self.perform(effect, &effects.bytes);
+            }
+            self.send_touched(&effects.bytes);
+            effects.clear();
+            self.effects = effects;
+            let Some(id) = self.lost.pop() else { return };
+            self.machine.closed(Instant::now(), id, &mut self.effects);
+        }
+    }
+
+    fn perform(&mut self, effect: Effect, bytes: &[u8]) {
+        match effect {
+            Effect::Send(to, range) => self.note_send(to, range, bytes),
+            Effect::StartTls(client) => self.start_tls(client, bytes),
+            Effect::Dial(id, address) => self.start_dial(id, address),
+            Effect::Close(id) => self.close(id, bytes),
+            Effect::Abort(id) => self.abort(id),
+            Effect::StopReading(id) => self.set_stopped(id, true),
+            Effect::ReadAgain(id) => self.set_stopped(id, false),
+            Effect::Console(request) => self.upward.ask(request),
+            Effect::Evidence(evidence) => self.upward.tell(Report::Evidence(evidence)),
+        }
+    }
+
+    /// Remembers what to send, so that a connection that is mentioned twice in one turn is still written once.
+    fn note_send(&mut self, to: ConnId, range: Range<usize>, bytes: &[u8]) {
+        let Some(&key) = self.names.get(&to) else { return };
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        if conn.pending.is_empty() {
+            conn.pending = range;
+            self.touched.push(key);
+        } else if conn.pending.end == range.start {
+            conn.pending.end = range.end;
+        } else {
+            let before = mem::replace(&mut conn.pending, range);
+            conn.queue(bytes.get(before).unwrap_or_default());
+        }
+    }
+
+    fn send_touched(&mut self, bytes: &[u8]) {
+        for key in self.touched.drain(..) {
+            let Some(conn) = self.conns.get_mut(key) else { continue };
+            let range = mem::take(&mut conn.pending);
+            let was_full = conn.full;
+            conn.write_or_queue(bytes.get(range).unwrap_or_default(), &mut self.cipher);
+            if conn.full != was_full || conn.broken {
+                conn.wake();
+            }
+            if conn.out.len() > OUT_BYTES_HIGH && !conn.choked && conn.phase == Phase::Open {
+                conn.choked = true;
+                self.choked += 1;
+            }
+        }
+    }
+
+    /// What was sent before stays in front of the handshake, in the clear.
+    fn start_tls(&mut self, client: ClientId, bytes: &[u8]) {
+        let id = ConnId::Client(client);
+        let Some(&key) = self.names.get(&id) else { return };
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        conn.queue_pending(bytes);
+        match self.tls.accept() {
+            Some(tls) => conn.tls = Some(tls),
+            None => {
+                tracing::warn!("a client was offered TLS but there is no certificate to show");
+                self.lose(key);
+            }
+        }
+    }
+
+    fn start_dial(&mut self, id: ConnId, address: weir_discovery::Address) {
+        let Some(shell) = self.me.upgrade() else { return };
+        self.dials += 1;
+        let number = self.dials;
+        let tls = Arc::clone(&self.tls);
+        let task = task::spawn_local(async move {
+            let result = dial::dial(&address, &tls).await;
+            shell.borrow_mut().dialed(id, number, result);
+        });
+        let replaced = self.dialing.insert(id, Dialing { number, task: task.abort_handle() });
+        debug_assert!(replaced.is_none(), "the machine dials one name once");
+    }
+
+    /// Lets what was sent leave, then ends. The name is free again at once.
+    fn close(&mut self, id: ConnId, bytes: &[u8]) {
+        if let Some(dialing) = self.dialing.remove(&id) {
+            dialing.task.abort();
+        }
+        let Some(key) = self.names.remove(&id) else { return };
+        self.release_denied(key);
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        conn.queue_pending(bytes);
+        conn.queue_close();
+        conn.phase = Phase::Flushing(Instant::now() + FLUSH_TIME_MAX);
+        conn.wake();
+        self.leaving.push(key);
+        self.touched.push(key);
+    }
+
+    fn abort(&mut self, id: ConnId) {
+        if let Some(dialing) = self.dialing.remove(&id) {
+            dialing.task.abort();
+        }
+        if let Some(key) = self.names.remove(&id) {
+            self.kill(key);
+        }
+    }
+
+    fn set_stopped(&mut self, id: ConnId, stopped: bool) {
+        let Some(&key) = self.names.get(&id) else { return };
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        if conn.stopped != stopped {
+            conn.stopped = stopped;
+            conn.wake();
+        }
+    }
+
+    /// The connection ended without the machine's doing; the machine hears of it before this turn is over.
+    fn lose(&mut self, key: Key) {
+        let Some(conn) = self.conns.get(key) else { return };
+        if conn.phase == Phase::Open {
+            let id = conn.id;
+            self.names.remove(&id);
+            self.lost.push(id);
+            self.kill(key);
+        }
+    }
+
+    /// Drops the socket. The connection's own task removes the rest.
+    fn kill(&mut self, key: Key) {
+        self.release_denied(key);
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        conn.phase = Phase::Dead;
+        conn.socket = None;
+        conn.tls = None;
+        conn.pending = 0..0;
+        conn.wake();
+    }
+
+    /// The connection holds nobody back any more.
+    fn release_denied(&mut self, key: Key) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        if mem::take(&mut conn.choked) {
+            self.choked -= 1;
+        }
+        if let Some(other) = conn.denied.take().and_then(|other| self.conns.get(other)) {
+            other.wake();
+        }
+    }
+
+    /// Drops every socket, for the end of the worker.
+    pub(crate) fn hang_up(&mut self) {
+        let keys: Vec<Key> = self.conns.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.kill(key);
+        }
+        self.names.clear();
+        for (_, dialing) in self.dialing.drain() {
+            dialing.task.abort();
+        }
+    }
+
+    fn part_with_the_overdue(&mut self, now: Instant) {
+        let mut leaving = mem::take(&mut self.leaving);
+        leaving.retain(|&key| match self.conns.get(key).map(|conn| conn.phase) {
+            Some(Phase::Flushing(until) | Phase::Lingering(until)) if until <= now => {
+                self.kill(key);
+                false
+            }
+            Some(Phase::Flushing(_) | Phase::Lingering(_)) => true,
+            Some(Phase::Open | Phase::Dead) | None => false,
+        });
+        self.leaving = leaving;
+    }
+}
+
+impl Upward {
+    fn ask(&mut self, request: ConsoleRequest) {
+        let report = Report::Console { worker: self.worker, request };
+        if let Err(TrySendError::Full(Report::Console { request, worker: _ })) = self.reports.try_send(report)
+        {
+            self.questions.push_back(request);
+        }
+    }
+
+    fn ask_again(&mut self) {
+        for _ in 0..self.questions.len() {
+            if let Some(request) = self.questions.pop_front() {
+                self.ask(request);
+            }
+        }
+    }
+
+    fn tell(&self, report: Report) {
+        if self.reports.try_send(report).is_err() {
+            tracing::debug!(worker = self.worker, "control is busy; evidence dropped");
+        }
+    }
+}
+
+/// One read takes at most this much.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// With more than this waiting to leave, whoever produces it is not read.
+const OUT_BYTES_HIGH: usize = 256 * 1024;
+
+/// Reading goes on when no more than this is left.
+const OUT_BYTES_LOW: usize = 64 * 1024;
+
+/// A closed connection has this long to take what was sent to it.
+const FLUSH_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// How long the end of a closed connection's peer is waited for.
+const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
+
+const _: () = assert!(OUT_BYTES_LOW < OUT_BYTES_HIGH);

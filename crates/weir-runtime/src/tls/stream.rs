@@ -1,0 +1,142 @@
+//! The records of one TLS connection: bytes in, bytes out. Knows no socket, so that plain and encrypted connections
+//! are read and written by the same code.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
+
+use super::end_point;
+
+/// One connection's TLS state, either side.
+#[derive(Debug)]
+pub(crate) struct TlsStream(Connection);
+
+/// What a piece of ciphertext did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Received {
+    /// More may come.
+    Open,
+    /// The peer said in the protocol that nothing more will come.
+    Closed,
+}
+
+/// TLS with this peer is over. Its text is for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BrokenTls(String);
+
+impl TlsStream {
+    /// The server's side.
+    pub(super) fn accept(config: Arc<ServerConfig>) -> Result<Self, BrokenTls> {
+        let connection = ServerConnection::new(config).map_err(BrokenTls::from)?;
+        Ok(Self::unbounded(Connection::Server(connection)))
+    }
+
+    /// The client's side; the first flight waits in [`TlsStream::take_records`].
+    pub(super) fn connect(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, BrokenTls> {
+        let connection = ClientConnection::new(config, name).map_err(BrokenTls::from)?;
+        Ok(Self::unbounded(Connection::Client(connection)))
+    }
+
+    /// Whoever calls [`TlsStream::encrypt`] takes the records at once, so rustls needs no bound of its own, and with
+    /// one it would take less than it was given.
+    fn unbounded(mut connection: Connection) -> Self {
+        connection.set_buffer_limit(None);
+        Self(connection)
+    }
+
+    /// Takes in what was read from the socket and appends what it says to `plain`. Replies (handshake, alerts) wait
+    /// in [`TlsStream::take_records`], also after an error.
+    pub(crate) fn decrypt(&mut self, mut cipher: &[u8], plain: &mut Vec<u8>) -> Result<Received, BrokenTls> {
+        let mut state = Received::Open;
+        while !cipher.is_empty() && state == Received::Open {
+            self.0.read_tls(&mut cipher).map_err(|error| BrokenTls::new(&error.to_string()))?;
+            let progress = self.0.process_new_packets()?;
+            if progress.peer_has_closed() {
+                state = Received::Closed;
+            }
+            self.drain_plaintext(progress.plaintext_bytes_to_read(), plain)?;
+        }
+        Ok(state)
+    }
+
+    /// Encrypts `plain` and appends the records, after any that were waiting.
+    pub(crate) fn encrypt(&mut self, plain: &[u8], cipher: &mut Vec<u8>) {
+        let written = self.0.writer().write_all(plain);
+        debug_assert!(written.is_ok(), "without a buffer limit rustls takes everything");
+        self.take_records(cipher);
+    }
+
+    /// Appends the records that wait to be sent.
+    pub(crate) fn take_records(&mut self, cipher: &mut Vec<u8>) {
+        while self.0.wants_write() {
+            match self.0.write_tls(cipher) {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Says in the protocol that nothing more will be sent.
+    pub(crate) fn close(&mut self, cipher: &mut Vec<u8>) {
+        self.0.send_close_notify();
+        self.take_records(cipher);
+    }
+
+    /// True until both sides have finished the handshake.
+    pub(crate) fn is_handshaking(&self) -> bool {
+        self.0.is_handshaking()
+    }
+
+    /// Version and cipher suite in the console's notation, such as `TLSv1.3/TLS_AES_256_GCM_SHA384`.
+    pub(crate) fn description(&self) -> String {
+        let version = match self.0.protocol_version() {
+            Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+            Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
+            _ => "TLS",
+        };
+        let suite = self.0.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("?");
+        format!("{version}/{}", suite.replace("TLS13_", "TLS_"))
+    }
+
+    /// `tls-server-end-point` of the peer's certificate.
+    pub(crate) fn peer_end_point(&self) -> Option<Vec<u8>> {
+        end_point::hash(self.0.peer_certificates()?.first()?)
+    }
+
+    fn drain_plaintext(&mut self, length: usize, plain: &mut Vec<u8>) -> Result<(), BrokenTls> {
+        if length == 0 {
+            return Ok(());
+        }
+        let start = plain.len();
+        plain.resize(start + length, 0);
+        let into = plain.get_mut(start..).unwrap_or_default();
+        self.0.reader().read_exact(into).map_err(|error| BrokenTls::new(&error.to_string()))
+    }
+}
+
+impl BrokenTls {
+    pub(super) fn new(why: &str) -> Self {
+        Self(why.to_owned())
+    }
+}
+
+impl fmt::Display for BrokenTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<rustls::Error> for BrokenTls {
+    fn from(error: rustls::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<BrokenTls> for io::Error {
+    fn from(error: BrokenTls) -> Self {
+        Self::other(error.0)
+    }
+}
