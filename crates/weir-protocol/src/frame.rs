@@ -68,3 +68,44 @@ pub fn peek(buffer: &[u8], limit: u32) -> Result<Option<Header>, BadFrame> {
         declared => Ok(Some(Header { tag, total: declared as usize + 1 })),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    //! The header alone; whole streams are cut in `tests/properties.rs`.
+
+    use super::*;
+
+    #[track_caller]
+    fn check(buffer: &[u8], limit: u32, expected: Result<Option<Header>, BadFrame>) {
+        assert_eq!(peek(buffer, limit), expected);
+    }
+
+    #[test]
+    fn fewer_than_five_bytes_say_nothing() {
+        for length in 0..HEADER_BYTES {
+            check(&b"Q\0\0\0\x04"[..length], MESSAGE_BYTES_MAX, Ok(None));
+        }
+    }
+
+    #[test]
+    fn the_length_word_counts_itself_and_not_the_tag() {
+        check(b"S\0\0\0\x04", 4, Ok(Some(Header { tag: b'S', total: 5 })));
+        check(b"Q\0\0\x01\0whatever", 256, Ok(Some(Header { tag: b'Q', total: 257 })));
+        assert_eq!(Header { tag: b'Q', total: 257 }.body_bytes(), 252);
+    }
+
+    #[test]
+    fn a_length_below_its_own_size_is_refused() {
+        for declared in 0..4u8 {
+            let bad = BadFrame::Undersized { tag: b'Q', declared: u32::from(declared) };
+            check(&[b'Q', 0, 0, 0, declared], MESSAGE_BYTES_MAX, Err(bad));
+        }
+    }
+
+    #[test]
+    fn a_length_above_the_limit_is_refused_before_its_body_arrives() {
+        let bad = |declared, limit| Err(BadFrame::Oversized { tag: b'p', declared, limit });
+        check(b"p\0\0\x04\x01", 1024, bad(1025, 1024));
+        check(b"p\xff\xff\xff\xff", MESSAGE_BYTES_MAX, bad(u32::MAX, MESSAGE_BYTES_MAX));
+    }
+}

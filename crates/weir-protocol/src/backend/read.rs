@@ -243,9 +243,13 @@ pub fn notification(body: &[u8]) -> Result<Notification<'_>, Malformed> {
 }
 
 /// Reads a NegotiateProtocolVersion: the newest version the server speaks and the options it did not recognise.
+///
+/// Servers send the full version word; one that goes by the manual's letter sends the minor version alone, which is
+/// below any full word, so both are understood.
 pub fn negotiate_protocol_version(body: &[u8]) -> Result<(ProtocolVersion, Vec<&[u8]>), Malformed> {
     let mut body = Body::of("NegotiateProtocolVersion", body);
-    let version = ProtocolVersion { major: body.u16()?, minor: body.u16()? };
+    let (major, minor) = (body.u16()?, body.u16()?);
+    let version = ProtocolVersion { major: if major == 0 { 3 } else { major }, minor };
     let count = body.u32()?;
     let mut options = Vec::new();
     for _ in 0..count {
