@@ -1,1 +1,37 @@
-//! weir-session
+//! One client, one server connection, and their pairing: what is forwarded, rewritten, answered here, and owed.
+//!
+//! Every type in this crate is a machine that takes bytes and appends bytes. Who gets a server connection, and when,
+//! is not known here; neither are sockets, clocks and pools.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`session`] | a client after its login: phase, transaction status, what it prepared |
+//! | `from_client`, `from_server` | the two directions of the relay |
+//! | [`server`] | a server connection after its login: replies owed, statements known, parameters applied |
+//! | [`owed`] | the queue of replies that PostgreSQL (or weir) still owes |
+//! | [`prepared`] | prepared statements, shared between clients by text |
+//! | [`settings`] | startup parameters that follow a client to each server connection |
+//! | [`replay`] | the bytes of a request that may be sent once more |
+//! | [`lost`] | what a client is told when its server connection dies |
+//! | `aborted` | the aborted transaction block that weir plays afterwards |
+//! | [`client_login`], [`server_login`] | the two logins |
+
+pub mod client_login;
+pub mod lost;
+pub mod owed;
+pub mod prepared;
+pub mod replay;
+pub mod server;
+pub mod server_login;
+pub mod session;
+pub mod settings;
+pub mod wires;
+
+mod aborted;
+mod from_client;
+mod from_server;
+
+pub use lost::{AfterLoss, LossCause};
+pub use server::{AtRest, Server};
+pub use session::{Mode, Session, Then, Turn};
+pub use wires::Wires;

@@ -1,0 +1,162 @@
+//! The queue of replies that are owed to a client, in order: by PostgreSQL for what was forwarded, by weir for what it
+//! answers itself, and by PostgreSQL to weir for what weir sent on its own account ("hidden").
+//!
+//! After an error in an extended-protocol batch PostgreSQL skips everything up to the next Sync (protocol chapter,
+//! "Pipelining"), so the queue does the same, undoing what the skipped entries had promised.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use crate::prepared::{ClientStatementName, Statement, StatementId, StatementKind};
+
+/// One reply that is owed.
+#[derive(Debug, Clone)]
+pub enum Owed {
+    /// ReadyForQuery after a simple Query or FunctionCall, with everything before it.
+    Query(StatementKind),
+    /// ReadyForQuery for a Sync.
+    Sync,
+    /// ParseComplete for a client's Parse that was forwarded.
+    Parse(ParseOf),
+    /// ParseComplete that weir gives, because the server knows the statement already.
+    LocalParse(Option<ClientStatementName>),
+    /// BindComplete.
+    Bind,
+    /// RowDescription or NoData (with ParameterDescription before it for a statement).
+    Describe {
+        /// A statement is described, not a portal.
+        statement: bool,
+    },
+    /// CommandComplete, EmptyQueryResponse, PortalSuspended.
+    Execute(StatementKind),
+    /// CloseComplete for a portal.
+    Close,
+    /// CloseComplete that weir gives; the statement returns if the Close is skipped.
+    LocalClose(Option<(ClientStatementName, Rc<Statement>)>),
+    /// ParseComplete for a Parse that weir sent: swallowed.
+    HiddenParse(ParseOf),
+    /// CloseComplete for a Close that weir sent: swallowed. The id is set when the statement was evicted.
+    HiddenClose(Option<StatementId>),
+    /// The whole reply to the query that applies startup parameters: swallowed.
+    HiddenSettings,
+    /// Marks where the client ended (or failed) a COPY: no reply.
+    CopyEnd,
+}
+
+/// What a Parse was about.
+#[derive(Debug, Clone)]
+pub enum ParseOf {
+    /// The unnamed statement.
+    Unnamed,
+    /// A statement under weir's own name; the client's name for it when the client asked for it.
+    Named(StatementId, Option<ClientStatementName>),
+    /// A statement under the client's own name (session mode, or prepared statements not handled).
+    AsIs,
+}
+
+/// Replies owed, oldest first.
+#[derive(Debug, Default)]
+pub struct OwedQueue {
+    entries: VecDeque<Owed>,
+    ready_owed: u32,
+}
+
+impl OwedQueue {
+    /// Nothing is owed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// How many replies are owed.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// How many ReadyForQuery are owed.
+    #[must_use]
+    pub fn ready_owed(&self) -> u32 {
+        self.ready_owed
+    }
+
+    /// The next reply owed.
+    #[must_use]
+    pub fn head(&self) -> Option<&Owed> {
+        self.entries.front()
+    }
+
+    /// All of them, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &Owed> {
+        self.entries.iter()
+    }
+
+    /// Owes one more.
+    pub fn push(&mut self, owed: Owed) {
+        self.ready_owed += u32::from(owed.ends_in_ready());
+        self.entries.push_back(owed);
+    }
+
+    /// The oldest has been given.
+    pub fn pop(&mut self) -> Option<Owed> {
+        let owed = self.entries.pop_front()?;
+        self.ready_owed -= u32::from(owed.ends_in_ready());
+        Some(owed)
+    }
+
+    /// Removes and returns the next entry that an error makes PostgreSQL skip; `None` at a Sync or at the end.
+    pub fn pop_skipped(&mut self) -> Option<Owed> {
+        match self.head() {
+            None | Some(Owed::Sync) => None,
+            Some(_) => self.pop(),
+        }
+    }
+
+    /// PostgreSQL entered COPY IN for the oldest entry: it ignores each Sync up to the end of the COPY (protocol chapter,
+    /// "COPY Operations"). Returns whether the client has not ended the COPY yet.
+    pub fn copy_in_started(&mut self) -> bool {
+        let end = self.entries.iter().position(|owed| matches!(owed, Owed::CopyEnd));
+        let until = end.unwrap_or(self.entries.len());
+        let mut at = 0;
+        let mut dropped = 0;
+        self.entries.retain(|owed| {
+            let ignored = at < until && matches!(owed, Owed::Sync);
+            at += 1;
+            dropped += u32::from(ignored);
+            !ignored
+        });
+        self.ready_owed -= dropped;
+        end.is_none()
+    }
+
+    /// Nothing is owed any more.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+        self.entries.shrink_to(ENTRIES_KEPT);
+        self.ready_owed = 0;
+    }
+}
+
+impl Owed {
+    /// True for the entries that a ReadyForQuery answers.
+    #[must_use]
+    pub fn ends_in_ready(&self) -> bool {
+        matches!(self, Owed::Query(_) | Owed::Sync | Owed::HiddenSettings)
+    }
+
+    /// True for what weir sent on its own account.
+    #[must_use]
+    pub fn is_hidden(&self) -> bool {
+        matches!(self, Owed::HiddenParse(_) | Owed::HiddenClose(_) | Owed::HiddenSettings)
+    }
+}
+
+/// Entries one pairing may have in flight; a client that pipelines more is not read until replies come.
+pub const OWED_MAX: usize = 65_536;
+
+/// Queue memory kept by an idle server connection.
+const ENTRIES_KEPT: usize = 64;
+
+#[cfg(test)]
+#[path = "owed/tests.rs"]
+mod tests;

@@ -1,0 +1,192 @@
+//! A server connection after its login: what it owes, which statements it knows, which parameters it carries.
+//! Everything that belongs to a pairing lives here and not in the client, so that idle clients stay small.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use weir_protocol::sqlstate::SqlState;
+
+use crate::owed::OwedQueue;
+use crate::prepared::ServerStatements;
+use crate::replay::Replay;
+use crate::settings::{Reported, Settings};
+
+/// Transaction status as ReadyForQuery reports it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TxStatus {
+    /// Outside a transaction block.
+    Idle,
+    /// In a transaction block.
+    Open,
+    /// In a failed transaction block.
+    Failed,
+}
+
+impl TxStatus {
+    /// The byte in ReadyForQuery.
+    #[must_use]
+    pub fn byte(self) -> u8 {
+        match self {
+            TxStatus::Idle => b'I',
+            TxStatus::Open => b'T',
+            TxStatus::Failed => b'E',
+        }
+    }
+
+    /// From the byte in ReadyForQuery; `None` for any other byte.
+    #[must_use]
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            b'I' => Some(TxStatus::Idle),
+            b'T' => Some(TxStatus::Open),
+            b'E' => Some(TxStatus::Failed),
+            _ => None,
+        }
+    }
+}
+
+/// A message that kills the connection which sent it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dying {
+    /// SQLSTATE of the FATAL or PANIC error.
+    pub code: SqlState,
+    /// Its text.
+    pub message: String,
+}
+
+/// A server connection as its sessions see it.
+#[derive(Debug)]
+pub struct Server {
+    /// Replies owed to the attached client, and to weir itself.
+    pub(crate) owed: OwedQueue,
+    /// Prepared statements it knows.
+    pub(crate) statements: ServerStatements,
+    /// Parameters weir applied; `None`: not known any more.
+    pub(crate) applied: Option<Rc<Settings>>,
+    /// Parameters on their way (a hidden query is owed).
+    pub(crate) applying: Option<Rc<Settings>>,
+    /// Values it reported last.
+    pub(crate) reported: Rc<Reported>,
+    /// Status in its last ReadyForQuery.
+    pub(crate) status: TxStatus,
+    /// Bytes of the current message from the server that are still to be relayed.
+    pub(crate) relaying: usize,
+    /// Bytes of the current message from the server that are still to be dropped.
+    pub(crate) dropping: usize,
+    /// It is in COPY IN mode and the client has not ended the COPY.
+    pub(crate) copy_in: bool,
+    /// Syncs sent in this pairing; names a batch.
+    pub(crate) batch: u64,
+    /// Uses of statements up to this count have been answered.
+    pub(crate) answered_uses: u64,
+    /// The request in flight, kept for a retry.
+    pub(crate) replay: Replay,
+    /// The FATAL error it announced.
+    pub(crate) dying: Option<Dying>,
+    /// It sent a WARNING 57P01/57P02: whether the last request was executed cannot be known.
+    pub(crate) warned: bool,
+    /// Figures of this pairing that the worker has not collected yet.
+    pub(crate) tally: Tally,
+    pub(crate) query_started: Option<Instant>,
+    pub(crate) transaction_started: Option<Instant>,
+    /// Named prepared statements it may keep; 0: names are passed through.
+    pub(crate) statements_max: usize,
+}
+
+/// What happened in a pairing, for statistics.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Tally {
+    /// Queries answered.
+    pub queries: u64,
+    /// Transactions ended.
+    pub transactions: u64,
+    /// Time in queries.
+    pub query_micros: u64,
+    /// Time in transactions.
+    pub transaction_micros: u64,
+    /// Parse messages from the client.
+    pub client_parses: u64,
+    /// Parse messages to the server.
+    pub server_parses: u64,
+    /// Bind messages.
+    pub binds: u64,
+}
+
+/// Proof that a server connection owes nobody anything and is outside a transaction. Only [`Server::at_rest`] makes one;
+/// without it a connection cannot go back to its pool.
+#[derive(Debug)]
+pub struct AtRest(());
+
+impl Server {
+    /// A connection whose login just ended. `carried` are the parameters its startup packet asked for.
+    #[must_use]
+    pub fn new(reported: Rc<Reported>, carried: Rc<Settings>, statements_max: usize) -> Self {
+        Self {
+            owed: OwedQueue::default(),
+            statements: ServerStatements::default(),
+            applied: Some(carried),
+            applying: None,
+            reported,
+            status: TxStatus::Idle,
+            relaying: 0,
+            dropping: 0,
+            copy_in: false,
+            batch: 0,
+            answered_uses: 0,
+            replay: Replay::default(),
+            dying: None,
+            warned: false,
+            tally: Tally::default(),
+            query_started: None,
+            transaction_started: None,
+            statements_max,
+        }
+    }
+
+    /// The proof that it may go back to its pool, if it may.
+    #[must_use]
+    pub fn at_rest(&self) -> Option<AtRest> {
+        let quiet = self.owed.is_empty() && self.relaying == 0 && self.dropping == 0 && !self.copy_in;
+        (quiet && self.status == TxStatus::Idle && self.dying.is_none()).then_some(AtRest(()))
+    }
+
+    /// Takes the figures collected since the last call.
+    pub fn take_tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
+    }
+
+    /// Named statements it knows.
+    #[must_use]
+    pub fn statement_count(&self) -> usize {
+        self.statements.len()
+    }
+
+    /// Values it reported last.
+    #[must_use]
+    pub fn reported(&self) -> &Rc<Reported> {
+        &self.reported
+    }
+
+    /// The FATAL error it announced, if any.
+    #[must_use]
+    pub fn dying(&self) -> Option<&Dying> {
+        self.dying.as_ref()
+    }
+
+    /// Replies are owed.
+    #[must_use]
+    pub fn is_owing(&self) -> bool {
+        !self.owed.is_empty()
+    }
+
+    /// A reset query (DISCARD ALL) ended well: nothing of the last client is left. `reported` are the values after it.
+    pub fn was_reset(&mut self, carried: Rc<Settings>) {
+        self.applied = Some(carried);
+        self.statements.forget_all();
+    }
+
+    /// Whether a new named statement needs an eviction first; returns what to close.
+    pub(crate) fn evict_statement(&mut self) -> Option<(crate::prepared::StatementId, Box<[u8]>)> {
+        self.statements.evict(self.statements_max, self.answered_uses)
+    }
+}

@@ -1,0 +1,197 @@
+//! A client after its login: which phase it is in, what it believes about its transaction, what it prepared. Between
+//! transactions this is all that weir keeps for it.
+
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::rc::Rc;
+
+use weir_protocol::backend;
+use weir_protocol::message::Report;
+
+use crate::aborted::Aborted;
+use crate::lost::LossCause;
+use crate::owed::Owed;
+use crate::prepared::{ClientStatements, StatementKind};
+use crate::server::{Server, TxStatus};
+use crate::settings::{Reported, Settings};
+use crate::wires::Wires;
+
+/// When a client lets go of its server connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// When it disconnects.
+    Session,
+    /// After each transaction.
+    Transaction,
+    /// After each statement; transaction blocks are refused.
+    Statement,
+}
+
+/// What a turn leads to.
+#[derive(Debug)]
+pub struct Turn {
+    /// Bytes of the input that are done with. The rest is an unfinished message, to be given again with more bytes behind
+    /// it (or, after [`Then::NeedServer`], with a server).
+    pub consumed: usize,
+    /// What the caller has to do.
+    pub then: Then,
+}
+
+/// What the caller has to do after a turn.
+#[derive(Debug)]
+pub enum Then {
+    /// Wait for more bytes.
+    Continue,
+    /// Find a server connection, call [`Session::attached`], and give the rest of the input again.
+    NeedServer,
+    /// Take the server connection back: it is at rest, and this client does not hold it any longer.
+    Release,
+    /// The client said goodbye.
+    Terminate,
+    /// Send this and close the client.
+    Refuse(Box<Report>),
+    /// The server connection is as good as gone; call [`Session::server_lost`].
+    Lost(LossCause),
+    /// The server said something that answers nothing that was asked: both connections must go.
+    Desync(&'static str),
+    /// The client's startup parameters cannot be applied; PostgreSQL's own error body, to be sent as FATAL.
+    SettingsRefused(Vec<u8>),
+}
+
+/// Limits that a session applies.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// Bytes of a request kept for a retry; 0: never retry.
+    pub retry_bytes_max: usize,
+}
+
+/// A logged-in client.
+#[derive(Debug)]
+pub struct Session {
+    pub(crate) mode: Mode,
+    pub(crate) phase: Phase,
+    /// Transaction status as the client was last told.
+    pub(crate) tx: TxStatus,
+    pub(crate) statements: ClientStatements,
+    pub(crate) rules: Rules,
+    /// Bytes of the client's current message that are still to be forwarded.
+    pub(crate) passing: usize,
+    /// Bytes of the client's current message that are still to be dropped.
+    pub(crate) swallowing: usize,
+    /// What the unnamed portal runs.
+    pub(crate) unnamed_portal: StatementKind,
+    /// The most that any named portal of this transaction can do to it.
+    pub(crate) named_portals: StatementKind,
+    /// The request in flight has been sent a second time.
+    pub(crate) retried: bool,
+    /// Something has run on the server connection it holds (session mode).
+    pub(crate) has_run: bool,
+    /// Stands for client_encoding and search_path in the key of prepared statements.
+    pub(crate) context: u64,
+    settings: Rc<Settings>,
+    pub(crate) told: Rc<Reported>,
+}
+
+/// What the session does with the client's next message.
+#[derive(Debug)]
+pub(crate) enum Phase {
+    /// Relays.
+    Relaying,
+    /// Drops everything up to the next Sync, which it answers.
+    Skipping,
+    /// Plays an aborted transaction block: its server connection is lost.
+    Aborted(Box<Aborted>),
+    /// Answers the next request with this error instead of running it.
+    Refusing(Box<Report>),
+}
+
+impl Session {
+    /// A client whose login just ended, told the values in `told`.
+    #[must_use]
+    pub fn new(mode: Mode, rules: Rules, settings: Rc<Settings>, told: Rc<Reported>) -> Self {
+        let keyed = (settings.value("client_encoding"), settings.value("search_path"));
+        Self {
+            mode,
+            phase: Phase::Relaying,
+            tx: TxStatus::Idle,
+            statements: ClientStatements::default(),
+            rules,
+            passing: 0,
+            swallowing: 0,
+            unnamed_portal: StatementKind::Other,
+            named_portals: StatementKind::Other,
+            retried: false,
+            has_run: false,
+            context: BuildHasherDefault::<DefaultHasher>::default().hash_one(keyed),
+            settings,
+            told,
+        }
+    }
+
+    /// The startup parameters that follow the client.
+    #[must_use]
+    pub fn settings(&self) -> &Rc<Settings> {
+        &self.settings
+    }
+
+    /// Named prepared statements it holds.
+    #[must_use]
+    pub fn statement_count(&self) -> usize {
+        self.statements.len()
+    }
+
+    /// Transaction status as the client was last told.
+    #[must_use]
+    pub fn tx(&self) -> TxStatus {
+        self.tx
+    }
+
+    /// When it lets go of its server connection.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// A server connection is given to the client: brings its parameters to what the client asked for.
+    pub fn attached<W: Wires>(&mut self, server: &mut Server, wires: &mut W) {
+        self.has_run = false;
+        let keep = if self.mode == Mode::Session { 0 } else { self.rules.retry_bytes_max };
+        server.replay.begin(keep);
+        server.answered_uses = server.statements.clock();
+        if server.applied.as_ref().is_some_and(|applied| Rc::ptr_eq(applied, &self.settings)) {
+            self.tell_news(server, wires);
+            return;
+        }
+        let sql = self.settings.statements_from(server.applied.as_deref());
+        if sql.is_empty() {
+            server.applied = Some(Rc::clone(&self.settings));
+            self.tell_news(server, wires);
+            return;
+        }
+        wires.to_server(|out| weir_protocol::frontend::query(&sql, out));
+        server.statements.unnamed = None;
+        server.applied = None;
+        server.applying = Some(Rc::clone(&self.settings));
+        server.owed.push(Owed::HiddenSettings);
+    }
+
+    /// Tells the client which reported values differ from what it was told last.
+    pub(crate) fn tell_news<W: Wires>(&mut self, server: &Server, wires: &mut W) {
+        if Rc::ptr_eq(&self.told, &server.reported) {
+            return;
+        }
+        for (name, value) in server.reported.news_for(&self.told) {
+            wires.to_client(|out| backend::parameter_status(name.as_bytes(), value.as_bytes(), out));
+        }
+        self.told = Rc::clone(&server.reported);
+    }
+
+    /// The client's next request is answered with this error instead of being run: its wait is over.
+    pub fn refuse_next(&mut self, report: Report) {
+        self.phase = Phase::Refusing(Box::new(report));
+    }
+
+    /// The client holds a server connection only until the end of its transaction, and that is reached.
+    pub(crate) fn may_release(&self, server: &Server) -> bool {
+        self.mode != Mode::Session && self.passing == 0 && server.at_rest().is_some()
+    }
+}

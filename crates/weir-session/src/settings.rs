@@ -1,0 +1,202 @@
+//! Startup parameters that follow a client to each server connection it gets, and the values PostgreSQL reported.
+//!
+//! A server connection carries the set that weir applied to it. At checkout the difference goes both ways (SET and
+//! RESET) in one simple query in front of the client's first message. A set that can no longer be known (the client ran
+//! SET, RESET or DISCARD ALL) is rebuilt from the connection's own defaults.
+
+use std::rc::Rc;
+
+use weir_protocol::sql;
+
+/// Run-time parameters a client asked for at startup, sorted by name, names in lower case.
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
+pub struct Settings(Vec<(String, String)>);
+
+/// Parameters in a startup packet that are not run-time settings.
+const NOT_SETTINGS: [&str; 4] = ["user", "database", "replication", "options"];
+
+/// Parameters that no client may carry to a shared connection: they change who it is, or PostgreSQL takes them at
+/// connection start only (PGC_BACKEND and PGC_SU_BACKEND in its sources), when the client is not known yet.
+const NEVER_APPLIED: [&str; 11] = [
+    "role",
+    "session_authorization",
+    "is_superuser",
+    "ignore_system_indexes",
+    "jit_debugging_support",
+    "jit_profiling_support",
+    "local_preload_libraries",
+    "log_connections",
+    "log_disconnections",
+    "post_auth_delay",
+    "session_preload_libraries",
+];
+
+impl Settings {
+    /// Takes the run-time parameters from a startup packet's pairs (with `options` already taken apart and appended);
+    /// the last value of a name wins.
+    pub fn from_startup<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let mut kept: Vec<(String, String)> = Vec::new();
+        for (name, value) in pairs {
+            let name = name.to_ascii_lowercase();
+            if NOT_SETTINGS.contains(&name.as_str()) || name.starts_with("_pq_.") {
+                continue;
+            }
+            kept.retain(|(other, _)| *other != name);
+            kept.push((name, value.to_owned()));
+        }
+        kept.sort();
+        Self(kept)
+    }
+
+    /// The first parameter in the set that weir refuses to apply (such as `role` or `log_connections`), if any.
+    #[must_use]
+    pub fn refused(&self) -> Option<&str> {
+        self.0.iter().map(|(name, _)| name.as_str()).find(|name| NEVER_APPLIED.contains(name))
+    }
+
+    /// Value of a parameter.
+    #[must_use]
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
+    /// True when nothing was asked for.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// SQL that turns a connection carrying `applied` into one carrying `self`. `None` for `applied` means that the
+    /// connection's state is not known, so everything is reset first. Empty when nothing has to be done.
+    #[must_use]
+    pub fn statements_from(&self, applied: Option<&Settings>) -> Vec<u8> {
+        let mut sql = Vec::new();
+        match applied {
+            None => sql.extend_from_slice(b"RESET SESSION AUTHORIZATION;RESET ALL;"),
+            Some(applied) => {
+                for (name, _) in applied.0.iter().filter(|(name, _)| self.value(name).is_none()) {
+                    sql.extend_from_slice(b"RESET ");
+                    sql::quote_identifier(name, &mut sql);
+                    sql.push(b';');
+                }
+            }
+        }
+        let carried = |name: &str| applied.and_then(|set| set.value(name));
+        for (name, value) in self.0.iter().filter(|(name, value)| carried(name) != Some(value)) {
+            push_set(name, value, &mut sql);
+        }
+        sql
+    }
+}
+
+/// `set_config` rather than SET, because SET would take the value of a list parameter such as `search_path` as one element,
+/// while a startup packet's value is the whole list.
+fn push_set(name: &str, value: &str, sql: &mut Vec<u8>) {
+    sql.extend_from_slice(b"SELECT pg_catalog.set_config(");
+    sql::quote_literal(name, sql);
+    sql.push(b',');
+    sql::quote_literal(value, sql);
+    sql.extend_from_slice(b",false);");
+}
+
+/// Values that PostgreSQL reports by ParameterStatus, in the order of first report. `in_hot_standby` is never among them:
+/// it is weir's own answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Reported(Vec<(String, String)>);
+
+/// Reported by every member with its own role; weir answers it itself so that `target_session_attrs` works.
+pub const IN_HOT_STANDBY: &str = "in_hot_standby";
+
+impl Reported {
+    /// Takes the ParameterStatus values of a server login.
+    #[must_use]
+    pub fn from_login(pairs: &[(String, String)]) -> Self {
+        let mut reported = Self::default();
+        for (name, value) in pairs {
+            reported.note(name, value);
+        }
+        reported
+    }
+
+    /// Takes one ParameterStatus. Returns whether anything changed.
+    pub fn note(&mut self, name: &str, value: &str) -> bool {
+        if name == IN_HOT_STANDBY {
+            return false;
+        }
+        if let Some((_, old)) = self.0.iter_mut().find(|(other, _)| other == name) {
+            if old == value {
+                return false;
+            }
+            value.clone_into(old);
+            return true;
+        }
+        if self.0.len() >= REPORTED_MAX {
+            return false;
+        }
+        self.0.push((name.to_owned(), value.to_owned()));
+        true
+    }
+
+    /// All pairs.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// Value of a parameter.
+    #[must_use]
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.iter().find(|(other, _)| *other == name).map(|(_, value)| value)
+    }
+
+    /// Pairs of `self` that somebody who was told `told` does not know yet.
+    pub fn news_for<'a>(&'a self, told: &'a Reported) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.iter().filter(|(name, value)| told.value(name) != Some(value))
+    }
+}
+
+/// ParameterStatus names kept for one connection; PostgreSQL 18 reports 15, extensions may add some.
+const REPORTED_MAX: usize = 64;
+
+/// Equal sets are one allocation, so that comparing two is comparing two addresses.
+#[derive(Debug)]
+pub struct Interner<T>(std::collections::HashMap<Rc<T>, ()>);
+
+impl<T> Default for Interner<T> {
+    fn default() -> Self {
+        Self(std::collections::HashMap::new())
+    }
+}
+
+impl<T: Eq + std::hash::Hash> Interner<T> {
+    /// The shared copy of what `value` equals.
+    pub fn intern_shared(&mut self, value: &Rc<T>) -> Rc<T> {
+        if let Some((shared, ())) = self.0.get_key_value(value) {
+            return Rc::clone(shared);
+        }
+        self.sweep();
+        self.0.insert(Rc::clone(value), ());
+        Rc::clone(value)
+    }
+
+    /// The shared copy of `value`.
+    pub fn intern(&mut self, value: T) -> Rc<T> {
+        if let Some((shared, ())) = self.0.get_key_value(&value) {
+            return Rc::clone(shared);
+        }
+        self.sweep();
+        let shared = Rc::new(value);
+        self.0.insert(Rc::clone(&shared), ());
+        shared
+    }
+
+    /// Forgets what nobody else holds, before the table grows.
+    fn sweep(&mut self) {
+        if self.0.len() >= self.0.capacity() {
+            self.0.retain(|shared, ()| Rc::strong_count(shared) > 1);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "settings/tests.rs"]
+mod tests;
