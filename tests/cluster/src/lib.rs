@@ -6,9 +6,11 @@
 
 pub mod account;
 pub mod certificates;
+pub mod cluster;
 pub mod http;
 pub mod postgres;
 pub mod process;
+pub mod progress;
 pub mod run_dir;
 pub mod schema;
 pub mod sql;
@@ -16,6 +18,8 @@ pub mod wait;
 pub mod weir;
 
 pub use certificates::{Authority, Certificate};
+pub use cluster::{Cluster, ClusterOptions, Layout, Patroni, Ports};
 pub use postgres::{Postgres, PostgresOptions, ServerTls, ShutdownMode};
+pub use progress::Progress;
 pub use run_dir::RunDir;
 pub use weir::{Weir, WeirOptions, free_ports};

@@ -1,4 +1,4 @@
-//! One plain PostgreSQL with scram-sha-256 for everybody, the roles and tables of [`schema`](crate::schema), and
+//! One plain PostgreSQL with scram-sha-256 for everybody, the roles and tables of [`schema`], and
 //! TLS if asked for. Knows nothing of clusters.
 
 use std::fs;
@@ -101,7 +101,7 @@ impl Postgres {
         let process = spawn(&run_dir, &bin_dir, &data)?;
         let mut server = Self { process, address, authority_pem, bin_dir, data, run_dir };
         server.wait_ready().await?;
-        server.load_schema().await?;
+        schema::load(server.address).await?;
         Ok(server)
     }
 
@@ -210,16 +210,6 @@ impl Postgres {
         .await
         .and_then(|outcome| outcome)
         .with_context(|| process::tail(self.process.log()))
-    }
-
-    async fn load_schema(&self) -> Result<()> {
-        let login = Login { database: "postgres", ..schema::SUPERUSER };
-        let client = sql::connect(self.address, login).await?;
-        for statement in schema::cluster_statements() {
-            client.simple_query(&statement).await.with_context(|| statement.clone())?;
-        }
-        self.superuser(&schema::database_script()).await?;
-        Ok(())
     }
 }
 

@@ -1,6 +1,10 @@
 //! The roles, the database and the tables every started PostgreSQL has. Knows no processes.
 
-use crate::sql::Login;
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result};
+
+use crate::sql::{self, Login};
 
 /// The database of the demo and the tests.
 pub const DATABASE: &str = "mrg";
@@ -27,9 +31,21 @@ pub const REWIND: Login<'static> =
 /// A name lookup that needs no superuser: for `--auth-query`.
 pub const AUTH_QUERY: &str = "SELECT usename, passwd FROM public.user_lookup($1)";
 
+/// Makes the roles, the database and its tables on a fresh server.
+///
+/// # Errors
+/// No connection as the superuser, or a statement failed.
+pub async fn load(server: SocketAddr) -> Result<()> {
+    let client = sql::connect(server, Login { database: "postgres", ..SUPERUSER }).await?;
+    for statement in cluster_statements() {
+        client.simple_query(&statement).await.with_context(|| statement.clone())?;
+    }
+    sql::rows(server, SUPERUSER, &database_script()).await?;
+    Ok(())
+}
+
 /// What is run in the database `postgres`, one statement each.
-#[must_use]
-pub fn cluster_statements() -> Vec<String> {
+fn cluster_statements() -> Vec<String> {
     let role = |login: Login<'_>| format!("CREATE ROLE {} LOGIN PASSWORD '{}'", login.user, login.password);
     vec![
         role(APP),
@@ -41,8 +57,7 @@ pub fn cluster_statements() -> Vec<String> {
 }
 
 /// What is run in [`DATABASE`] as the superuser, in one go.
-#[must_use]
-pub fn database_script() -> String {
+fn database_script() -> String {
     format!(
         "GRANT SELECT ON pg_catalog.pg_shadow TO {auth};
          CREATE FUNCTION public.user_lookup(wanted text, OUT usename name, OUT passwd text)

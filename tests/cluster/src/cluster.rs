@@ -1,0 +1,362 @@
+//! A Patroni cluster on loopback addresses: etcd, three nodes, the schema. Owns the processes and the order of
+//! starting; where things are and what can be done to them from any terminal is [`Layout`].
+
+mod layout;
+mod patroni;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
+
+pub use layout::{Layout, Member, Node, Ports, describe};
+pub use patroni::Patroni;
+
+use crate::certificates::Authority;
+use crate::http;
+use crate::postgres::{ServerTls, newest_bin_dir};
+use crate::process::{self, Process};
+use crate::progress::Progress;
+use crate::run_dir::{RunDir, write_private};
+use crate::schema;
+use crate::sql;
+use crate::wait::{Limit, until};
+
+/// Patroni's clocks in seconds. It silently corrects what breaks `loop_wait + 2 * retry_timeout <= ttl` or is below its
+/// minimum, which the default is.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// How long a leader key lives without renewal: a crash is noticed after about this time.
+    pub ttl: u32,
+    /// Pause between two looks at the cluster.
+    pub loop_wait: u32,
+    /// How long requests to etcd and PostgreSQL are repeated.
+    pub retry_timeout: u32,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { ttl: 20, loop_wait: 1, retry_timeout: 3 }
+    }
+}
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct ClusterOptions {
+    /// Name of the run, by which a second terminal finds it.
+    pub label: String,
+    /// Patroni's name of the cluster.
+    pub scope: String,
+    /// Address of the first node and etcd; the other nodes follow it. Take another one to run several side by side.
+    pub base: Ipv4Addr,
+    /// How many nodes.
+    pub nodes: u8,
+    /// Ports, the same on every node.
+    pub ports: Ports,
+    /// Which Patroni.
+    pub patroni: Patroni,
+    /// Synchronous replication: an acknowledged row is on two nodes.
+    pub synchronous: bool,
+    /// TLS on PostgreSQL; certificates are for the nodes' addresses.
+    pub tls: ServerTls,
+    /// Patroni's clocks.
+    pub timing: Timing,
+    /// Lines put in front of pg_hba.conf.
+    pub hba: Vec<String>,
+    /// Who hears of progress.
+    pub progress: Progress,
+}
+
+impl Default for ClusterOptions {
+    fn default() -> Self {
+        Self {
+            label: "cluster".to_owned(),
+            scope: "weir".to_owned(),
+            base: Ipv4Addr::new(127, 0, 10, 1),
+            nodes: 3,
+            ports: Ports::default(),
+            patroni: Patroni::Packaged,
+            synchronous: false,
+            tls: ServerTls::Off,
+            timing: Timing::default(),
+            hba: Vec::new(),
+            progress: Progress::silent(),
+        }
+    }
+}
+
+/// A running cluster. Dropping it ends everything and removes the data.
+#[derive(Debug)]
+pub struct Cluster {
+    layout: Layout,
+    patronis: Vec<Option<Process>>,
+    etcd: Process,
+    program: PathBuf,
+    authority_pem: Option<PathBuf>,
+    synchronous: bool,
+    progress: Progress,
+    run_dir: RunDir,
+}
+
+impl Cluster {
+    /// Brings the cluster up and waits until it is healthy: a leader, all replicas following, the schema loaded.
+    ///
+    /// # Errors
+    /// A program is missing, an address is taken, or something does not come up; the text holds the end of the right
+    /// log.
+    pub async fn start(options: ClusterOptions) -> Result<Self> {
+        let run_dir = RunDir::create(&options.label)?;
+        let layout = Layout::plan(options.base, options.nodes, options.ports, run_dir.path());
+        check_free(&layout)?;
+        let bin_dir = newest_bin_dir()?;
+        let program = options.patroni.program(&run_dir).await?;
+        let etcd = start_etcd(&run_dir, layout.etcd)?;
+        let mut cluster = Self {
+            patronis: layout.nodes.iter().map(|_| None).collect(),
+            layout,
+            etcd,
+            program,
+            authority_pem: None,
+            synchronous: options.synchronous,
+            progress: options.progress,
+            run_dir,
+        };
+        cluster.wait_etcd().await?;
+        cluster.write_nodes(&options, &bin_dir)?;
+        cluster.bring_up().await.with_context(|| cluster.culprit_log())?;
+        cluster.run_dir.write(LAYOUT_FILE, &cluster.layout.to_json())?;
+        Ok(cluster)
+    }
+
+    /// Where things are.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The run's folder with all logs.
+    #[must_use]
+    pub fn run_dir(&self) -> &RunDir {
+        &self.run_dir
+    }
+
+    /// The certificate that signed the servers', when TLS is on.
+    #[must_use]
+    pub fn authority_pem(&self) -> Option<&Path> {
+        self.authority_pem.as_deref()
+    }
+
+    /// Waits until everybody is well again; see [`Layout::wait_healthy`].
+    ///
+    /// # Errors
+    /// It did not happen in time.
+    pub async fn wait_healthy(&self, patience: Duration) -> Result<()> {
+        self.layout.wait_healthy(self.synchronous, patience).await
+    }
+
+    /// Switches synchronous replication on or off and waits until the cluster shows it.
+    ///
+    /// # Errors
+    /// Patroni refuses, or no synchronous standby appears in time.
+    pub async fn set_synchronous(&mut self, on: bool) -> Result<()> {
+        self.layout.configure(&serde_json::json!({"synchronous_mode": on})).await?;
+        self.synchronous = on;
+        self.wait_healthy(Duration::from_secs(30)).await
+    }
+
+    /// Crashes the leader's node ([`Layout::crash`]) and returns its name.
+    ///
+    /// # Errors
+    /// There is no leader.
+    pub async fn crash_leader(&self) -> Result<String> {
+        let name = self.layout.leader().await.context("no leader to crash")?.name.clone();
+        self.layout.crash(&name)?;
+        Ok(name)
+    }
+
+    /// Starts the node's Patroni again if it has ended.
+    ///
+    /// # Errors
+    /// No such node, or Patroni cannot be started.
+    pub fn restart_node(&mut self, name: &str) -> Result<()> {
+        let index = self.layout.nodes.iter().position(|node| node.name == name);
+        let index = index.with_context(|| format!("no node called {name}"))?;
+        if self.patronis[index].as_mut().is_some_and(|patroni| patroni.ended().is_none()) {
+            return Ok(());
+        }
+        self.patronis[index] = Some(self.start_patroni(&self.layout.nodes[index])?);
+        Ok(())
+    }
+
+    /// Names of the nodes whose Patroni has ended.
+    pub fn ended_nodes(&mut self) -> Vec<String> {
+        let ended =
+            |patroni: &mut Option<Process>| patroni.as_mut().is_none_or(|patroni| patroni.ended().is_some());
+        let names = self.layout.nodes.iter().map(|node| node.name.clone());
+        names.zip(&mut self.patronis).filter_map(|(name, patroni)| ended(patroni).then_some(name)).collect()
+    }
+
+    /// The stored verifier of `user`, read from the leader.
+    ///
+    /// # Errors
+    /// No leader, or no such user.
+    pub async fn verifier(&self, user: &str) -> Result<String> {
+        let leader = self.layout.leader().await.context("no leader to ask")?;
+        let query = format!("SELECT rolpassword FROM pg_authid WHERE rolname = '{user}'");
+        sql::value(leader.postgres, schema::SUPERUSER, &query).await
+    }
+
+    async fn wait_etcd(&mut self) -> Result<()> {
+        let address = self.layout.etcd;
+        until("etcd", Limit::quick(Duration::from_secs(15)), async || {
+            if let Some(status) = self.etcd.ended() {
+                return Some(Err(anyhow::anyhow!("etcd ended: {status}")));
+            }
+            let answer = http::get(address, "/health").await.ok()?;
+            (answer.status == 200).then_some(Ok(()))
+        })
+        .await
+        .and_then(|outcome| outcome)
+        .with_context(|| process::tail(self.etcd.log()))?;
+        self.progress.say(&format!("etcd answers on {address}"));
+        Ok(())
+    }
+
+    fn write_nodes(&mut self, options: &ClusterOptions, bin_dir: &Path) -> Result<()> {
+        let authority = Authority::new()?;
+        for node in &self.layout.nodes {
+            self.run_dir.folder(&node.name)?;
+            let content = patroni::configuration(options, &self.layout, node, bin_dir);
+            let account = self.run_dir.account();
+            write_private(&node.folder.join("patroni.yml"), &content, account)?;
+            if options.tls != ServerTls::Off {
+                let own = authority.issue(&node.name, &[node.postgres.ip()])?;
+                write_private(&node.folder.join("server.crt"), &own.certificate_pem, account)?;
+                write_private(&node.folder.join("server.key"), &own.key_pem, account)?;
+            }
+        }
+        if options.tls != ServerTls::Off {
+            self.authority_pem = Some(self.run_dir.write("authority.crt", &authority.certificate_pem())?);
+        }
+        Ok(())
+    }
+
+    async fn bring_up(&mut self) -> Result<()> {
+        for index in 0..self.layout.nodes.len() {
+            let node = &self.layout.nodes[index];
+            self.patronis[index] = Some(self.start_patroni(node)?);
+        }
+        self.progress.say("Patroni started on every node; the first one makes the database");
+        self.wait_alive("a leader", async |layout| layout.leader().await.map(|_| ())).await?;
+        let leader = self.layout.leader().await.context("the leader left again")?;
+        self.progress.say(&format!("{} leads; loading roles and tables", leader.name));
+        schema::load(leader.postgres).await?;
+        let synchronous = self.synchronous;
+        self.progress.say("waiting for the replicas");
+        self.wait_alive("the replicas", async |layout| {
+            layout.wait_healthy(synchronous, Duration::from_millis(200)).await.ok()
+        })
+        .await?;
+        self.progress.say(&format!("cluster is healthy: {}", describe(&self.layout.members().await?)));
+        Ok(())
+    }
+
+    /// Waits for something while watching that no Patroni ends.
+    async fn wait_alive(
+        &mut self,
+        what: &str,
+        mut look: impl AsyncFnMut(&Layout) -> Option<()>,
+    ) -> Result<()> {
+        let layout = self.layout.clone();
+        let ended = until(what, Limit::slow(BRING_UP_PATIENCE), async || {
+            let ended = self.ended_nodes();
+            if !ended.is_empty() {
+                return Some(ended);
+            }
+            look(&layout).await.map(|()| Vec::new())
+        })
+        .await?;
+        if !ended.is_empty() {
+            bail!("Patroni ended on {}", ended.join(", "));
+        }
+        Ok(())
+    }
+
+    fn start_patroni(&self, node: &Node) -> Result<Process> {
+        let mut command = Command::new(&self.program);
+        command.arg(node.folder.join("patroni.yml")).current_dir(&node.folder);
+        // A caller's own settings must not reach the nodes.
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(|name| name.starts_with("PATRONI_") || name.starts_with("PG")) {
+                command.env_remove(name);
+            }
+        }
+        self.run_dir.account().apply(&mut command);
+        Process::start(command, &node.folder, &self.run_dir.log(&node.name))
+    }
+
+    /// The log to show when the cluster does not come up: of a node that ended, else of the first.
+    fn culprit_log(&mut self) -> String {
+        let name = self.ended_nodes().into_iter().next().unwrap_or_else(|| "n1".to_owned());
+        process::tail(&self.run_dir.log(&name))
+    }
+}
+
+impl Deref for Cluster {
+    type Target = Layout;
+
+    fn deref(&self) -> &Layout {
+        &self.layout
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // Patroni would start PostgreSQL again: both at once, before the single processes are dropped.
+        process::end_folder(self.run_dir.path());
+        self.etcd.signal(Signal::KILL);
+    }
+}
+
+/// Name of the file in the run folder that holds [`Layout::to_json`].
+pub const LAYOUT_FILE: &str = "layout.json";
+
+fn start_etcd(run_dir: &RunDir, address: SocketAddr) -> Result<Process> {
+    let peer = SocketAddr::new(address.ip(), address.port() + 1);
+    let mut command = Command::new("etcd");
+    // A service's own settings (ETCD_NAME, …) must not reach it, and arguments win over none.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("ETCD_")) {
+            command.env_remove(name);
+        }
+    }
+    command
+        .args(["--name", "etcd1"])
+        .arg("--data-dir")
+        .arg(run_dir.folder("etcd")?)
+        .args(["--listen-client-urls", &format!("http://{address}")])
+        .args(["--advertise-client-urls", &format!("http://{address}")])
+        .args(["--listen-peer-urls", &format!("http://{peer}")])
+        .args(["--initial-advertise-peer-urls", &format!("http://{peer}")])
+        .args(["--initial-cluster", &format!("etcd1=http://{peer}")])
+        .args(["--log-level", "warn"])
+        .current_dir(run_dir.path());
+    run_dir.account().apply(&mut command);
+    Process::start(command, run_dir.path(), &run_dir.log("etcd"))
+}
+
+/// Says which address is taken before anything is started, rather than from a log after.
+fn check_free(layout: &Layout) -> Result<()> {
+    let nodes = layout.nodes.iter().flat_map(|node| [node.postgres, node.api]);
+    for address in nodes.chain([layout.etcd]) {
+        std::net::TcpListener::bind(address)
+            .with_context(|| format!("{address} is not free: is another cluster running?"))?;
+    }
+    Ok(())
+}
+
+const BRING_UP_PATIENCE: Duration = Duration::from_secs(90);
