@@ -1,1 +1,161 @@
+//! Certificates for tests, and what the configuration may ask of files.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use weir_config::{ClientTls, ServerTls, TlsMode};
+
+use super::{TlsBundle, TlsLoadError, end_point};
+
+/// A certificate authority with its files in a directory of its own.
+pub(crate) struct Authority {
+    directory: PathBuf,
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let directory = std::env::temp_dir().join(format!("weir-tls-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        std::fs::write(directory.join("ca.pem"), issuer.pem()).unwrap();
+        Self { directory, issuer }
+    }
+
+    fn ca_file(&self) -> PathBuf {
+        self.directory.join("ca.pem")
+    }
+
+    /// Certificate and key files for a host name.
+    fn leaf(&self, name: &str) -> (PathBuf, PathBuf) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let files = (self.directory.join("leaf.pem"), self.directory.join("leaf.key"));
+        std::fs::write(&files.0, certificate.pem()).unwrap();
+        std::fs::write(&files.1, key.serialize_pem()).unwrap();
+        files
+    }
+
+    /// A weir that trusts this authority and shows a certificate of the other one.
+    pub(crate) fn trusting_but_showing(&self, mode: TlsMode, other: &Self, name: &str) -> TlsBundle {
+        let client = other.client_side(TlsMode::Require, name);
+        TlsBundle::from_settings(&client, &self.server_side(mode)).unwrap()
+    }
+
+    fn client_side(&self, mode: TlsMode, name: &str) -> ClientTls {
+        let (chain, key) = self.leaf(name);
+        ClientTls { mode, key_file: Some(key), cert_file: Some(chain), ca_file: Some(self.ca_file()) }
+    }
+
+    fn server_side(&self, mode: TlsMode) -> ServerTls {
+        ServerTls { mode, ca_file: Some(self.ca_file()), key_file: None, cert_file: None }
+    }
+}
+
+impl Drop for Authority {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.directory).ok();
+    }
+}
+
+/// No TLS on either side.
+pub(crate) fn no_tls() -> TlsBundle {
+    towards_servers(TlsMode::Disable, None)
+}
+
+/// TLS on the server side only.
+pub(crate) fn towards_servers(mode: TlsMode, authority: Option<&Authority>) -> TlsBundle {
+    let server =
+        ServerTls { mode, ca_file: authority.map(Authority::ca_file), key_file: None, cert_file: None };
+    TlsBundle::from_settings(&client_off(), &server).unwrap()
+}
+
+/// A certificate for `name` towards clients, and trust in its authority towards servers.
+pub(crate) fn both_sides(client: TlsMode, server: TlsMode, authority: &Authority, name: &str) -> TlsBundle {
+    TlsBundle::from_settings(&authority.client_side(client, name), &authority.server_side(server)).unwrap()
+}
+
+fn client_off() -> ClientTls {
+    ClientTls { mode: TlsMode::Disable, key_file: None, cert_file: None, ca_file: None }
+}
+
+fn server_off() -> ServerTls {
+    ServerTls { mode: TlsMode::Disable, ca_file: None, key_file: None, cert_file: None }
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let client = ClientTls {
+        mode: TlsMode::Require,
+        key_file: Some("/nonexistent/weir.key".into()),
+        cert_file: Some("/nonexistent/weir.pem".into()),
+        ca_file: None,
+    };
+    let error = TlsBundle::from_settings(&client, &server_off()).unwrap_err();
+    assert!(error.to_string().contains("/nonexistent/weir.pem"), "{error}");
+}
+
+#[test]
+fn a_key_in_place_of_a_certificate_is_named() {
+    let authority = Authority::new();
+    let mut client = authority.client_side(TlsMode::Require, "localhost");
+    client.cert_file = client.key_file.clone();
+    let error = TlsBundle::from_settings(&client, &server_off()).unwrap_err();
+    assert!(matches!(error, TlsLoadError::Unusable { what: "client TLS certificate", .. }), "{error}");
+}
+
+#[test]
+fn a_key_that_does_not_fit_is_named() {
+    let authority = Authority::new();
+    let client = authority.client_side(TlsMode::Require, "localhost");
+    std::fs::write(client.key_file.as_ref().unwrap(), KeyPair::generate().unwrap().serialize_pem()).unwrap();
+    let error = TlsBundle::from_settings(&client, &server_off()).unwrap_err();
+    assert!(matches!(error, TlsLoadError::Unusable { what: "client TLS key", .. }), "{error}");
+}
+
+#[test]
+fn a_mode_says_what_it_cannot_do_without() {
+    let client = ClientTls { mode: TlsMode::Require, ..client_off() };
+    let error = TlsBundle::from_settings(&client, &server_off()).unwrap_err();
+    assert_eq!(error.to_string(), "client TLS mode require needs a certificate file (cert_file)");
+
+    let server = ServerTls { mode: TlsMode::VerifyFull, ..server_off() };
+    let error = TlsBundle::from_settings(&client_off(), &server).unwrap_err();
+    assert_eq!(error.to_string(), "server TLS mode verify-full needs an authority file (ca_file)");
+}
+
+#[test]
+fn without_tls_towards_clients_no_handshake_begins() {
+    assert!(no_tls().accept().is_none());
+}
+
+#[test]
+fn the_end_point_hash_follows_the_signature_s_digest() {
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+    let certificate = CertificateParams::new(vec!["a".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let expected = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA384, certificate.der());
+    assert_eq!(end_point::hash(certificate.der()).as_deref(), Some(expected.as_ref()));
+
+    let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let certificate = CertificateParams::new(vec!["a".to_owned()]).unwrap().self_signed(&key).unwrap();
+    assert_eq!(end_point::hash(certificate.der()), None);
+}
+
+#[test]
+fn cut_or_foreign_der_has_no_end_point_hash() {
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(vec!["a".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let der: &[u8] = certificate.der();
+    for length in 0..der.len() {
+        assert_eq!(end_point::hash(&der[..length]), None, "{length}");
+    }
+    assert_eq!(end_point::hash(&[0x30, 0x84, 0xff, 0xff, 0xff, 0xff]), None);
+}
