@@ -6,12 +6,13 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use crate::Source;
 use crate::key::WORKERS_MAX;
 use crate::logins::check_auth;
 use crate::model::{
     ClientTls, Config, Database, Limits, Listen, Log, Patroni, PoolSettings, ServerTls, TlsMode, Upstream,
 };
-use crate::problem::Wrong;
+use crate::problem::{Place, Wrong};
 use crate::reader::{Reader, Secrecy};
 use crate::url::{PostgresUrl, patroni_base};
 use crate::value::{
@@ -43,6 +44,11 @@ pub(crate) fn check(reader: &mut Reader<'_>) -> Option<Config> {
 fn read_upstream_url(reader: &mut Reader<'_>) -> Option<PostgresUrl> {
     let url = reader.optional("upstream.url", |value| PostgresUrl::parse(&text(value)?))?;
     let place = reader.settings.items.get("upstream.url")?.place.clone();
+    if let (Some(Source { path, world_readable: true, .. }), Place::Line(..), Some(_)) =
+        (reader.source, &place, &url.password)
+    {
+        reader.warn_readable(path);
+    }
     let says = [
         ("auth.user", url.user.clone()),
         ("auth.database", url.database.clone()),
@@ -73,7 +79,7 @@ fn choose_upstream(
         return None;
     }
     if !reader.is_given("upstream.url") && !reader.is_given("patroni.urls") {
-        let remedy = if reader.file.is_some() {
+        let remedy = if reader.source.is_some() {
             "write url = \"postgres://host:5432\" in [upstream] for one server, \
              or urls = [\"http://host:8008\"] in [patroni] for a cluster"
         } else {
@@ -186,6 +192,13 @@ fn check_databases(reader: &mut Reader<'_>) -> BTreeMap<String, Database> {
                 "this name is the console's",
                 "give the database another name, and set its dbname",
             );
+            reader.complain_at(place, &path, wrong);
+            continue;
+        }
+        if name == "*" {
+            let what = "there is no section for all databases";
+            let wrong =
+                Wrong::new(what, "leave it out: every database can be reached, and [pool] holds for all");
             reader.complain_at(place, &path, wrong);
             continue;
         }

@@ -33,6 +33,8 @@ pub struct Source<'a> {
     pub path: &'a Path,
     /// Its text.
     pub text: &'a str,
+    /// True if users outside its owner and group may read it.
+    pub world_readable: bool,
 }
 
 /// An option of the command line; it overrules the file.
@@ -66,13 +68,13 @@ pub fn load(
 ) -> Result<Loaded, Problems> {
     let mut problems = Vec::new();
     let mut settings = match source {
-        Some(Source { path, text }) => settings::Settings::from_toml(path, text, &mut problems),
+        Some(Source { path, text, .. }) => settings::Settings::from_toml(path, text, &mut problems),
         None => settings::Settings::default(),
     };
     for Override { option, key, value } in overrides {
         settings.overrule(option, key, value.clone());
     }
-    let mut reader = reader::Reader::new(settings, problems, source.map(|source| source.path), files);
+    let mut reader = reader::Reader::new(settings, problems, source, files);
     let config = check::check(&mut reader);
     let reader::Reader { mut problems, warnings, .. } = reader;
     match config {

@@ -114,16 +114,19 @@ fn nobody_could_log_in(reader: &Reader<'_>, auth: &Auth) -> bool {
 }
 
 fn no_silent_trust(url: Option<&PostgresUrl>) -> Wrong {
-    let server = match url {
-        Some(PostgresUrl { host, port, .. }) => format!("-h {host} -p {port} "),
-        None => String::new(),
+    let (server, or_credentials) = match url {
+        Some(PostgresUrl { host, port, .. }) => (
+            format!("-h {host} -p {port}"),
+            ", or write a user with a password\n  who can read pg_authid into the URL: postgres://user:password@host:5432",
+        ),
+        None => ("-h LEADER".to_owned(), ""),
     };
     Wrong::new(
-        "nobody could log in: there is neither a user list nor a user with a password in the upstream URL",
+        "nobody could log in: there is no user list and no user with a password",
         format!(
-            "make a user list as a superuser of PostgreSQL:\n    {MAKE_USER_LIST_1}{server}{MAKE_USER_LIST_2}\n  \
-             and name it with --auth-file userlist.txt (file = \"userlist.txt\" in [auth]), or write a user with a \
-             password\n  who can read pg_authid into --upstream postgres://user:password@host:5432"
+            "make a user list as a superuser of PostgreSQL:\n    (umask 077; psql {server} -U postgres -XAtc \
+             \"{SELECT_USER_LIST}\" > userlist.txt)\n  and name it with --auth-file userlist.txt \
+             (file = \"userlist.txt\" in [auth]){or_credentials}"
         ),
     )
 }
@@ -176,6 +179,6 @@ fn warn_about_auth_user(reader: &mut Reader<'_>, auth: &Auth) {
 
 const USER_LINE: &str = "write one line per user: \"name\" \"password or SCRAM-SHA-256$... verifier\"";
 
-const MAKE_USER_LIST_1: &str = "(umask 077; psql ";
-const MAKE_USER_LIST_2: &str = "-U postgres -XAtc \"select '\\\"'||rolname||'\\\" \\\"'||rolpassword||'\\\"' from pg_authid \
-                                where rolpassword is not null\" > userlist.txt)";
+/// As it stands between double quotes in a shell.
+const SELECT_USER_LIST: &str =
+    r#"select '\"'||rolname||'\" \"'||rolpassword||'\"' from pg_authid where rolpassword is not null"#;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use weir_auth::Secret;
 
+use crate::Source;
 use crate::key::Key;
 use crate::problem::{Place, Problem, Wrong};
 use crate::settings::Settings;
@@ -33,7 +34,7 @@ pub(crate) struct Reader<'a> {
     pub(crate) problems: Vec<Problem>,
     pub(crate) warnings: Vec<String>,
     /// The configuration file, if there is one.
-    pub(crate) file: Option<&'a Path>,
+    pub(crate) source: Option<Source<'a>>,
     files: &'a dyn Files,
 }
 
@@ -41,10 +42,10 @@ impl<'a> Reader<'a> {
     pub(crate) fn new(
         settings: Settings,
         problems: Vec<Problem>,
-        file: Option<&'a Path>,
+        source: Option<Source<'a>>,
         files: &'a dyn Files,
     ) -> Self {
-        Self { settings, problems, warnings: Vec::new(), file, files }
+        Self { settings, problems, warnings: Vec::new(), source, files }
     }
 
     /// Whether the setting was given.
@@ -89,10 +90,7 @@ impl<'a> Reader<'a> {
         match self.files.read(file) {
             Ok(contents) => {
                 if contents.world_readable && secrecy == Secrecy::Secret {
-                    let file = file.display();
-                    self.warn(format!(
-                        "{file} holds secrets and every user of this machine can read it; chmod o-rwx {file}"
-                    ));
+                    self.warn_readable(file);
                 }
                 Some(contents.bytes)
             }
@@ -118,7 +116,15 @@ impl<'a> Reader<'a> {
 
     /// The place of what is missing.
     pub(crate) fn somewhere(&self) -> Place {
-        self.file.map_or(Place::CommandLine, |file| Place::File(file.to_owned()))
+        self.source.map_or(Place::CommandLine, |source| Place::File(source.path.to_owned()))
+    }
+
+    /// Warns that everybody may read a file with secrets.
+    pub(crate) fn warn_readable(&mut self, file: &Path) {
+        let file = file.display();
+        self.warn(format!(
+            "{file} holds secrets and every user of this machine can read it; chmod o-rwx {file}"
+        ));
     }
 
     pub(crate) fn warn(&mut self, warning: impl Into<String>) {

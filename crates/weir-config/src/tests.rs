@@ -52,7 +52,7 @@ const USERS: &str = "\"alice\" \"wonderland\"\n\"weir_scram\" \"SCRAM-SHA-256$40
 
 /// Loads `/etc/weir/weir.toml` with this text.
 pub(super) fn load_text(text: &str) -> Result<Loaded, Problems> {
-    load(Some(Source { path: Path::new("/etc/weir/weir.toml"), text }), &[], &shelf())
+    load(Some(Source { path: Path::new("/etc/weir/weir.toml"), text, world_readable: false }), &[], &shelf())
 }
 
 /// Loads options alone.

@@ -217,10 +217,10 @@ fn nobody_is_let_in_by_silence() {
     let refusal =
         |options: &[(&'static str, &'static str, &str)]| load_options(options).unwrap_err().to_string();
     let for_cluster = refusal(&[("--patroni", "patroni.urls", "http://n1")]);
-    assert!(for_cluster.contains("neither a user list nor a user with a password"), "{for_cluster}");
+    assert!(for_cluster.contains("there is no user list and no user with a password"), "{for_cluster}");
     assert!(
         for_cluster.contains(
-            r#"(umask 077; psql -U postgres -XAtc "select '\"'||rolname||'\" \"'||rolpassword||'\"' from pg_authid where rolpassword is not null" > userlist.txt)"#
+            r#"(umask 077; psql -h LEADER -U postgres -XAtc "select '\"'||rolname||'\" \"'||rolpassword||'\"' from pg_authid where rolpassword is not null" > userlist.txt)"#
         ),
         "{for_cluster}"
     );

@@ -197,7 +197,7 @@ fn a_url_brings_its_credentials_and_its_tls() {
 #[test]
 fn options_overrule_the_file_and_explicit_ones_overrule_a_url() {
     let load = |text, options: &[(&'static str, &'static str, &str)]| {
-        let source = Source { path: Path::new("/etc/weir/weir.toml"), text };
+        let source = Source { path: Path::new("/etc/weir/weir.toml"), text, world_readable: false };
         load(Some(source), &overrides(options), &shelf()).unwrap().config
     };
     let config = load(
@@ -271,6 +271,22 @@ fn what_is_allowed_and_odd_is_warned_about() {
         &["client_tls.cert_file is given but client_tls.mode is \"disable\": clients cannot use TLS; \
          set the mode to \"prefer\" or \"require\""],
     );
+}
+
+#[test]
+fn a_password_in_a_file_that_everybody_can_read_is_warned_about() {
+    let warnings = |text| {
+        let source = Source { path: Path::new("/etc/weir/weir.toml"), text, world_readable: true };
+        load(Some(source), &[], &shelf()).unwrap().warnings
+    };
+    assert_eq!(
+        warnings("[upstream]\nurl = \"postgres://u:pw@db1\"\n"),
+        [
+            "/etc/weir/weir.toml holds secrets and every user of this machine can read it; chmod o-rwx /etc/weir/weir.toml",
+        ]
+    );
+    let without = "[upstream]\nurl = \"postgres://db1\"\n[auth]\nfile = \"userlist.txt\"\n";
+    assert_eq!(warnings(without), Vec::<String>::new());
 }
 
 #[test]
