@@ -1,6 +1,8 @@
-//! What the console and the metrics page show, as plain values. Workers fill them in; nothing here computes.
+//! What the console and the metrics page show, as plain values. Workers fill them in; nothing here computes, apart
+//! from adding up.
 
 use std::net::SocketAddr;
+use std::ops::AddAssign;
 use std::time::Duration;
 
 /// State of one worker (or the sum of several) at one moment.
@@ -111,6 +113,91 @@ pub struct PoolStats {
     pub servers_closed: u64,
     /// Clients that gave up waiting or were told to (timeouts).
     pub wait_timeouts: u64,
+}
+
+impl PoolStats {
+    /// What was added since `before`. A pool that was dropped in between can only make it too small, never wrap.
+    pub fn since(&self, before: &Self) -> Self {
+        let Self {
+            server_assignments,
+            transactions,
+            queries,
+            bytes_received,
+            bytes_sent,
+            transaction_micros,
+            query_micros,
+            wait_micros,
+            client_parses,
+            server_parses,
+            binds,
+            retries,
+            in_doubt,
+            transactions_lost,
+            servers_opened,
+            servers_closed,
+            wait_timeouts,
+        } = *self;
+        Self {
+            server_assignments: server_assignments.saturating_sub(before.server_assignments),
+            transactions: transactions.saturating_sub(before.transactions),
+            queries: queries.saturating_sub(before.queries),
+            bytes_received: bytes_received.saturating_sub(before.bytes_received),
+            bytes_sent: bytes_sent.saturating_sub(before.bytes_sent),
+            transaction_micros: transaction_micros.saturating_sub(before.transaction_micros),
+            query_micros: query_micros.saturating_sub(before.query_micros),
+            wait_micros: wait_micros.saturating_sub(before.wait_micros),
+            client_parses: client_parses.saturating_sub(before.client_parses),
+            server_parses: server_parses.saturating_sub(before.server_parses),
+            binds: binds.saturating_sub(before.binds),
+            retries: retries.saturating_sub(before.retries),
+            in_doubt: in_doubt.saturating_sub(before.in_doubt),
+            transactions_lost: transactions_lost.saturating_sub(before.transactions_lost),
+            servers_opened: servers_opened.saturating_sub(before.servers_opened),
+            servers_closed: servers_closed.saturating_sub(before.servers_closed),
+            wait_timeouts: wait_timeouts.saturating_sub(before.wait_timeouts),
+        }
+    }
+}
+
+impl AddAssign for PoolStats {
+    fn add_assign(&mut self, other: Self) {
+        let Self {
+            server_assignments,
+            transactions,
+            queries,
+            bytes_received,
+            bytes_sent,
+            transaction_micros,
+            query_micros,
+            wait_micros,
+            client_parses,
+            server_parses,
+            binds,
+            retries,
+            in_doubt,
+            transactions_lost,
+            servers_opened,
+            servers_closed,
+            wait_timeouts,
+        } = other;
+        self.server_assignments += server_assignments;
+        self.transactions += transactions;
+        self.queries += queries;
+        self.bytes_received += bytes_received;
+        self.bytes_sent += bytes_sent;
+        self.transaction_micros += transaction_micros;
+        self.query_micros += query_micros;
+        self.wait_micros += wait_micros;
+        self.client_parses += client_parses;
+        self.server_parses += server_parses;
+        self.binds += binds;
+        self.retries += retries;
+        self.in_doubt += in_doubt;
+        self.transactions_lost += transactions_lost;
+        self.servers_opened += servers_opened;
+        self.servers_closed += servers_closed;
+        self.wait_timeouts += wait_timeouts;
+    }
 }
 
 /// One client connection.

@@ -1,0 +1,155 @@
+//! The console's grammar, as a table, and that no input upsets it.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn check(sql: &str, expected: Command) {
+    assert_eq!(parse(sql.as_bytes()), Ok(expected), "{sql:?}");
+}
+
+fn refuse(sql: &[u8], code: SqlState) {
+    let text = String::from_utf8_lossy(sql);
+    assert_eq!(parse(sql).map_err(|report| report.code), Err(code), "{text:?}");
+}
+
+#[test]
+fn every_table_has_a_name() {
+    for (name, table) in TABLES {
+        check(&format!("SHOW {name}"), Command::Show(table));
+        check(&format!("select {};", name.to_ascii_lowercase()), Command::Show(table));
+    }
+    check("SHOW HELP", Command::Help);
+}
+
+#[test]
+fn case_space_and_semicolons_do_not_matter() {
+    let pools = Command::Show(Table::Pools);
+    for sql in ["show pools", "Show Pools;", "  SHOW\n\tPOOLS ; ", "SHOW POOLS;;", "SHOW pools\r\n;\r\n"] {
+        check(sql, pools.clone());
+    }
+    for sql in ["", "  ", ";", " ; ; "] {
+        check(sql, Command::Empty);
+    }
+}
+
+#[test]
+fn settings_that_drivers_ask_for() {
+    check("SHOW client_encoding", Command::ShowSetting(Setting::ClientEncoding));
+    check("SHOW default_transaction_isolation", Command::ShowSetting(Setting::DefaultTransactionIsolation));
+    check("SHOW standard_conforming_strings", Command::ShowSetting(Setting::StandardConformingStrings));
+    check("SHOW DateStyle;", Command::ShowSetting(Setting::DateStyle));
+    check("show timezone", Command::ShowSetting(Setting::TimeZone));
+}
+
+#[test]
+fn commands_and_their_databases() {
+    let db = |name: &str| Some(name.to_owned());
+    check("RELOAD", Command::Reload);
+    check("pause", Command::Pause(None));
+    check("PAUSE mrg;", Command::Pause(db("mrg")));
+    check("PAUSE Mrg", Command::Pause(db("Mrg")));
+    check("PAUSE \"my \"\"own\"\" db\";", Command::Pause(db("my \"own\" db")));
+    check("PAUSE 'it''s; here'", Command::Pause(db("it's; here")));
+    check("resume datenbank_ü", Command::Resume(db("datenbank_ü")));
+    check("RESUME", Command::Resume(None));
+    check("RECONNECT", Command::Reconnect(None));
+    check("RECONNECT my-db", Command::Reconnect(db("my-db")));
+    check("SHUTDOWN", Command::Shutdown(Shutdown::AtOnce));
+    check("shutdown wait_for_clients", Command::Shutdown(Shutdown::WaitForClients));
+    check("SHUTDOWN WAIT_FOR_SERVERS;", Command::Shutdown(Shutdown::WaitForServers));
+    check("ACCEPT LEADER node-2", Command::AcceptLeader("node-2".to_owned()));
+    check("accept leader \"node 2\"", Command::AcceptLeader("node 2".to_owned()));
+}
+
+#[test]
+fn commands_that_are_not_there_yet_say_so() {
+    for sql in [
+        "KILL mrg",
+        "KILL_CLIENT 7",
+        "DISABLE mrg",
+        "ENABLE mrg",
+        "SUSPEND",
+        "SET verbose = 1",
+        "set verbose=1",
+        "WAIT_CLOSE",
+        "SWITCHOVER",
+        "SHOW FDS",
+        "show sockets;",
+        "SHOW ACTIVE_SOCKETS",
+        "SHOW MEM",
+    ] {
+        refuse(sql.as_bytes(), SqlState::FEATURE_NOT_SUPPORTED);
+    }
+}
+
+#[test]
+fn everything_else_is_a_syntax_error() {
+    for sql in [
+        "BEGIN",
+        "SHOW",
+        "SELECT 1",
+        "SHOW POOLS mrg",
+        "SHOW POOLS; SHOW CLIENTS",
+        "SHOW \"POOLS\"",
+        "PAUSE one two",
+        "PAUSE \"one",
+        "PAUSE 'one",
+        "RELOAD now",
+        "SHUTDOWN later",
+        "ACCEPT",
+        "ACCEPT LEADER",
+        "ACCEPT DEFEAT node",
+        "\"SHOW\" POOLS",
+        "=",
+    ] {
+        refuse(sql.as_bytes(), SqlState::SYNTAX_ERROR);
+    }
+}
+
+#[test]
+fn bytes_that_are_no_text_and_texts_without_end() {
+    refuse(b"PAUSE \xff", SqlState::CHARACTER_NOT_IN_REPERTOIRE);
+    refuse(&[b' '; COMMAND_BYTES_MAX + 1], SqlState::PROGRAM_LIMIT_EXCEEDED);
+}
+
+#[test]
+fn errors_repeat_little_and_nothing_unprintable() {
+    let report = parse(format!("\x07{}", "x".repeat(1000)).as_bytes()).expect_err("no command");
+    assert!(report.message.len() < 150, "{}", report.message);
+    assert!(!report.message.contains('\x07'));
+}
+
+#[test]
+fn stats_users_may_look_and_nothing_else() {
+    for sql in ["", "SHOW POOLS", "SHOW HELP", "SHOW timezone", "SELECT stats"] {
+        let command = parse(sql.as_bytes()).expect("a command");
+        assert_eq!(Rights::Stats.allow(&command), Ok(()));
+        assert_eq!(Rights::Admin.allow(&command), Ok(()));
+    }
+    for sql in ["RELOAD", "PAUSE", "RESUME", "RECONNECT", "SHUTDOWN", "ACCEPT LEADER a"] {
+        let command = parse(sql.as_bytes()).expect("a command");
+        let code = Rights::Stats.allow(&command).map_err(|report| report.code);
+        assert_eq!(code, Err(SqlState::INSUFFICIENT_PRIVILEGE), "{sql}");
+        assert_eq!(Rights::Admin.allow(&command), Ok(()));
+        assert!(sql.starts_with(command.tag()));
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_upset_it(sql in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = parse(&sql);
+    }
+
+    #[test]
+    fn quoting_keeps_every_name(name in "[^\0]{0,40}") {
+        let sql = format!("PAUSE \"{}\"", name.replace('"', "\"\""));
+        prop_assert_eq!(parse(sql.as_bytes()), Ok(Command::Pause(Some(name))));
+    }
+
+    #[test]
+    fn no_string_of_words_upsets_it(sql in "(SHOW|PAUSE|POOLS|\"|'|;|=| |x){0,20}") {
+        let _ = parse(sql.as_bytes());
+    }
+}

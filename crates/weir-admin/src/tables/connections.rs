@@ -1,0 +1,132 @@
+//! SHOW CLIENTS and SHOW SERVERS.
+
+use std::net::SocketAddr;
+
+use weir_protocol::backend::Column;
+
+use super::cell::Cell;
+use super::{ConsoleView, clock};
+use crate::snapshot::{ClientRow, ServerRow};
+
+/// PgBouncer's columns, which both tables share, and `$own` behind them.
+macro_rules! columns {
+    ($($own:expr),*) => {
+        [
+            Column::text("type"),
+            Column::text("user"),
+            Column::text("database"),
+            Column::text("replication"),
+            Column::text("state"),
+            Column::text("addr"),
+            Column::int4("port"),
+            Column::text("local_addr"),
+            Column::int4("local_port"),
+            Column::text("connect_time"),
+            Column::text("request_time"),
+            Column::int4("wait"),
+            Column::int4("wait_us"),
+            Column::int4("close_needed"),
+            Column::text("ptr"),
+            Column::text("link"),
+            Column::int4("remote_pid"),
+            Column::text("tls"),
+            Column::text("application_name"),
+            Column::int4("prepared_statements"),
+            Column::int4("id"),
+            $($own),*
+        ]
+    };
+}
+
+pub(super) const COLUMNS_CLIENTS: [Column<'static>; 22] = columns![Column::text("role")];
+pub(super) const COLUMNS_SERVERS: [Column<'static>; 23] =
+    columns![Column::text("role"), Column::text("host")];
+
+pub(super) fn clients(view: &ConsoleView<'_>) -> Vec<[Cell; 22]> {
+    let mut clients: Vec<&ClientRow> = view.snapshot.clients.iter().collect();
+    clients.sort_by_key(|client| client.id);
+    clients.into_iter().map(|client| self::client(client, view)).collect()
+}
+
+pub(super) fn servers(view: &ConsoleView<'_>) -> Vec<[Cell; 23]> {
+    let mut servers: Vec<&ServerRow> = view.snapshot.servers.iter().collect();
+    servers.sort_by_key(|server| server.id);
+    servers.into_iter().map(|server| self::server(server, view)).collect()
+}
+
+fn client(client: &ClientRow, view: &ConsoleView<'_>) -> [Cell; 22] {
+    let (addr, port) = address(client.peer);
+    let (local_addr, local_port) = address(client.local);
+    [
+        Cell::from("C"),
+        Cell::from(&client.user),
+        Cell::from(&client.database),
+        Cell::from(NO_REPLICATION),
+        Cell::from(client.state),
+        addr,
+        port,
+        local_addr,
+        local_port,
+        Cell::from(clock::before(view.wall, client.connected_for)),
+        Cell::from(clock::before(view.wall, client.request_age)),
+        Cell::from(client.wait.as_secs()),
+        Cell::from(client.wait.subsec_micros()),
+        Cell::flag(false),
+        Cell::from(client_pointer(client.id)),
+        Cell::from(client.link.map(server_pointer).unwrap_or_default()),
+        Cell::from(0_u32), // only known of processes on the same machine
+        Cell::from(&client.tls),
+        Cell::from(&client.application_name),
+        Cell::from(client.prepared_statements),
+        Cell::from(client.id),
+        Cell::from(client.role),
+    ]
+}
+
+fn server(server: &ServerRow, view: &ConsoleView<'_>) -> [Cell; 23] {
+    let (local_addr, local_port) = address(server.local);
+    [
+        Cell::from("S"),
+        Cell::from(&server.user),
+        Cell::from(&server.database),
+        Cell::from(NO_REPLICATION),
+        Cell::from(server.state),
+        Cell::from(if server.host.starts_with('/') { UNIX } else { &server.host }),
+        Cell::from(server.port),
+        local_addr,
+        local_port,
+        Cell::from(clock::before(view.wall, server.connected_for)),
+        Cell::from(clock::before(view.wall, server.request_age)),
+        Cell::from(0_u32),
+        Cell::from(0_u32),
+        Cell::flag(server.close_needed),
+        Cell::from(server_pointer(server.id)),
+        Cell::from(server.link.map(client_pointer).unwrap_or_default()),
+        Cell::from(server.remote_pid),
+        Cell::from(&server.tls),
+        Cell::from(&server.application_name),
+        Cell::from(server.prepared_statements),
+        Cell::from(server.id),
+        Cell::from(server.role),
+        Cell::from(&server.host),
+    ]
+}
+
+fn address(address: Option<SocketAddr>) -> (Cell, Cell) {
+    match address {
+        Some(address) => (Cell::from(address.ip().to_canonical().to_string()), Cell::from(address.port())),
+        None => (Cell::from(UNIX), Cell::from(0_u32)),
+    }
+}
+
+/// PgBouncer prints memory addresses; all that matters is that `link` of one row is `ptr` of the other.
+fn client_pointer(id: u64) -> String {
+    format!("client-{id}")
+}
+
+fn server_pointer(id: u64) -> String {
+    format!("server-{id}")
+}
+
+const UNIX: &str = "unix";
+const NO_REPLICATION: &str = "none";

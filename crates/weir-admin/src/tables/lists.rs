@@ -1,0 +1,65 @@
+//! Short tables: SHOW LISTS, CONFIG, VERSION, STATE, and those of PgBouncer's that stay empty here.
+
+use weir_protocol::backend::Column;
+
+use super::cell::Cell;
+use super::{ConsoleView, databases};
+
+pub(super) const COLUMNS: [Column<'static>; 2] = [Column::text("list"), Column::int4("items")];
+pub(super) const COLUMNS_CONFIG: [Column<'static>; 4] =
+    [Column::text("key"), Column::text("value"), Column::text("default"), Column::text("changeable")];
+pub(super) const COLUMNS_VERSION: [Column<'static>; 1] = [Column::text("version")];
+pub(super) const COLUMNS_STATE: [Column<'static>; 2] = [Column::text("key"), Column::text("value")];
+pub(super) const COLUMNS_PEERS: [Column<'static>; 4] =
+    [Column::int4("peer_id"), Column::text("host"), Column::int4("port"), Column::int4("pool_size")];
+pub(super) const COLUMNS_PEER_POOLS: [Column<'static>; 5] = [
+    Column::int4("peer_id"),
+    Column::int4("cl_active_cancel_req"),
+    Column::int4("cl_waiting_cancel_req"),
+    Column::int4("sv_active_cancel"),
+    Column::int4("sv_login"),
+];
+pub(super) const COLUMNS_DNS_HOSTS: [Column<'static>; 3] =
+    [Column::text("hostname"), Column::int8("ttl"), Column::text("addrs")];
+pub(super) const COLUMNS_DNS_ZONES: [Column<'static>; 3] =
+    [Column::text("zonename"), Column::int8("serial"), Column::int4("count")];
+
+pub(super) fn rows(view: &ConsoleView<'_>) -> Vec<[Cell; 2]> {
+    let snapshot = view.snapshot;
+    let free_servers: u32 = snapshot.pools.iter().map(|pool| pool.sv_idle).sum();
+    let used_servers: u32 = snapshot.pools.iter().map(|pool| pool.sv_active + pool.sv_being_canceled).sum();
+    let items = [
+        ("databases", databases::all(view).len()),
+        ("users", databases::all_users(view).len()),
+        ("peers", 0),
+        ("pools", snapshot.pools.len()),
+        ("peer_pools", 0),
+        // PgBouncer counts the objects it keeps in reserve here; weir keeps none.
+        ("free_clients", 0),
+        ("used_clients", snapshot.clients.len()),
+        ("login_clients", usize::try_from(snapshot.totals.login_clients).unwrap_or(usize::MAX)),
+        ("free_servers", free_servers as usize),
+        ("used_servers", used_servers as usize),
+        ("dns_names", 0),
+        ("dns_zones", 0),
+        ("dns_queries", 0),
+        ("dns_pending", 0),
+    ];
+    items.into_iter().map(|(list, items)| [Cell::from(list), Cell::from(items)]).collect()
+}
+
+pub(super) fn config(view: &ConsoleView<'_>) -> Vec<[Cell; 4]> {
+    let row = |row: &super::ConfigRow| {
+        [Cell::from(&row.key), Cell::from(&row.value), Cell::from(&row.default), Cell::yes_no(row.changeable)]
+    };
+    view.config.iter().map(row).collect()
+}
+
+pub(super) fn version(view: &ConsoleView<'_>) -> [[Cell; 1]; 1] {
+    [[Cell::from(format!("weir {} (PgBouncer 1.25.2)", view.version))]]
+}
+
+pub(super) fn state(view: &ConsoleView<'_>) -> [[Cell; 2]; 3] {
+    let row = |key: &str, yes: bool| [Cell::from(key), Cell::yes_no(yes)];
+    [row("active", !view.paused), row("paused", view.paused), row("suspended", false)]
+}
