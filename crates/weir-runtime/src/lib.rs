@@ -12,6 +12,9 @@ mod socket;
 mod thread;
 mod tls;
 
+#[cfg(test)]
+mod tests;
+
 #[path = "../../weir-worker/src/io.rs"]
 mod border;
 

@@ -8,7 +8,7 @@ mod conn;
 mod pump;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};

@@ -115,15 +115,15 @@ fn towards_clients(
         TlsMode::Allow | TlsMode::Prefer | TlsMode::Require => false,
         TlsMode::VerifyCa | TlsMode::VerifyFull => true,
     };
-    let mode = || format!("client TLS mode {}", mode_name(settings.mode));
+    let mode = || format!("client_tls.mode = \"{}\"", mode_name(settings.mode));
     let chain_file = settings
         .cert_file
         .as_deref()
-        .ok_or_else(|| TlsLoadError::Missing { mode: mode(), needs: "a certificate file (cert_file)" })?;
+        .ok_or_else(|| TlsLoadError::Missing { mode: mode(), needs: "client_tls.cert_file" })?;
     let key_file = settings
         .key_file
         .as_deref()
-        .ok_or_else(|| TlsLoadError::Missing { mode: mode(), needs: "a key file (key_file)" })?;
+        .ok_or_else(|| TlsLoadError::Missing { mode: mode(), needs: "client_tls.key_file" })?;
     let chain = read_chain("client TLS certificate", chain_file)?;
     let key = read_key("client TLS key", key_file)?;
 
@@ -134,7 +134,7 @@ fn towards_clients(
         let ca_file = settings
             .ca_file
             .as_deref()
-            .ok_or_else(|| TlsLoadError::Missing { mode: mode(), needs: "an authority file (ca_file)" })?;
+            .ok_or_else(|| TlsLoadError::Missing { mode: mode(), needs: "client_tls.ca_file" })?;
         let roots = read_roots("client TLS authority", ca_file)?;
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
             .build()
@@ -158,8 +158,8 @@ fn towards_servers(
         TlsMode::Prefer | TlsMode::Require => None,
         TlsMode::VerifyCa | TlsMode::VerifyFull => {
             let ca_file = settings.ca_file.as_deref().ok_or_else(|| TlsLoadError::Missing {
-                mode: format!("server TLS mode {}", mode_name(settings.mode)),
-                needs: "an authority file (ca_file)",
+                mode: format!("server_tls.mode = \"{}\"", mode_name(settings.mode)),
+                needs: "server_tls.ca_file",
             })?;
             Some((read_roots("server TLS authority", ca_file)?, ca_file))
         }
@@ -182,8 +182,8 @@ fn towards_servers(
                 .with_client_auth_cert(chain, key)
                 .map_err(|error| unusable("server TLS key", key_file, &error))?
         }
-        (Some(_), None) => return Err(missing_half("a key file (key_file)")),
-        (None, Some(_)) => return Err(missing_half("a certificate file (cert_file)")),
+        (Some(_), None) => return Err(missing_half("server_tls.key_file")),
+        (None, Some(_)) => return Err(missing_half("server_tls.cert_file")),
         (None, None) => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![ALPN.to_vec()];

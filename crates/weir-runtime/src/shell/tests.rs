@@ -8,6 +8,7 @@ mod dials;
 mod leaving;
 mod stopping;
 mod talking;
+mod weight;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -34,7 +35,7 @@ use crate::tls::tests::no_tls;
 
 /// What the machine was told.
 #[derive(Debug, Clone)]
-pub(super) enum Event {
+pub(crate) enum Event {
     Accepted(ClientId),
     Received(ConnId, Vec<u8>),
     Closed(ConnId),
@@ -44,7 +45,7 @@ pub(super) enum Event {
 }
 
 /// Answers each event as its script says, and tells the test of it.
-pub(super) struct Scripted<S> {
+pub(crate) struct Scripted<S> {
     script: S,
     told: mpsc::UnboundedSender<Event>,
     clients: u32,
@@ -52,6 +53,10 @@ pub(super) struct Scripted<S> {
 }
 
 impl<S: FnMut(&Event, &mut Effects) + 'static> Scripted<S> {
+    pub(crate) fn new(script: S, told: mpsc::UnboundedSender<Event>) -> Self {
+        Self { script, told, clients: 0, partners: Rc::default() }
+    }
+
     fn happen(&mut self, event: Event, effects: &mut Effects) {
         (self.script)(&event, effects);
         self.told.send(event).ok();
@@ -130,8 +135,8 @@ impl<S: FnMut(&Event, &mut Effects) + 'static> World<S> {
     pub(super) fn with_tls(tls: TlsBundle, script: S) -> Self {
         let (told, events) = mpsc::unbounded_channel();
         let (reports_in, reports) = mpsc::channel(1);
-        let partners = Rc::default();
-        let machine = Scripted { script, told, clients: 0, partners: Rc::clone(&partners) };
+        let machine = Scripted::new(script, told);
+        let partners = Rc::clone(&machine.partners);
         let shell = Shell::new(machine, 0, Arc::new(tls), reports_in);
         let listener = listen::bind(loopback(), false).unwrap();
         let address = listener.local_addr().unwrap();
@@ -209,7 +214,7 @@ pub(super) fn send(to: ConnId, bytes: &[u8], effects: &mut Effects) {
 }
 
 /// Sends back what came.
-pub(super) fn echo(event: &Event, effects: &mut Effects) {
+pub(crate) fn echo(event: &Event, effects: &mut Effects) {
     if let Event::Received(from, bytes) = event {
         send(*from, bytes, effects);
     }

@@ -125,11 +125,11 @@ fn a_key_that_does_not_fit_is_named() {
 fn a_mode_says_what_it_cannot_do_without() {
     let client = ClientTls { mode: TlsMode::Require, ..client_off() };
     let error = TlsBundle::from_settings(&client, &server_off()).unwrap_err();
-    assert_eq!(error.to_string(), "client TLS mode require needs a certificate file (cert_file)");
+    assert_eq!(error.to_string(), "client_tls.mode = \"require\" needs client_tls.cert_file");
 
     let server = ServerTls { mode: TlsMode::VerifyFull, ..server_off() };
     let error = TlsBundle::from_settings(&client_off(), &server).unwrap_err();
-    assert_eq!(error.to_string(), "server TLS mode verify-full needs an authority file (ca_file)");
+    assert_eq!(error.to_string(), "server_tls.mode = \"verify-full\" needs server_tls.ca_file");
 }
 
 #[test]
