@@ -7,6 +7,7 @@
 pub mod account;
 pub mod certificates;
 pub mod cluster;
+pub mod drill;
 pub mod http;
 pub mod postgres;
 pub mod process;

@@ -28,11 +28,7 @@ impl RunDir {
     /// # Errors
     /// No place to write, or the common parent belongs to somebody else.
     pub fn create(label: &str) -> Result<Self> {
-        for found in all() {
-            if !found.owner_lives() {
-                remove(&found.path);
-            }
-        }
+        clear_abandoned();
         let account = Account::unprivileged()?;
         let own = std::process::id();
         let ticks = process::start_ticks(own).context("reading /proc/self/stat")?;
@@ -111,6 +107,11 @@ impl Drop for RunDir {
     fn drop(&mut self) {
         remove(&self.path);
     }
+}
+
+/// Ends the processes and removes the folders of runs whose owner is dead.
+pub fn clear_abandoned() {
+    all().into_iter().filter(|found| !found.owner_lives()).for_each(|found| remove(&found.path));
 }
 
 /// A run folder seen from outside.
