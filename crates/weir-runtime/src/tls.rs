@@ -207,11 +207,11 @@ fn read_chain(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'sta
 
 fn read_key(what: &'static str, path: &Path) -> Result<PrivateKeyDer<'static>, TlsLoadError> {
     let pem = read(what, path)?;
-    PrivateKeyDer::from_pem_slice(&pem).map_err(|error| match error {
-        rustls::pki_types::pem::Error::NoItemsFound => {
-            unusable(what, path, &"holds no unencrypted PEM private key")
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|error| {
+        if matches!(error, rustls::pki_types::pem::Error::NoItemsFound) {
+            return unusable(what, path, &"holds no unencrypted PEM private key");
         }
-        error => unusable(what, path, &error),
+        unusable(what, path, &error)
     })
 }
 

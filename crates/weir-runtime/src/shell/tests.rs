@@ -147,10 +147,9 @@ impl<S: FnMut(&Event, &mut Effects) + 'static> World<S> {
     /// A client, and the machine knows of it.
     pub(super) async fn connect(&mut self) -> (ClientId, TcpStream) {
         let stream = TcpStream::connect(self.address).await.unwrap();
-        match self.event().await {
-            Event::Accepted(client) => (client, stream),
-            other => panic!("instead of a new client: {other:?}"),
-        }
+        let event = self.event().await;
+        let Event::Accepted(client) = event else { panic!("instead of a new client: {event:?}") };
+        (client, stream)
     }
 
     pub(super) async fn event(&mut self) -> Event {
@@ -159,18 +158,17 @@ impl<S: FnMut(&Event, &mut Effects) + 'static> World<S> {
 
     /// The next thing the machine hears has to be bytes.
     pub(super) async fn bytes_from(&mut self, conn: ConnId) -> Vec<u8> {
-        match self.event().await {
-            Event::Received(from, bytes) if from == conn => bytes,
-            other => panic!("instead of bytes from {conn:?}: {other:?}"),
-        }
+        let event = self.event().await;
+        let Event::Received(from, bytes) = event else { panic!("instead of bytes from {conn:?}: {event:?}") };
+        assert_eq!(from, conn);
+        bytes
     }
 
     /// The next thing the machine hears has to be this end.
     pub(super) async fn end_of(&mut self, conn: ConnId) {
-        match self.event().await {
-            Event::Closed(ended) if ended == conn => {}
-            other => panic!("instead of the end of {conn:?}: {other:?}"),
-        }
+        let event = self.event().await;
+        let Event::Closed(ended) = event else { panic!("instead of the end of {conn:?}: {event:?}") };
+        assert_eq!(ended, conn);
     }
 
     pub(super) fn pair(&self, one: ConnId, other: ConnId) {

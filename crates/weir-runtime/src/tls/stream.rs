@@ -92,11 +92,9 @@ impl TlsStream {
 
     /// Version and cipher suite in the console's notation, such as `TLSv1.3/TLS_AES_256_GCM_SHA384`.
     pub(crate) fn description(&self) -> String {
-        let version = match self.0.protocol_version() {
-            Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
-            Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
-            _ => "TLS",
-        };
+        // rustls spells it TLSv1_3.
+        let version = self.0.protocol_version().and_then(|version| version.as_str()).unwrap_or("TLS");
+        let version = version.replace('_', ".");
         let suite = self.0.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("?");
         format!("{version}/{}", suite.replace("TLS13_", "TLS_"))
     }

@@ -232,9 +232,8 @@ fn both_sides_agree_on_tls_and_bytes_pass() {
         assert!(encrypted);
         let back: Vec<u8> = events
             .iter()
-            .filter_map(|event| match event {
-                Event::Received(SERVER, bytes) => Some(bytes.as_slice()),
-                _ => None,
+            .filter_map(|event| {
+                if let Event::Received(SERVER, bytes) = event { Some(bytes.as_slice()) } else { None }
             })
             .flatten()
             .copied()

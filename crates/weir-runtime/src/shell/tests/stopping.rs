@@ -4,12 +4,13 @@ use super::*;
 
 /// Stops whoever says `stop`; an order lets everybody go on.
 fn stop_on_demand(event: &Event, effects: &mut Effects) {
-    match event {
-        Event::Received(from, bytes) if bytes.starts_with(b"stop") => {
-            ask(Effect::StopReading(*from), effects)
-        }
-        Event::Ordered => ask(Effect::ReadAgain(ConnId::Client(ClientId(0))), effects),
-        _ => {}
+    if let Event::Received(from, bytes) = event
+        && bytes.starts_with(b"stop")
+    {
+        ask(Effect::StopReading(*from), effects);
+    }
+    if let Event::Ordered = event {
+        ask(Effect::ReadAgain(ConnId::Client(ClientId(0))), effects);
     }
 }
 

@@ -18,8 +18,8 @@ fn resident_bytes() -> usize {
 fn allow_descriptors(wanted: u64) -> u64 {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = Some(limit.maximum.map_or(wanted, |maximum| maximum.min(wanted)));
-    setrlimit(Resource::Nofile, limit.clone()).unwrap();
-    limit.current.unwrap()
+    setrlimit(Resource::Nofile, limit).unwrap();
+    getrlimit(Resource::Nofile).current.unwrap()
 }
 
 async fn idle_clients<S: FnMut(&Event, &mut Effects) + 'static>(
