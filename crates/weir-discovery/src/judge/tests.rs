@@ -1,0 +1,268 @@
+//! The judge's truth table: one line per situation, then random tables that must keep the laws.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const SYSTEM: u64 = 77;
+
+fn epoch(timeline: u32) -> Epoch {
+    Epoch { system_identifier: SYSTEM, timeline }
+}
+
+/// We follow `member` on `timeline` and have not lost it.
+fn following(member: &str, timeline: u32) -> Option<Followed> {
+    Some(Followed { member: member.to_owned(), epoch: epoch(timeline), holding_on: true })
+}
+
+fn lost_leader(member: &str, timeline: u32) -> Option<Followed> {
+    following(member, timeline).map(|followed| Followed { holding_on: false, ..followed })
+}
+
+/// `/primary` 200 with a primary's body.
+fn yes(timeline: u32) -> ApiSays {
+    claim("primary", "running", Some(timeline))
+}
+
+fn claim(role: &str, state: &str, timeline: Option<u32>) -> ApiSays {
+    ApiSays::Claims(Claim {
+        role: role.to_owned(),
+        is_primary: matches!(role, "primary" | "master"),
+        state: state.to_owned(),
+        timeline,
+        system_identifier: Some(SYSTEM),
+        foreign_scope: None,
+    })
+}
+
+fn no() -> ApiSays {
+    ApiSays::Denies { role: "replica".to_owned(), state: "running".to_owned() }
+}
+
+fn writes(timeline: u32) -> PostgresSays {
+    PostgresSays::Primary { timeline: Some(timeline), system_identifier: Some(SYSTEM) }
+}
+
+fn gone() -> PostgresSays {
+    PostgresSays::Gone("refuses connections".to_owned())
+}
+
+/// Members a, b, c in order; `expected` is `name/timeline`, with `~` behind it when degraded, or a piece of why.
+fn check(followed: Option<Followed>, members: &[(ApiSays, PostgresSays)], expected: &str) {
+    let sightings: Vec<Sighting<'_>> = ["a", "b", "c"]
+        .into_iter()
+        .zip(members)
+        .map(|(name, (api, postgres))| Sighting { name, api: api.clone(), postgres: postgres.clone() })
+        .collect();
+    let verdict = judge(followed.as_ref(), &sightings);
+    let told = match &verdict {
+        Verdict::Lead { index, epoch, degraded } => format!(
+            "{}/{}{}",
+            sightings[*index].name,
+            epoch.timeline,
+            if degraded.is_some() { "~" } else { "" }
+        ),
+        Verdict::Hold { why } => why.clone(),
+    };
+    let leads = matches!(verdict, Verdict::Lead { .. });
+    let expects_leader = expected.contains('/');
+    assert_eq!(leads, expects_leader, "expected {expected:?}, got {told:?}");
+    if leads {
+        assert_eq!(told, expected);
+    } else {
+        assert!(told.contains(expected), "expected {expected:?}, got {told:?}");
+    }
+}
+
+#[test]
+fn a_first_leader_needs_a_claim_and_postgresql_s_own_word() {
+    check(None, &[(yes(5), writes(5)), (no(), PostgresSays::Standby)], "a/5");
+    check(None, &[(yes(5), PostgresSays::Pending)], "has not answered yet");
+    check(None, &[(yes(5), PostgresSays::Standby)], "in recovery");
+    check(None, &[(yes(5), gone())], "refuses connections");
+    check(None, &[(yes(5), PostgresSays::Suspect)], "monitor connection ended");
+    check(None, &[(no(), writes(5))], "no member claims");
+    check(None, &[(ApiSays::Silent, writes(5))], "no member claims");
+    check(None, &[(ApiSays::Unasked, writes(5))], "no member claims");
+    check(None, &[], "no member claims");
+}
+
+#[test]
+fn the_rest_role_may_lag_behind_postgresql() {
+    check(None, &[(claim("replica", "running", Some(4)), writes(5))], "a/5");
+    check(None, &[(claim("demoted", "stopping", None), writes(5))], "a/5");
+}
+
+#[test]
+fn without_a_monitor_patroni_s_body_has_to_be_complete() {
+    let unwatched = || PostgresSays::Unwatched;
+    check(None, &[(yes(5), unwatched())], "a/5");
+    check(None, &[(claim("master", "running", Some(5)), unwatched())], "a/5");
+    check(None, &[(claim("replica", "running", Some(5)), unwatched())], "role is still");
+    check(None, &[(claim("primary", "stopping", Some(5)), unwatched())], "state is \"stopping\"");
+    check(None, &[(claim("primary", "crashed", None), unwatched())], "state is \"crashed\"");
+    check(None, &[(claim("primary", "unknown", None), unwatched())], "state is \"unknown\"");
+    check(None, &[(claim("primary", "running", None), unwatched())], "timeline is not known");
+    check(following("a", 5), &[(claim("primary", "unknown", None), unwatched())], "a/5~");
+    check(lost_leader("a", 5), &[(claim("primary", "unknown", None), unwatched())], "\"unknown\"");
+    check(
+        following("b", 5),
+        &[(claim("primary", "unknown", None), unwatched()), (ApiSays::Silent, gone())],
+        "b is lost",
+    );
+    check(following("a", 5), &[(claim("primary", "stopping", None), unwatched())], "a is lost");
+}
+
+#[test]
+fn the_newer_timeline_wins_and_the_older_is_fenced() {
+    check(None, &[(yes(5), writes(5)), (yes(6), writes(6))], "b/6");
+    check(following("a", 5), &[(yes(5), writes(5)), (yes(6), writes(6))], "b/6");
+    check(following("b", 6), &[(yes(5), writes(5)), (yes(6), writes(6))], "b/6");
+    check(
+        lost_leader("b", 6),
+        &[(yes(5), writes(5)), (no(), PostgresSays::Standby)],
+        "timeline 5, we followed 6",
+    );
+    check(following("b", 6), &[(yes(5), writes(5)), (ApiSays::Silent, writes(6))], "b/6~");
+    check(lost_leader("a", 6), &[(yes(5), writes(5))], "a claims to lead and is refused");
+    // Patroni's cached timeline does not help a PostgreSQL that says otherwise, and the other way round.
+    check(lost_leader("a", 6), &[(yes(6), writes(5))], "timeline 5, we followed 6");
+    check(lost_leader("a", 6), &[(yes(5), writes(6))], "a/6");
+}
+
+#[test]
+fn a_tie_keeps_the_leader_or_stops() {
+    check(following("a", 5), &[(yes(5), writes(5)), (yes(5), writes(5))], "a/5~");
+    check(following("b", 5), &[(yes(5), writes(5)), (yes(5), writes(5))], "b/5~");
+    check(lost_leader("b", 5), &[(yes(5), writes(5)), (yes(5), writes(5))], "b/5~");
+    check(None, &[(yes(5), writes(5)), (yes(5), writes(5))], "a and b claim to lead on the same timeline");
+    check(following("c", 5), &[(yes(5), writes(5)), (yes(5), writes(5)), (no(), gone())], "a and b claim");
+}
+
+#[test]
+fn another_member_on_the_same_timeline_leads_only_when_the_first_writes_no_more() {
+    let b = || (yes(5), writes(5));
+    check(following("a", 5), &[(no(), PostgresSays::Standby), b()], "b/5");
+    check(following("a", 5), &[(ApiSays::Silent, gone()), b()], "b/5");
+    check(following("a", 5), &[(ApiSays::Silent, PostgresSays::Unwatched), b()], "b/5");
+    check(following("a", 5), &[(no(), writes(5)), b()], "PostgreSQL of a still takes writes");
+    check(following("a", 5), &[(ApiSays::Silent, writes(5)), b()], "PostgreSQL of a still takes writes");
+    check(lost_leader("a", 5), &[(ApiSays::Silent, writes(5)), b()], "PostgreSQL of a still takes writes");
+    check(following("gone", 5), &[b()], "a/5");
+}
+
+#[test]
+fn a_sick_api_does_not_cut_a_healthy_leader() {
+    check(following("a", 5), &[(ApiSays::Silent, writes(5)), (no(), PostgresSays::Standby)], "a/5~");
+    check(following("a", 5), &[(ApiSays::Silent, PostgresSays::Unwatched)], "a/5~");
+    check(following("a", 5), &[(ApiSays::Silent, PostgresSays::Suspect)], "a/5~");
+    check(following("a", 5), &[(yes(5), PostgresSays::Suspect)], "a/5~");
+    check(following("a", 5), &[(ApiSays::Silent, gone())], "a is lost: its PostgreSQL refuses connections");
+    check(following("a", 5), &[(ApiSays::Silent, PostgresSays::Standby)], "in recovery");
+    check(following("a", 5), &[(ApiSays::Silent, writes(6))], "another epoch");
+    check(following("a", 5), &[(ApiSays::Silent, writes(4))], "another epoch");
+    // Once lost, only a claim brings it back: silence may hide a newer leader.
+    check(lost_leader("a", 5), &[(ApiSays::Silent, writes(5))], "a is lost: its REST API");
+    check(lost_leader("a", 5), &[(yes(5), writes(5))], "a/5");
+    // Somebody else has the key already.
+    let heir = (claim("replica", "running", Some(5)), PostgresSays::Standby);
+    check(following("a", 5), &[(ApiSays::Silent, writes(5)), heir.clone()], "b is to lead, but");
+    check(following("a", 5), &[(yes(5), writes(5)), heir], "a/5");
+}
+
+#[test]
+fn a_leader_is_lost_when_it_says_so() {
+    check(following("a", 5), &[(no(), writes(5))], "a is lost: its Patroni says");
+    check(following("a", 5), &[(no(), PostgresSays::Unwatched)], "a is lost");
+    check(following("a", 5), &[(yes(5), gone())], "a is lost: its PostgreSQL refuses");
+    check(following("a", 5), &[(yes(5), PostgresSays::Standby)], "a is lost");
+    check(following("x", 5), &[(no(), PostgresSays::Standby)], "x is no member");
+    // A restart in place, on a new timeline: the same member, a new epoch.
+    check(following("a", 5), &[(yes(6), writes(6))], "a/6");
+}
+
+#[test]
+fn foreigners_are_refused() {
+    let stranger =
+        |timeline| PostgresSays::Primary { timeline: Some(timeline), system_identifier: Some(SYSTEM + 1) };
+    check(None, &[(yes(9), stranger(9))], "PostgreSQL belongs to another cluster");
+    let mut body = Claim {
+        is_primary: true,
+        state: "running".to_owned(),
+        timeline: Some(9),
+        system_identifier: Some(SYSTEM + 1),
+        ..Claim::default()
+    };
+    let reborn = ApiSays::Claims(body.clone());
+    check(following("a", 5), &[(reborn.clone(), stranger(9))], "system identifier is 78");
+    check(None, &[(reborn.clone(), stranger(9)), (yes(5), writes(5))], "different clusters");
+    check(following("b", 5), &[(reborn, stranger(9)), (yes(5), writes(5))], "b/5");
+    body.foreign_scope = Some("other".to_owned());
+    check(None, &[(ApiSays::Claims(body), stranger(9))], "scope \"other\"");
+}
+
+fn api() -> impl Strategy<Value = ApiSays> {
+    let body = (0u32..4, any::<bool>(), 0u64..2, any::<bool>(), any::<bool>()).prop_map(
+        |(timeline, is_primary, system, running, foreign)| {
+            ApiSays::Claims(Claim {
+                role: if is_primary { "primary" } else { "replica" }.to_owned(),
+                is_primary,
+                state: if running { "running" } else { "unknown" }.to_owned(),
+                timeline: (timeline > 0).then_some(timeline),
+                system_identifier: Some(SYSTEM + system),
+                foreign_scope: (foreign && system == 1).then(|| "other".to_owned()),
+            })
+        },
+    );
+    prop_oneof![Just(ApiSays::Unasked), Just(ApiSays::Silent), Just(no()), body.clone(), body]
+}
+
+fn postgres() -> impl Strategy<Value = PostgresSays> {
+    prop_oneof![
+        Just(PostgresSays::Unwatched),
+        Just(PostgresSays::Pending),
+        Just(PostgresSays::Standby),
+        Just(PostgresSays::Suspect),
+        Just(gone()),
+        (proptest::option::of(1u32..4), proptest::option::of(SYSTEM..SYSTEM + 2)).prop_map(
+            |(timeline, system_identifier)| { PostgresSays::Primary { timeline, system_identifier } }
+        ),
+    ]
+}
+
+fn whom() -> impl Strategy<Value = Option<Followed>> {
+    proptest::option::of((0usize..4, 1u32..4, any::<bool>()).prop_map(|(index, timeline, holding_on)| {
+        Followed { member: ["a", "b", "c", "x"][index].to_owned(), epoch: epoch(timeline), holding_on }
+    }))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4096, ..ProptestConfig::default() })]
+    #[test]
+    fn no_table_breaks_the_laws(followed in whom(), members in proptest::collection::vec((api(), postgres()), 0..4)) {
+        let sightings: Vec<Sighting<'_>> = ["a", "b", "c"].into_iter().zip(members)
+            .map(|(name, (api, postgres))| Sighting { name, api, postgres }).collect();
+        let verdict = judge(followed.as_ref(), &sightings);
+        let mut turned = sightings.clone();
+        turned.reverse();
+        let name = |verdict: &Verdict, list: &[Sighting<'_>]| match verdict {
+            Verdict::Lead { index, epoch, .. } => Some((list[*index].name.to_owned(), *epoch)),
+            Verdict::Hold { .. } => None,
+        };
+        prop_assert_eq!(name(&verdict, &sightings), name(&judge(followed.as_ref(), &turned), &turned), "order decides nothing");
+        if let Verdict::Lead { index, epoch, .. } = &verdict {
+            let leader = &sightings[*index];
+            if let Some(followed) = &followed {
+                prop_assert_eq!(epoch.system_identifier, followed.epoch.system_identifier);
+                prop_assert!(epoch.timeline >= followed.epoch.timeline);
+            }
+            let gone = matches!(leader.postgres, PostgresSays::Gone(_) | PostgresSays::Standby);
+            prop_assert!(!gone);
+            let denies = matches!(leader.api, ApiSays::Denies { .. });
+            prop_assert!(!denies);
+            let claims = matches!(leader.api, ApiSays::Claims(_));
+            let kept = followed.as_ref().is_some_and(|followed| followed.holding_on && followed.member == leader.name);
+            prop_assert!(claims || kept, "silence promotes nobody");
+        }
+    }
+}

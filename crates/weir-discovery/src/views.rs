@@ -1,0 +1,182 @@
+//! What the machine shows: read targets for workers, and members for people.
+
+use std::time::{Duration, Instant};
+
+use crate::endpoint::{Endpoint, Heard};
+use crate::judge::{Standing, standing};
+use crate::machine::Discovery;
+use crate::member::{Member, foreign};
+use crate::read::{ApiHealth, Candidate, why_not_read};
+use crate::topology::{Leadership, MemberView, Monitor, ReadFallback, ReadTarget};
+
+impl Discovery {
+    /// Everybody as of now: the members by name, then seeds that belong to none of them.
+    pub fn members(&self, now: Instant) -> Vec<MemberView> {
+        self.views(now, &self.topology().leader)
+    }
+
+    pub(crate) fn read_targets(&self, now: Instant, leader: &Leadership) -> Vec<ReadTarget> {
+        let replicas: Vec<ReadTarget> = self
+            .members
+            .iter()
+            .filter(|member| self.why_not_read(now, member, leader).is_none())
+            .filter_map(|member| {
+                Some(ReadTarget {
+                    member: member.listed.name.clone(),
+                    address: member.listed.address.clone()?,
+                    is_primary: false,
+                    system_identifier: self.system_of(member),
+                })
+            })
+            .collect();
+        match (leader, self.settings.fallback) {
+            (Leadership::Led { member, address, epoch, .. }, ReadFallback::Primary)
+                if replicas.is_empty() =>
+            {
+                vec![ReadTarget {
+                    member: member.clone(),
+                    address: address.clone(),
+                    is_primary: true,
+                    system_identifier: epoch.map(|epoch| epoch.system_identifier),
+                }]
+            }
+            (
+                Leadership::Led { .. } | Leadership::Leaderless { .. },
+                ReadFallback::Primary | ReadFallback::Wait | ReadFallback::Error,
+            ) => replicas,
+        }
+    }
+
+    pub(crate) fn views(&self, now: Instant, leader: &Leadership) -> Vec<MemberView> {
+        let sightings = self.sightings();
+        let members = self.members.iter().zip(&sightings).map(|(member, sighting)| MemberView {
+            why_not_lead: match standing(self.followed.as_ref(), sighting) {
+                Standing::Fenced { why } => Some(format!(
+                    "{why}; if that is meant, run ACCEPT LEADER {} on weir's console",
+                    sighting.name
+                )),
+                Standing::NotReady { why } => Some(why),
+                Standing::Eligible { .. } | Standing::No => None,
+            },
+            ..self.view(now, member, leader)
+        });
+        members.chain(self.strangers().map(stranger_view)).collect()
+    }
+
+    fn view(&self, now: Instant, member: &Member, leader: &Leadership) -> MemberView {
+        let heard = self.heard_of(member);
+        let status = heard.status();
+        let timeline = match &member.monitor {
+            Monitor::Primary { timeline, system_identifier: _ } => *timeline,
+            Monitor::Off
+            | Monitor::Pending
+            | Monitor::Standby
+            | Monitor::RoleUnknown(_)
+            | Monitor::Suspect(_)
+            | Monitor::Gone(_) => None,
+        };
+        let is_leader = leads(leader, member);
+        MemberView {
+            name: member.listed.name.clone(),
+            api_url: member.listed.url.as_ref().map(ToString::to_string).unwrap_or_default(),
+            address: member.listed.address.clone(),
+            role: status.map_or(&member.listed.role, |status| &status.role).clone(),
+            state: status.map_or(&member.listed.state, |status| &status.state).clone(),
+            timeline: timeline.or(status.and_then(|s| s.timeline)).or(member.listed.timeline),
+            lag_bytes: self.lag(member).filter(|_| !is_leader),
+            tags: self.tags(member).to_vec(),
+            api: heard.view(),
+            monitor: member.monitor.clone(),
+            is_leader,
+            why_not_read: self.why_not_read(now, member, leader),
+            why_not_lead: None,
+        }
+    }
+
+    fn why_not_read(&self, now: Instant, member: &Member, leader: &Leadership) -> Option<String> {
+        let heard = self.heard_of(member);
+        let status = heard.status();
+        let name = &member.listed.name;
+        let serving =
+            self.topology().replicas.iter().any(|target| !target.is_primary && target.member == *name);
+        let candidate = Candidate {
+            is_leader: leads(leader, member),
+            listed: member.in_list && member.listed.address.is_some(),
+            foreign: self.is_foreign_system(self.system_of(member))
+                || foreign(self.scope(), status.and_then(|status| status.scope.as_deref())).is_some(),
+            role: status.map_or(&member.listed.role, |status| &status.role),
+            state: status.map_or(&member.listed.state, |status| &status.state),
+            tags: self.tags(member),
+            monitor: &member.monitor,
+            api: match heard {
+                Heard::Nothing => ApiHealth::Unasked,
+                Heard::Said(_) => ApiHealth::Ok,
+                Heard::Failed { since, why: _ } => {
+                    ApiHealth::FailingFor(now.saturating_duration_since(*since))
+                }
+            },
+            lag: self.lag(member),
+            left_behind: self.is_left_behind(now, status.and_then(|s| s.timeline).or(member.listed.timeline)),
+            serving,
+        };
+        why_not_read(&candidate, self.settings.max_lag_bytes)
+    }
+
+    /// Its own word is fresh; the DCS's may be as old as Patroni's `loop_wait`.
+    fn lag(&self, member: &Member) -> Option<u64> {
+        member.live_lag.or(member.listed.lag)
+    }
+
+    fn tags<'a>(&'a self, member: &'a Member) -> &'a [(String, String)] {
+        match self.heard_of(member).status() {
+            Some(status) if !status.tags.is_empty() => &status.tags,
+            Some(_) | None => &member.listed.tags,
+        }
+    }
+
+    fn system_of(&self, member: &Member) -> Option<u64> {
+        self.heard_of(member).status().and_then(|status| status.system_identifier)
+    }
+
+    /// Replicas need a moment to follow a new leader, and Patroni another one to say so.
+    fn is_left_behind(&self, now: Instant, timeline: Option<u32>) -> bool {
+        let Some(followed) = self.followed.as_ref().filter(|followed| followed.holding_on) else {
+            return false;
+        };
+        now.saturating_duration_since(self.followed_at) > TIMELINE_GRACE
+            && timeline.is_some_and(|timeline| timeline < followed.epoch.timeline)
+    }
+
+    /// Seeds whose answers cannot be given to any member.
+    fn strangers(&self) -> impl Iterator<Item = &Endpoint> + '_ {
+        self.endpoints.iter().filter(|endpoint| {
+            let name = endpoint.heard.status().and_then(|status| status.name.as_deref());
+            !self.members.iter().any(|member| {
+                member.listed.url.as_ref() == Some(&endpoint.url) || name == Some(&member.listed.name)
+            })
+        })
+    }
+}
+
+fn leads(leader: &Leadership, member: &Member) -> bool {
+    match leader {
+        Leadership::Led { member: name, .. } => *name == member.listed.name,
+        Leadership::Leaderless { why: _ } => false,
+    }
+}
+
+fn stranger_view(endpoint: &Endpoint) -> MemberView {
+    let status = endpoint.heard.status();
+    let url = endpoint.url.to_string();
+    MemberView {
+        role: status.map(|status| status.role.clone()).unwrap_or_default(),
+        state: status.map(|status| status.state.clone()).unwrap_or_default(),
+        timeline: status.and_then(|status| status.timeline),
+        api: endpoint.heard.view(),
+        why_not_read: Some("/cluster names no member at this URL".to_owned()),
+        ..MemberView::unknown(url.clone(), url)
+    }
+}
+
+/// How long after a promotion a replica may still report the old timeline.
+const TIMELINE_GRACE: Duration = Duration::from_secs(30);

@@ -1,0 +1,378 @@
+//! Stories of one cluster each, told on a virtual clock: what is followed when, how long it takes, and what is asked
+//! meanwhile. Uses the public door only.
+
+use crate::world::{Node, Reach, World, address, settings};
+use weir_discovery::{Event, MonitorReport, ReadFallback, SessionEvidence};
+
+#[test]
+fn a_healthy_cluster_is_followed_after_everybody_was_asked() {
+    let mut world = World::three();
+    world.run_millis(100);
+    assert_eq!(world.leader().as_deref(), Some("a"), "{}", world.why());
+    assert_eq!(world.reign(), Some((1, 1)));
+    assert_eq!(world.readers(), ["b", "c"]);
+    let members = world.discovery.members(world.now);
+    assert_eq!(members.len(), 3);
+    assert_eq!(members[0].why_not_read.as_deref(), Some("it is the leader"));
+    assert_eq!(members[1].lag_bytes, Some(0));
+}
+
+#[test]
+fn one_seed_is_enough_to_find_the_others() {
+    let mut world = World::with(settings(&["c"]));
+    world.run_millis(100);
+    assert_eq!(world.leader().as_deref(), Some("a"), "{}", world.why());
+}
+
+#[test]
+fn patroni_3_without_names_is_followed_too() {
+    let mut world = World::three();
+    world.nameless = true;
+    world.node("a").role = "master";
+    world.run_millis(100);
+    assert_eq!(world.leader().as_deref(), Some("a"), "{}", world.why());
+    assert_eq!(world.readers(), ["b", "c"]);
+}
+
+#[test]
+fn a_stale_leader_that_answers_first_is_not_believed() {
+    let mut world = World::three();
+    world.node("a").promote(4);
+    world.node("b").promote(5);
+    world.node("b").api = Reach::Frozen;
+    world.run_millis(900);
+    assert_eq!(world.leader(), None, "b was asked and has time left to answer");
+    world.node("b").api = Reach::Up;
+    world.run_millis(1100);
+    assert_eq!(world.leader().as_deref(), Some("b"), "{}", world.why());
+}
+
+#[test]
+fn the_start_does_not_wait_for_the_dead() {
+    let mut world = World::three();
+    world.node("b").api = Reach::Frozen;
+    world.node("c").api = Reach::Frozen;
+    world.run_millis(1100);
+    assert_eq!(world.leader().as_deref(), Some("a"), "{}", world.why());
+}
+
+#[test]
+fn a_quiet_cluster_is_asked_once_a_second() {
+    let mut world = World::three();
+    world.run_millis(70_000);
+    world.sent.clear();
+    world.run_millis(10_000);
+    assert!((29..=31).contains(&world.sent["primary"]), "{:?}", world.sent);
+    assert!((9..=11).contains(&world.sent["cluster"]), "{:?}", world.sent);
+    assert!((29..=31).contains(&world.sent["ping"]), "{:?}", world.sent);
+}
+
+#[test]
+fn evidence_makes_it_ask_at_once_and_decides_nothing() {
+    let mut world = World::three();
+    world.run_millis(70_300);
+    let before = world.discovery.topology();
+    world.sent.clear();
+    let evidence = SessionEvidence::Fatal { address: address("a"), code: *b"57P01" };
+    world.discovery.step(world.now, Event::Evidence(evidence));
+    world.run_millis(1);
+    assert_eq!(world.sent["primary"], 3);
+    world.run_millis(9_999);
+    assert!((280..=303).contains(&world.sent["primary"]), "at most ten a second: {:?}", world.sent);
+    assert!(world.sent["cluster"] <= 11, "{:?}", world.sent);
+    assert_eq!(world.discovery.topology().generation, before.generation);
+    world.run_millis(60_000);
+    world.sent.clear();
+    world.run_millis(10_000);
+    assert!(world.sent["primary"] <= 31, "quiet again: {:?}", world.sent);
+}
+
+#[test]
+fn a_crash_is_noticed_at_once_and_the_heir_followed_within_a_ping() {
+    let mut world = World::three();
+    world.run_millis(70_000);
+    world.node("a").die();
+    world.run_millis(20);
+    assert_eq!(world.leader(), None, "the monitor saw it die");
+    assert!(world.why().contains("a is lost"), "{}", world.why());
+    assert_eq!(world.readers(), ["b", "c"], "reads go on");
+    world.run_millis(20_000);
+    // The key first, promotion 400 ms later.
+    world.node("b").key = true;
+    world.run_millis(400);
+    assert_eq!(world.leader(), None);
+    assert!(world.why().contains("b is to lead"), "{}", world.why());
+    world.node("b").writes = true;
+    world.node("b").timeline = 2;
+    world.run_millis(30);
+    assert_eq!(world.leader().as_deref(), Some("b"), "{}", world.why());
+    assert_eq!(world.reign(), Some((2, 2)));
+    assert_eq!(world.readers(), ["c"], "a is dead, b leads");
+    let record = world.discovery.failovers().last().expect("one").clone();
+    assert_eq!((record.number, record.from.as_str()), (1, "a"));
+    let (claimed_by, claimed_at) = record.claimed.expect("b claimed");
+    let followed = record.followed.expect("b was followed");
+    assert_eq!((claimed_by.as_str(), followed.member.as_str(), followed.timeline), ("b", "b", 2));
+    assert!(record.lost_at < claimed_at && claimed_at < followed.at);
+    assert!(record.steps.iter().any(|step| step.text.contains("PostgreSQL takes writes on timeline 2")));
+}
+
+#[test]
+fn a_switchover_goes_through_the_states_that_patroni_reports() {
+    let mut world = World::three();
+    world.run_millis(500);
+    world.node("a").state = "stopping";
+    world.node("a").postgres = Reach::Refused;
+    world.run_millis(100);
+    assert_eq!(world.leader(), None);
+    world.node("a").key = false;
+    world.node("a").role = "demoted";
+    world.run_millis(1500);
+    world.node("c").promote(2);
+    world.run_millis(150);
+    assert_eq!(world.leader().as_deref(), Some("c"), "{}", world.why());
+    world.node("a").rejoin(2);
+    world.run_millis(2000);
+    assert_eq!(world.readers(), ["a", "b"]);
+    assert_eq!(world.discovery.failovers().len(), 1);
+}
+
+#[test]
+fn a_thawed_leader_that_still_claims_is_fenced() {
+    let mut world = World::three();
+    world.run_millis(500);
+    world.node("a").api = Reach::Frozen;
+    world.node("a").postgres = Reach::Frozen;
+    world.run_millis(5_000);
+    assert_eq!(world.leader(), None, "{}", world.why());
+    world.node("b").promote(2);
+    world.run_millis(200);
+    assert_eq!(world.leader().as_deref(), Some("b"));
+    world.node("a").api = Reach::Up;
+    world.node("a").postgres = Reach::Up;
+    world.run_millis(3_000);
+    assert_eq!(world.leader().as_deref(), Some("b"));
+    world.node("b").die();
+    world.run_millis(3_000);
+    assert_eq!(world.leader(), None, "an older timeline is no way out");
+    let members = world.discovery.members(world.now);
+    let why = members[0].why_not_lead.clone().expect("fenced");
+    assert!(why.contains("timeline 1") && why.contains("ACCEPT LEADER a"), "{why}");
+}
+
+#[test]
+fn accept_leader_is_the_way_out_of_the_fence() {
+    let mut world = World::three();
+    for (name, role) in [("a", 7), ("b", 1), ("c", 1)] {
+        world.node(name).timeline = role;
+    }
+    world.run_millis(500);
+    assert_eq!(world.reign(), Some((7, 1)));
+    let now = world.now;
+    assert!(world.discovery.accept_leader(now, "a").is_err(), "nothing to accept");
+    assert!(world.discovery.accept_leader(now, "b").is_err(), "b claims nothing");
+    assert!(world.discovery.accept_leader(now, "x").is_err(), "nobody of that name");
+    world.node("a").die();
+    world.node("b").promote(3);
+    world.run_millis(2_000);
+    assert_eq!(world.leader(), None);
+    let now = world.now;
+    assert!(world.discovery.accept_leader(now, "b").is_ok());
+    assert_eq!(world.leader().as_deref(), Some("b"));
+    assert_eq!(world.reign(), Some((3, 2)));
+    world.run_millis(2_000);
+    assert_eq!(world.leader().as_deref(), Some("b"));
+}
+
+#[test]
+fn another_cluster_on_a_reused_address_is_refused() {
+    let mut world = World::three();
+    world.run_millis(500);
+    world.node("a").die();
+    world.node("b").promote(9);
+    world.node("b").system = crate::world::SYSTEM + 1;
+    world.run_millis(3_000);
+    assert_eq!(world.leader(), None);
+    assert!(world.why().contains("system identifier"), "{}", world.why());
+    assert_eq!(world.readers(), ["c"], "b belongs to another cluster");
+}
+
+#[test]
+fn a_silent_api_keeps_the_leader_and_says_so() {
+    let mut world = World::three();
+    world.run_millis(500);
+    let reign = world.reign();
+    world.node("a").api = Reach::Refused;
+    world.run_millis(30_000);
+    assert_eq!(world.leader().as_deref(), Some("a"), "{}", world.why());
+    assert_eq!(world.why(), "its REST API does not answer");
+    world.node("a").api = Reach::Up;
+    world.run_millis(200);
+    assert_eq!((world.why().as_str(), world.reign()), ("", reign));
+}
+
+#[test]
+fn everything_is_followed_without_a_monitor() {
+    let mut world = World::with(weir_discovery::Settings { monitor: false, ..settings(&["a", "b"]) });
+    world.run_millis(500);
+    assert_eq!(world.leader().as_deref(), Some("a"), "{}", world.why());
+    assert_eq!(world.readers(), ["b", "c"]);
+    world.node("a").key = false;
+    world.node("a").role = "demoted";
+    world.run_millis(150);
+    assert_eq!(world.leader(), None);
+    world.node("b").key = true;
+    world.run_millis(300);
+    assert_eq!(world.leader(), None, "role is still replica");
+    world.node("b").promote(2);
+    world.run_millis(150);
+    assert_eq!(world.leader().as_deref(), Some("b"));
+    assert!(!world.sent.contains_key("ping"));
+    world.node("c").die();
+    world.run_millis(1_000);
+    assert!(world.readers().contains(&"c".to_owned()), "one hiccup puts nobody out");
+    world.run_millis(4_000);
+    assert!(!world.readers().contains(&"c".to_owned()));
+}
+
+#[test]
+fn a_monitor_that_is_not_let_in_is_no_obstacle() {
+    let mut world = World::three();
+    for name in ["a", "b", "c"] {
+        world.node(name).postgres = Reach::Frozen;
+    }
+    world.run_millis(30);
+    for name in ["a", "b", "c"] {
+        let report = MonitorReport::RoleUnknown { why: "too many connections".to_owned() };
+        world
+            .discovery
+            .step(world.now, Event::Monitor { member: name.to_owned(), address: address(name), report });
+    }
+    world.run_millis(10);
+    assert_eq!(world.leader().as_deref(), Some("a"), "{}", world.why());
+    assert_eq!(world.readers(), ["b", "c"]);
+}
+
+#[test]
+fn the_restarted_leader_keeps_its_number_on_its_timeline_only() {
+    let mut world = World::three();
+    world.run_millis(500);
+    world.node("a").postgres = Reach::Refused;
+    world.run_millis(50);
+    assert_eq!(world.leader(), None);
+    world.node("a").postgres = Reach::Up;
+    world.run_millis(150);
+    assert_eq!(world.reign(), Some((1, 1)), "connections that survived may go on");
+    world.node("a").postgres = Reach::Refused;
+    world.run_millis(50);
+    world.node("a").promote(2);
+    world.run_millis(150);
+    assert_eq!(world.reign(), Some((2, 2)));
+    assert_eq!(world.discovery.failovers().len(), 2);
+}
+
+#[test]
+fn replicas_leave_and_come_back_by_lag_and_tag() {
+    let mut world = World::three();
+    world.run_millis(500);
+    world.node("b").location = 10_000 - 950;
+    world.run_millis(1_500);
+    assert_eq!(world.readers(), ["b", "c"], "below the limit");
+    world.node("b").location = 10_000 - 1_001;
+    world.run_millis(1_500);
+    assert_eq!(world.readers(), ["c"]);
+    world.node("b").location = 10_000 - 900;
+    world.run_millis(1_500);
+    assert_eq!(world.readers(), ["c"], "not yet well below");
+    world.node("b").location = 10_000 - 800;
+    world.run_millis(1_500);
+    assert_eq!(world.readers(), ["b", "c"]);
+    world.node("c").noloadbalance = true;
+    world.run_millis(1_500);
+    assert_eq!(world.readers(), ["b"]);
+}
+
+#[test]
+fn lag_that_moves_makes_no_new_generation() {
+    let mut world = World::three();
+    world.run_millis(70_000);
+    let before = world.discovery.topology().generation;
+    for step in 0..20 {
+        world.node("a").location += 500;
+        world.node("b").location += 450 + step;
+        world.node("c").location += 500;
+        world.run_millis(1_000);
+    }
+    assert_eq!(world.discovery.topology().generation, before);
+}
+
+#[test]
+fn without_a_replica_the_fallback_decides() {
+    for (fallback, readers) in
+        [(ReadFallback::Primary, vec!["a"]), (ReadFallback::Wait, vec![]), (ReadFallback::Error, vec![])]
+    {
+        let mut world = World::with(weir_discovery::Settings { fallback, ..settings(&["a"]) });
+        world.node("b").die();
+        world.node("c").die();
+        world.run_millis(3_000);
+        assert_eq!(world.readers(), readers, "{fallback:?}");
+        let topology = world.discovery.topology();
+        assert_eq!(topology.fallback, fallback);
+        assert!(topology.replicas.iter().all(|target| target.is_primary));
+        world.node("b").rejoin(1);
+        world.run_millis(2_000);
+        assert_eq!(world.readers(), ["b"]);
+    }
+}
+
+#[test]
+fn members_come_and_go_but_seeds_stay() {
+    let mut world = World::with(settings(&["a", "old"]));
+    world.run_millis(1_000);
+    assert_eq!(world.discovery.members(world.now).len(), 4, "three members and a seed that nobody names");
+    world.nodes.push(Node::standby("d", 1));
+    world.run_millis(2_000);
+    assert_eq!(world.readers(), ["b", "c", "d"]);
+    world.node("c").listed = false;
+    world.run_millis(2_000);
+    assert_eq!(world.readers(), ["b", "d"], "Patroni counts it out");
+    world.run_millis(62_000);
+    let names: Vec<String> =
+        world.discovery.members(world.now).into_iter().map(|member| member.name).collect();
+    assert_eq!(names, ["a", "b", "d", "http://old:8008"]);
+}
+
+#[test]
+fn a_seed_that_is_a_balancer_speaks_for_whom_it_reached() {
+    let mut world = World::with(settings(&["b"]));
+    world.run_millis(500);
+    // c's own API cannot be reached from here, b's URL now reaches c.
+    world.node("c").api = Reach::Refused;
+    world.run_millis(2_000);
+    assert_eq!(world.leader().as_deref(), Some("a"));
+    assert_eq!(world.readers(), ["b", "c"]);
+}
+
+#[test]
+fn a_hanging_dcs_does_not_stop_the_polls() {
+    let mut world = World::three();
+    world.run_millis(70_000);
+    for name in ["a", "b", "c"] {
+        world.node(name).dcs_away = true;
+    }
+    world.sent.clear();
+    world.run_millis(60_000);
+    assert_eq!(world.leader().as_deref(), Some("a"), "{}", world.why());
+    assert!(world.sent["cluster"] <= 12, "{:?}", world.sent);
+    assert!(world.sent["primary"] >= 165, "{:?}", world.sent);
+}
+
+#[test]
+fn notes_tell_the_story_to_the_log() {
+    let mut world = World::three();
+    world.run_millis(500);
+    let lines: Vec<String> = world.discovery.notes().map(|note| note.text).collect();
+    assert!(lines.iter().any(|line| line == "following a on timeline 1"), "{lines:#?}");
+    world.run_millis(10_000);
+    assert_eq!(world.discovery.notes().count(), 0, "quiet is quiet");
+}

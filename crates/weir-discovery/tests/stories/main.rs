@@ -1,0 +1,6 @@
+//! Discovery driven through its public door only, on a virtual clock: told stories and random histories of a cluster.
+
+mod arbitrary;
+mod following;
+mod histories;
+mod world;
