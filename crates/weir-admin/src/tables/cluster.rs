@@ -1,8 +1,8 @@
 //! SHOW MEMBERS and SHOW FAILOVERS, weir's own tables.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use weir_discovery::{Api, MemberView, Monitor};
+use weir_discovery::{Api, FailoverRecord, MemberView, Monitor, Note};
 use weir_protocol::backend::Column;
 
 use super::cell::Cell;
@@ -53,6 +53,27 @@ pub struct FailoverRow {
     pub followed_after: Option<Duration>,
     /// What was seen on the way, oldest first, one line each.
     pub steps: Vec<String>,
+}
+
+impl FailoverRow {
+    /// What discovery wrote down about a failover, seen from `now`.
+    pub fn of(record: &FailoverRecord, now: Instant) -> Self {
+        let after = |at: Instant| at.saturating_duration_since(record.lost_at);
+        let step = |note: &Note| match note.at.checked_duration_since(record.lost_at) {
+            Some(after) => format!("+{} ms {}", after.as_millis(), note.text),
+            None => format!("-{} ms {}", record.lost_at.duration_since(note.at).as_millis(), note.text),
+        };
+        Self {
+            number: record.number,
+            lost_ago: now.saturating_duration_since(record.lost_at),
+            from: record.from.clone(),
+            why: record.why.clone(),
+            to: record.followed.as_ref().map(|next| (next.member.clone(), next.timeline)),
+            claimed_after: record.claimed.as_ref().map(|(_, at)| after(*at)),
+            followed_after: record.followed.as_ref().map(|next| after(next.at)),
+            steps: record.steps.iter().map(step).collect(),
+        }
+    }
 }
 
 pub(super) fn members(view: &ConsoleView<'_>) -> Vec<[Cell; 11]> {

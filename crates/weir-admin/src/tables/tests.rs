@@ -3,7 +3,7 @@
 
 use std::time::UNIX_EPOCH;
 
-use weir_discovery::{Address, Api, Leadership, MemberView, Monitor};
+use weir_discovery::{Address, Api, FailoverRecord, Leadership, MemberView, Monitor, Note, Succession};
 use weir_protocol::frame::{self, HEADER_BYTES, MESSAGE_BYTES_MAX};
 use weir_protocol::tag::FromServer;
 
@@ -503,4 +503,35 @@ number:q lost_time:s from:s to:s timeline:q claimed_ms:q followed_ms:q why:s ste
 2|2001-09-09 01:46:40 UTC|n2|~|~|~|~|demoted|
 SHOW",
     );
+}
+
+#[test]
+fn a_failover_as_discovery_wrote_it_down() {
+    let scene = Scene::new();
+    let lost_at = scene.now - Duration::from_secs(10);
+    let note = |at, text: &str| Note { at, warning: false, text: text.to_owned() };
+    let record = FailoverRecord {
+        number: 3,
+        from: "n1".to_owned(),
+        lost_at,
+        why: "its key expired".to_owned(),
+        claimed: Some(("n2".to_owned(), lost_at + Duration::from_millis(700))),
+        followed: Some(Succession {
+            member: "n2".to_owned(),
+            timeline: 5,
+            at: lost_at + Duration::from_millis(730),
+        }),
+        steps: vec![note(lost_at - Duration::from_millis(40), "reset"), note(lost_at, "lost")],
+    };
+    let expected = FailoverRow {
+        number: 3,
+        lost_ago: Duration::from_secs(10),
+        from: "n1".to_owned(),
+        why: "its key expired".to_owned(),
+        to: Some(("n2".to_owned(), 5)),
+        claimed_after: Some(Duration::from_millis(700)),
+        followed_after: Some(Duration::from_millis(730)),
+        steps: vec!["-40 ms reset".to_owned(), "+0 ms lost".to_owned()],
+    };
+    assert_eq!(FailoverRow::of(&record, scene.now), expected);
 }
