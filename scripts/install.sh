@@ -14,6 +14,7 @@ cluster_conf_backup=
 
 main() {
     local missing=() package
+    trap restore EXIT
     [ -n "$(compgen -G '/usr/lib/postgresql/*/bin/initdb')" ] || missing+=(postgresql)
     command -v psql >/dev/null || missing+=(postgresql-client)
     [ -x /usr/bin/patroni ] || missing+=(patroni)
@@ -32,7 +33,6 @@ main() {
         sudo -v || fail "to install as root: apt-get install ${missing[*]}"
     fi
     echo "installing by apt: ${missing[*]}" >&2
-    trap restore EXIT
     hold_services
     quietly as_root apt-get -q update
     if [[ " ${missing[*]} " == *" postgresql "* ]]; then
