@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::account::Account;
 use crate::process;
@@ -33,8 +33,7 @@ impl RunDir {
         let own = std::process::id();
         let ticks = process::start_ticks(own).context("reading /proc/self/stat")?;
         let number = RUNS.fetch_add(1, Ordering::Relaxed);
-        let path = parent()?.join(format!("{label}.{own}.{ticks}.{number}"));
-        fs::create_dir(&path).with_context(|| format!("making {}", path.display()))?;
+        let path = make(&format!("{label}.{own}.{ticks}.{number}"))?;
         account.take(&path)?;
         Ok(Self { path, account })
     }
@@ -165,6 +164,21 @@ fn remove(path: &Path) {
     process::end_folder(path);
     release_shared_memory(path, FOLDER_DEPTH_MAX);
     let _ = fs::remove_dir_all(path);
+    // The common parent goes with its last run; while there are others this does nothing.
+    let _ = path.parent().map(fs::remove_dir);
+}
+
+/// Makes a folder in the common parent, which a run that just ended may take away in between.
+fn make(name: &str) -> Result<PathBuf> {
+    let mut last = None;
+    for _ in 0..MAKE_TRIES_MAX {
+        let path = parent()?.join(name);
+        match fs::create_dir(&path) {
+            Ok(()) => return Ok(path),
+            Err(problem) => last = Some(problem),
+        }
+    }
+    bail!("making the run folder {name}: {}", last.map_or_else(String::new, |problem| problem.to_string()))
 }
 
 /// A killed PostgreSQL leaves its small System V segment behind and names it in line 7 of `postmaster.pid`.
@@ -227,5 +241,6 @@ fn has_room(base: &Path) -> bool {
 
 static RUNS: AtomicU32 = AtomicU32::new(0);
 const ROOM_BYTES_MIN: u64 = 1 << 30;
+const MAKE_TRIES_MAX: u32 = 3;
 // run folder / node / data
 const FOLDER_DEPTH_MAX: u32 = 2;
