@@ -72,7 +72,11 @@ impl Session {
     ) -> Result<Step, Report> {
         let looked_into = matches!(
             tag,
-            FromClient::Query | FromClient::Parse | FromClient::Bind | FromClient::Describe | FromClient::Close
+            FromClient::Query
+                | FromClient::Parse
+                | FromClient::Bind
+                | FromClient::Describe
+                | FromClient::Close
         );
         if looked_into && !cut.is_whole() && cut.header.total <= LOOKED_INTO_BYTES_MAX {
             return Ok(Step::NeedMore);
@@ -289,8 +293,13 @@ impl Session {
 }
 
 fn cannot_chain() -> Report {
-    Report::error(SqlState::SERIALIZATION_FAILURE, "the lost transaction is rolled back, but no new one was begun")
-        .hint("Send BEGIN; AND CHAIN cannot copy the properties of a transaction whose server connection is lost.")
+    Report::error(
+        SqlState::SERIALIZATION_FAILURE,
+        "the lost transaction is rolled back, but no new one was begun",
+    )
+    .hint(
+        "Send BEGIN; AND CHAIN cannot copy the properties of a transaction whose server connection is lost.",
+    )
 }
 
 fn malformed(bad: impl std::fmt::Display) -> Report {

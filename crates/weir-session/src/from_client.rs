@@ -6,16 +6,17 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use weir_protocol::backend;
 use weir_protocol::frame::{self, HEADER_BYTES, Header, MESSAGE_BYTES_MAX};
 use weir_protocol::frontend::{self, TargetKind};
 use weir_protocol::message::Report;
 use weir_protocol::sqlstate::SqlState;
 use weir_protocol::tag::FromClient;
-use weir_protocol::backend;
 
 use crate::owed::{OWED_MAX, Owed, ParseOf};
 use crate::prepared::{
-    CLIENT_STATEMENTS_MAX, Catalog, KnownState, STATEMENT_BYTES_MAX, Statement, StatementKind, UNNAMED_BYTES_MAX, Unnamed,
+    CLIENT_STATEMENTS_MAX, Catalog, KnownState, STATEMENT_BYTES_MAX, Statement, StatementKind,
+    UNNAMED_BYTES_MAX, Unnamed,
 };
 use crate::server::{Server, TxStatus};
 use crate::session::{Mode, Phase, Session, Then, Turn};
@@ -80,7 +81,12 @@ impl Session {
     }
 
     /// Deals with the rest of a message whose beginning was dealt with before.
-    fn stream_through<W: Wires>(&mut self, bytes: &[u8], server: &mut Option<&mut Server>, wires: &mut W) -> usize {
+    fn stream_through<W: Wires>(
+        &mut self,
+        bytes: &[u8],
+        server: &mut Option<&mut Server>,
+        wires: &mut W,
+    ) -> usize {
         let passed = self.passing.min(bytes.len());
         if passed > 0 {
             self.passing -= passed;
@@ -95,7 +101,8 @@ impl Session {
 
     /// The next frame, if its header has arrived.
     fn cut<'a>(&self, rest: &'a [u8]) -> Result<Option<Cut<'a>>, Report> {
-        let header = frame::peek(rest, MESSAGE_BYTES_MAX).map_err(|bad| protocol_violation(&bad.to_string()))?;
+        let header =
+            frame::peek(rest, MESSAGE_BYTES_MAX).map_err(|bad| protocol_violation(&bad.to_string()))?;
         Ok(header.map(|header| Cut { header, bytes: &rest[..header.total.min(rest.len())] }))
     }
 
@@ -133,7 +140,9 @@ impl Session {
                 Step::Took(cut.header.total)
             }
             // Left over from a COPY that has failed, or with nothing to flush: PostgreSQL ignores them, too.
-            FromClient::CopyData | FromClient::CopyDone | FromClient::CopyFail | FromClient::Flush => self.swallow(cut),
+            FromClient::CopyData | FromClient::CopyDone | FromClient::CopyFail | FromClient::Flush => {
+                self.swallow(cut)
+            }
             FromClient::Query
             | FromClient::Parse
             | FromClient::Bind
@@ -141,7 +150,9 @@ impl Session {
             | FromClient::Execute
             | FromClient::Close
             | FromClient::FunctionCall => Step::Then(Then::NeedServer),
-            FromClient::Response | FromClient::Terminate => Step::Then(Then::Refuse(Box::new(unexpected_response()))),
+            FromClient::Response | FromClient::Terminate => {
+                Step::Then(Then::Refuse(Box::new(unexpected_response())))
+            }
         }
     }
 
@@ -304,7 +315,8 @@ impl Session {
     }
 
     fn bind<W: Wires>(&mut self, cut: Cut<'_>, server: &mut Server, wires: &mut W) -> Result<Step, Report> {
-        let names = frontend::read::bind_names(cut.body()).map_err(|bad| protocol_violation(&bad.to_string()))?;
+        let names =
+            frontend::read::bind_names(cut.body()).map_err(|bad| protocol_violation(&bad.to_string()))?;
         let Some(names) = names else {
             return need_more_or(cut, "Bind message without names");
         };
@@ -337,11 +349,17 @@ impl Session {
         Ok(Step::Took(cut.bytes.len()))
     }
 
-    fn describe<W: Wires>(&mut self, cut: Cut<'_>, server: &mut Server, wires: &mut W) -> Result<Step, Report> {
+    fn describe<W: Wires>(
+        &mut self,
+        cut: Cut<'_>,
+        server: &mut Server,
+        wires: &mut W,
+    ) -> Result<Step, Report> {
         if !cut.is_whole() {
             return need_more_or(cut, "Describe message too long");
         }
-        let (kind, name) = frontend::read::describe(cut.body()).map_err(|bad| protocol_violation(&bad.to_string()))?;
+        let (kind, name) =
+            frontend::read::describe(cut.body()).map_err(|bad| protocol_violation(&bad.to_string()))?;
         server.replay.batch_frame(cut.bytes, None, self.rules.retry_bytes_max);
         let target = match kind {
             TargetKind::Statement => self.target(name, server, wires),
@@ -358,11 +376,17 @@ impl Session {
         Ok(Step::Took(cut.header.total))
     }
 
-    fn execute<W: Wires>(&mut self, cut: Cut<'_>, server: &mut Server, wires: &mut W) -> Result<Step, Report> {
+    fn execute<W: Wires>(
+        &mut self,
+        cut: Cut<'_>,
+        server: &mut Server,
+        wires: &mut W,
+    ) -> Result<Step, Report> {
         if !cut.is_whole() {
             return need_more_or(cut, "Execute message too long");
         }
-        let execute = frontend::read::execute(cut.body()).map_err(|bad| protocol_violation(&bad.to_string()))?;
+        let execute =
+            frontend::read::execute(cut.body()).map_err(|bad| protocol_violation(&bad.to_string()))?;
         let kind = if execute.portal.is_empty() { self.unnamed_portal } else { self.named_portals };
         server.replay.execute(cut.bytes, self.rules.retry_bytes_max);
         server.owed.push(Owed::Execute(kind));
@@ -373,7 +397,8 @@ impl Session {
         if !cut.is_whole() {
             return need_more_or(cut, "Close message too long");
         }
-        let (kind, name) = frontend::read::close(cut.body()).map_err(|bad| protocol_violation(&bad.to_string()))?;
+        let (kind, name) =
+            frontend::read::close(cut.body()).map_err(|bad| protocol_violation(&bad.to_string()))?;
         server.replay.batch_frame(cut.bytes, None, self.rules.retry_bytes_max);
         if kind == TargetKind::Portal || self.names_pass_through(server) {
             if kind == TargetKind::Statement {
@@ -439,7 +464,10 @@ impl Session {
     /// The next request is answered with an error instead of being run.
     fn refuse<W: Wires>(&mut self, tag: FromClient, cut: Cut<'_>, wires: &mut W) -> Step {
         let simple = matches!(tag, FromClient::Query | FromClient::FunctionCall);
-        if matches!(tag, FromClient::CopyData | FromClient::CopyDone | FromClient::CopyFail | FromClient::Flush) {
+        if matches!(
+            tag,
+            FromClient::CopyData | FromClient::CopyDone | FromClient::CopyFail | FromClient::Flush
+        ) {
             return self.swallow(cut);
         }
         let next = if simple { Phase::Relaying } else { Phase::Skipping };
@@ -615,7 +643,9 @@ fn unexpected_response() -> Report {
 
 fn statement_too_long(bytes: usize) -> Report {
     Report::fatal(SqlState::PROGRAM_LIMIT_EXCEEDED, "a named prepared statement is too long")
-        .detail(format!("Its Parse message has {bytes} bytes; weir keeps at most {STATEMENT_BYTES_MAX} for one statement."))
+        .detail(format!(
+            "Its Parse message has {bytes} bytes; weir keeps at most {STATEMENT_BYTES_MAX} for one statement."
+        ))
         .hint("Send it as an unnamed statement, or use session pooling.")
 }
 

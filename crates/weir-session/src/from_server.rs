@@ -13,8 +13,8 @@ use crate::lost::LossCause;
 use crate::owed::{Owed, ParseOf};
 use crate::prepared::Catalog;
 use crate::server::{Dying, Server, TxStatus};
-use crate::settings::IN_HOT_STANDBY;
 use crate::session::{Mode, Session, Then, Turn};
+use crate::settings::{IN_HOT_STANDBY, Settings};
 use crate::wires::Wires;
 
 /// What to do with one frame from the server.
@@ -105,7 +105,9 @@ impl Session {
                 server.copy_in = server.owed.copy_in_started();
                 Fate::Forward
             }
-            FromServer::Authentication | FromServer::BackendKeyData | FromServer::NegotiateProtocolVersion => {
+            FromServer::Authentication
+            | FromServer::BackendKeyData
+            | FromServer::NegotiateProtocolVersion => {
                 Fate::Stop(Then::Desync("a login message after the login"))
             }
             FromServer::ParameterDescription
@@ -136,7 +138,10 @@ impl Session {
         if tag != FromServer::ReadyForQuery {
             return None;
         }
-        if server.applying.is_none() && !Rc::ptr_eq(&self.told, &server.reported) && server.owed.head().is_some() {
+        if server.applying.is_none()
+            && !Rc::ptr_eq(&self.told, &server.reported)
+            && server.owed.head().is_some()
+        {
             run.flush(server, wires);
             self.tell_news(server, wires);
         }
@@ -215,7 +220,9 @@ impl Session {
             Owed::LocalParse(Some(name)) => {
                 self.statements.remove(&name);
             }
-            Owed::Parse(ParseOf::Unnamed) | Owed::HiddenParse(ParseOf::Unnamed) => server.statements.unnamed = None,
+            Owed::Parse(ParseOf::Unnamed) | Owed::HiddenParse(ParseOf::Unnamed) => {
+                server.statements.unnamed = None
+            }
             Owed::LocalClose(Some((name, statement))) => self.statements.insert(name, statement),
             Owed::HiddenClose(Some(id)) => server.statements.not_evicted(id),
             Owed::Query(_)
@@ -342,6 +349,35 @@ impl Server {
             at += header.total;
         }
         Ok(at)
+    }
+
+    /// Bytes in reply to a reset query; takes whole messages from `carry`. True when the connection is clean.
+    ///
+    /// # Errors
+    /// If the reset failed, or something else came.
+    pub fn reset_reply(&mut self, carry: &mut Vec<u8>, carried: Rc<Settings>) -> Result<bool, &'static str> {
+        while let Some(header) = frame::peek(carry, LOOKED_INTO_BYTES_MAX_U32).map_err(|_| "a bad message")? {
+            if carry.len() < header.total {
+                return Ok(false);
+            }
+            let frame: Vec<u8> = carry.drain(..header.total).collect();
+            let body = &frame[HEADER_BYTES..];
+            match FromServer::of(header.tag) {
+                Some(FromServer::ReadyForQuery) if body == b"I" => {
+                    self.was_reset(carried);
+                    return Ok(true);
+                }
+                Some(FromServer::ParameterStatus) => {
+                    if let Some((name, value)) = parameter_text(body, true) {
+                        Rc::make_mut(&mut self.reported).note(name, value);
+                    }
+                }
+                Some(FromServer::ErrorResponse) => return Err("an error"),
+                Some(FromServer::ReadyForQuery) | None => return Err("an unexpected message"),
+                Some(_) => {}
+            }
+        }
+        Ok(false)
     }
 
     fn note_dying(&mut self, body: &[u8]) {
@@ -483,3 +519,4 @@ impl<'a> Run<'a> {
 
 /// Messages that weir reads are waited for up to this size; longer ones are forwarded unread.
 const LOOKED_INTO_BYTES_MAX: usize = 64 * 1024;
+const LOOKED_INTO_BYTES_MAX_U32: u32 = 64 * 1024;

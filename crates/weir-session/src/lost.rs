@@ -37,7 +37,12 @@ pub enum AfterLoss {
 
 impl Session {
     /// The server connection is gone. Answers what is owed according to what can be known about it.
-    pub fn server_lost<W: Wires>(&mut self, server: &mut Server, cause: &LossCause, wires: &mut W) -> AfterLoss {
+    pub fn server_lost<W: Wires>(
+        &mut self,
+        server: &mut Server,
+        cause: &LossCause,
+        wires: &mut W,
+    ) -> AfterLoss {
         self.swallowing += std::mem::take(&mut self.passing);
         if server.relaying > 0 {
             return AfterLoss::CloseSilently;
@@ -214,9 +219,12 @@ fn in_doubt(cause: &LossCause) -> Report {
 }
 
 fn rolled_back(cause: &LossCause) -> Report {
-    Report::error(SqlState::SERIALIZATION_FAILURE, "the transaction was rolled back because its server connection is lost")
-        .detail(format!("{}. Nothing of the transaction was committed.", sentence(&cause.what)))
-        .hint("Roll back and run the whole transaction again on this connection.")
+    Report::error(
+        SqlState::SERIALIZATION_FAILURE,
+        "the transaction was rolled back because its server connection is lost",
+    )
+    .detail(format!("{}. Nothing of the transaction was committed.", sentence(&cause.what)))
+    .hint("Roll back and run the whole transaction again on this connection.")
 }
 
 /// A clause as the beginning of a sentence.

@@ -300,7 +300,10 @@ impl ServerStatements {
 
     /// An eviction's Close was skipped by PostgreSQL: the statement is still there.
     pub fn not_evicted(&mut self, id: StatementId) {
-        self.known.insert(id, Known { state: KnownState::Confirmed, used: 0, name: id.server_name().into_bytes().into() });
+        self.known.insert(
+            id,
+            Known { state: KnownState::Confirmed, used: 0, name: id.server_name().into_bytes().into() },
+        );
     }
 
     /// The use counter now; see [`ServerStatements::evict`].

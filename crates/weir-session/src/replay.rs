@@ -32,7 +32,9 @@ impl Replay {
     /// A simple Query is sent.
     pub fn query(&mut self, frame: &[u8], kind: StatementKind, bytes_max: usize) {
         match self.state {
-            State::Collecting { executes: 0 } if self.bytes.is_empty() && kind == StatementKind::Repeatable => {
+            State::Collecting { executes: 0 }
+                if self.bytes.is_empty() && kind == StatementKind::Repeatable =>
+            {
                 self.keep(frame, bytes_max);
                 self.complete();
             }

@@ -143,6 +143,16 @@ pub enum DialError {
     Tls(String),
 }
 
+impl std::fmt::Display for DialError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Refused(why) | Self::Tls(why) => f.write_str(why),
+            Self::TimedOut => f.write_str("no answer in time"),
+            Self::NoAddress(why) => write!(f, "the host name has no address: {why}"),
+        }
+    }
+}
+
 /// What the control thread tells a worker.
 #[derive(Debug, Clone)]
 pub enum Order {

@@ -1,1 +1,223 @@
-//! weir-worker
+//! Everything that one core owns, as one pure machine: clients, server connections, pools, and the logins between them.
+//!
+//! The machine composes `weir-session` (bytes of one pairing) with `weir-pool` (who gets a server connection); those two
+//! know nothing of each other. It is told what happened ([`Worker::received`], [`Worker::dialed`], [`Worker::tick`] ...),
+//! and asks for [`Effect`]s in return. It opens no socket, reads no clock and draws no random number of its own, so the
+//! same code runs under the shell, a test and a simulator.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`io`] | the border: effects, orders, connection names |
+//! | `client`, `server` | what is known of one connection |
+//! | `pools` | the pools, their targets, dialing |
+//! | `login`, `secrets` | a client's way in; where secrets come from (user list, auth_query, keys learned at login) |
+//! | `traffic` | bytes of sessions, checkout and release |
+//! | `dialing` | a server connection's way in |
+//! | `loss` | server connections that died |
+//! | `cancel` | cancel requests |
+//! | `console` | console clients |
+//! | `orders`, `clock` | what control wants; what time brings |
+//! | `rows` | snapshots |
+
+mod cancel;
+mod client;
+mod clock;
+mod console;
+mod dialing;
+pub mod io;
+mod login;
+mod loss;
+mod orders;
+mod pools;
+mod rows;
+mod secrets;
+mod server;
+mod traffic;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use slab::Slab;
+use weir_admin::snapshot::ProcessTotals;
+use weir_config::Config;
+use weir_discovery::Topology;
+use weir_pool::{ClientId, Dice, ServerId};
+use weir_session::prepared::Catalog;
+use weir_session::settings::{Interner, Settings};
+
+pub use io::{
+    Accepted, CancelId, ConnId, ConsoleRequest, DialError, Dialed, Effect, Effects, Entropy, Order, Role,
+};
+
+use crate::cancel::Cancel;
+use crate::client::{Client, Stage};
+use crate::pools::Pools;
+use crate::secrets::Secrets;
+use crate::server::ServerConn;
+
+/// One worker. See the crate's documentation.
+pub struct Worker {
+    config: Arc<Config>,
+    topology: Arc<Topology>,
+    chance: Chance,
+    clients: Slab<Client>,
+    servers: Slab<ServerConn>,
+    cancels: Slab<Cancel>,
+    pools: Pools,
+    secrets: Secrets,
+    catalog: Catalog,
+    settings: Interner<Settings>,
+    /// Clients on their way in, oldest first, with the serial that tells a reused id.
+    logins: VecDeque<(ClientId, u64)>,
+    totals: ProcessTotals,
+    last_serial: u64,
+    index: u16,
+    draining: bool,
+}
+
+impl Worker {
+    /// A worker without clients. `index` tells workers of one process apart.
+    #[must_use]
+    pub fn new(config: Arc<Config>, topology: Arc<Topology>, entropy: Box<dyn Entropy>, index: u16) -> Self {
+        let mut chance = Chance(entropy);
+        let secrets = Secrets::new(chance.bytes());
+        Self {
+            config,
+            topology,
+            chance,
+            clients: Slab::new(),
+            servers: Slab::new(),
+            cancels: Slab::new(),
+            pools: Pools::default(),
+            secrets,
+            catalog: Catalog::default(),
+            settings: Interner::default(),
+            logins: VecDeque::new(),
+            totals: ProcessTotals::default(),
+            last_serial: 0,
+            index,
+            draining: false,
+        }
+    }
+
+    /// A client connected.
+    pub fn accept(&mut self, now: Instant, accepted: Accepted, effects: &mut Effects) -> ClientId {
+        self.last_serial += 1;
+        let id = client_id(self.clients.insert(Client::new(accepted, now, self.last_serial)));
+        self.logins.push_back((id, self.last_serial));
+        let open_max = self.config.limits.max_client_conn as usize + LOGINS_OVER_MAX;
+        if self.draining || self.clients.len() > open_max {
+            self.clients.remove(key(id.0));
+            effects.list.push(Effect::Abort(ConnId::Client(id)));
+        }
+        id
+    }
+
+    /// Bytes arrived, decrypted. `bytes` is never empty.
+    pub fn received(&mut self, now: Instant, conn: ConnId, bytes: &[u8], effects: &mut Effects) {
+        match conn {
+            ConnId::Client(id) => self.client_received(now, id, bytes, effects),
+            ConnId::Server(id) => self.server_received(now, id, bytes, effects),
+            // PostgreSQL answers a cancel request with nothing but the end of the connection.
+            ConnId::Cancel(_) => {}
+        }
+    }
+
+    /// The peer ended the connection, or it failed; the shell has dropped it.
+    pub fn closed(&mut self, now: Instant, conn: ConnId, effects: &mut Effects) {
+        match conn {
+            ConnId::Client(id) => self.client_left(now, id, effects),
+            ConnId::Server(id) => self.server_closed(now, id, effects),
+            ConnId::Cancel(id) => self.cancel_ended(now, id, effects),
+        }
+    }
+
+    /// The TLS handshake with a client is through.
+    pub fn tls_established(
+        &mut self,
+        _now: Instant,
+        id: ClientId,
+        description: String,
+        _effects: &mut Effects,
+    ) {
+        if let Some(client) = self.clients.get_mut(key(id.0)) {
+            client.tls = Some(description.into());
+            if let Stage::Login(login) = &mut client.stage {
+                login.machine.tls_started();
+            }
+        }
+    }
+
+    /// After [`Order::Drain`]: nobody is left.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.draining && self.clients.is_empty()
+    }
+
+    /// The connection that takes this one's bytes at the moment: a client's server, a server's client.
+    #[must_use]
+    pub fn partner(&self, conn: ConnId) -> Option<ConnId> {
+        match conn {
+            ConnId::Client(id) => self.clients.get(key(id.0))?.server().map(ConnId::Server),
+            ConnId::Server(id) => {
+                let client = self.servers.get(key(id.0))?.client?;
+                let is_inside = self.clients.get(key(client.0))?.inside.is_some();
+                (!is_inside).then_some(ConnId::Client(client))
+            }
+            ConnId::Cancel(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker")
+            .field("index", &self.index)
+            .field("clients", &self.clients.len())
+            .field("servers", &self.servers.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The shell's entropy in the shapes that the machine needs.
+struct Chance(Box<dyn Entropy>);
+
+impl Chance {
+    fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.0.fill(&mut bytes);
+        bytes
+    }
+
+    /// A fresh SCRAM nonce.
+    fn nonce(&mut self) -> String {
+        weir_auth::scram::nonce(self.bytes())
+    }
+}
+
+impl Dice for Chance {
+    fn below(&mut self, bound: u64) -> u64 {
+        u64::from_le_bytes(self.bytes()) % bound.max(1)
+    }
+}
+
+/// A table's key as an id. Tables hold one entry per open file, of which there are far fewer than 2^32.
+fn id_of(key: usize) -> u32 {
+    u32::try_from(key).unwrap_or(u32::MAX)
+}
+
+fn client_id(key: usize) -> ClientId {
+    ClientId(id_of(key))
+}
+
+fn server_id(key: usize) -> ServerId {
+    ServerId(id_of(key))
+}
+
+fn key(id: u32) -> usize {
+    id as usize
+}
+
+/// Connections above `max_client_conn` that may be on their way in, so that they can be told why they are refused.
+const LOGINS_OVER_MAX: usize = 256;

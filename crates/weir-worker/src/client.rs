@@ -1,0 +1,133 @@
+//! What a worker knows of one client connection.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use weir_pool::ServerId;
+use weir_protocol::startup::SecretKey;
+use weir_session::Session;
+use weir_session::client_login::{Admitted, ClientLogin};
+
+use crate::io::{Accepted, Role};
+use crate::pools::PoolIndex;
+use crate::secrets::Lookup;
+
+/// One client connection. Kept small: most clients are idle.
+pub(crate) struct Client {
+    pub(crate) stage: Stage,
+    /// Bytes of an unfinished message, or of requests that wait for a server connection.
+    pub(crate) carry: Vec<u8>,
+    pub(crate) accepted: Instant,
+    pub(crate) serial: u64,
+    pub(crate) role: Role,
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) local: Option<SocketAddr>,
+    pub(crate) tls: Option<Box<str>>,
+    /// Set for weir's own client that runs an auth_query: its replies stay inside.
+    pub(crate) inside: Option<Box<Lookup>>,
+    /// The shell was told to read no more.
+    pub(crate) reading_stopped: bool,
+}
+
+/// How far a client has come.
+pub(crate) enum Stage {
+    /// On its way in.
+    Login(Box<Login>),
+    /// Proven, waiting for the values that PostgreSQL reports at login.
+    Welcoming(Box<Welcoming>),
+    /// In.
+    Open(Box<Open>),
+    /// In the console.
+    Console(Box<Console>),
+}
+
+impl Stage {
+    /// Stands in while a stage is being replaced by the next.
+    pub(crate) fn placeholder() -> Self {
+        Stage::Login(Box::new(Login { machine: ClientLogin::new(), asking: None }))
+    }
+}
+
+/// A client on its way in.
+pub(crate) struct Login {
+    pub(crate) machine: ClientLogin,
+    /// Who it says it is, while its secret is being looked up.
+    pub(crate) asking: Option<(String, String)>,
+}
+
+/// A client that has proven who it is.
+pub(crate) struct Welcoming {
+    pub(crate) admitted: Admitted,
+    pub(crate) settings: weir_session::settings::Settings,
+    pub(crate) pool: PoolIndex,
+}
+
+/// A client that runs queries.
+pub(crate) struct Open {
+    pub(crate) session: Session,
+    pub(crate) pool: PoolIndex,
+    pub(crate) server: Option<ServerId>,
+    pub(crate) waiting_since: Option<Instant>,
+    pub(crate) request_at: Instant,
+    pub(crate) cancel_key: SecretKey,
+    pub(crate) application_name: Box<str>,
+}
+
+/// A client of the console.
+pub(crate) struct Console {
+    pub(crate) user: String,
+    pub(crate) admin: bool,
+    /// A command is being executed; more input waits.
+    pub(crate) busy: bool,
+    /// Extended protocol: the text of the last Parse.
+    pub(crate) parsed: Option<Vec<u8>>,
+    /// Extended protocol: an error was given, or a command is under way; skip to Sync.
+    pub(crate) skipping: bool,
+}
+
+impl Client {
+    pub(crate) fn new(accepted: Accepted, now: Instant, serial: u64) -> Self {
+        let machine = ClientLogin::new();
+        Self {
+            stage: Stage::Login(Box::new(Login { machine, asking: None })),
+            carry: Vec::new(),
+            accepted: now,
+            serial,
+            role: accepted.role,
+            peer: accepted.peer,
+            local: accepted.local,
+            tls: None,
+            inside: None,
+            reading_stopped: false,
+        }
+    }
+
+    /// The server connection it holds.
+    pub(crate) fn server(&self) -> Option<ServerId> {
+        self.open().and_then(|open| open.server)
+    }
+
+    pub(crate) fn open(&self) -> Option<&Open> {
+        match &self.stage {
+            Stage::Open(open) => Some(open),
+            Stage::Login(_) | Stage::Welcoming(_) | Stage::Console(_) => None,
+        }
+    }
+
+    pub(crate) fn open_mut(&mut self) -> Option<&mut Open> {
+        match &mut self.stage {
+            Stage::Open(open) => Some(open),
+            Stage::Login(_) | Stage::Welcoming(_) | Stage::Console(_) => None,
+        }
+    }
+
+    /// On its way in still.
+    pub(crate) fn is_logging_in(&self) -> bool {
+        matches!(self.stage, Stage::Login(_) | Stage::Welcoming(_))
+    }
+
+    /// For log lines: where it comes from.
+    pub(crate) fn peer_text(&self) -> String {
+        self.peer.map_or_else(|| "unix".to_owned(), |peer| peer.to_string())
+    }
+}

@@ -1,0 +1,157 @@
+//! What time brings, ten times a second: waits that have lasted too long, connections that are too old. Nothing on the
+//! query path sets a timer.
+
+use std::time::{Duration, Instant};
+
+use weir_config::Upstream;
+use weir_discovery::{Leadership, Topology};
+use weir_pool::{ClientId, ServerId};
+use weir_protocol::message::Report;
+use weir_protocol::sqlstate::SqlState;
+
+use crate::cancel::Cancel;
+use crate::io::{ConnId, DialError, Effect, Effects, Role};
+use crate::pools::PoolIndex;
+use crate::{CancelId, Worker, id_of, key, server_id};
+
+impl Worker {
+    /// Time has passed. To be called every 100 ms; deadlines are kept to that precision.
+    pub fn tick(&mut self, now: Instant, effects: &mut Effects) {
+        self.end_slow_logins(now, effects);
+        self.end_slow_dials(now, effects);
+        self.end_slow_cancels(now, effects);
+        for index in self.pools.indices() {
+            self.end_long_waits(now, index, effects);
+            self.close_old(now, index, effects);
+            self.pump(now, index, effects);
+        }
+    }
+
+    fn end_slow_logins(&mut self, now: Instant, effects: &mut Effects) {
+        let limit = self.config.limits.client_login_timeout;
+        while let Some(&(id, serial)) = self.logins.front() {
+            let Some(client) = self.clients.get(key(id.0)).filter(|client| client.serial == serial) else {
+                self.logins.pop_front();
+                continue;
+            };
+            if client.is_logging_in() && now.saturating_duration_since(client.accepted) < limit {
+                return;
+            }
+            self.logins.pop_front();
+            if client.is_logging_in() {
+                let report = Report::fatal(SqlState::CANNOT_CONNECT_NOW, "client_login_timeout")
+                    .detail(format!("The login did not end within {} s.", limit.as_secs()));
+                self.refuse_login(now, id, &report, effects);
+            }
+        }
+    }
+
+    fn end_slow_dials(&mut self, now: Instant, effects: &mut Effects) {
+        let limit = self.config.pool.server_connect_timeout;
+        let slow = |created: Instant| now.saturating_duration_since(created) >= limit;
+        let late: Vec<ServerId> = self
+            .servers
+            .iter()
+            .filter(|(_, conn)| conn.is_logging_in() && slow(conn.created))
+            .map(|(at, _)| server_id(at))
+            .collect();
+        for id in late {
+            effects.list.push(Effect::Abort(ConnId::Server(id)));
+            self.server_unreachable(now, id, &DialError::TimedOut, effects);
+        }
+    }
+
+    /// A server connection that a cancel request is still under way to, long after its client let go.
+    fn end_slow_cancels(&mut self, now: Instant, effects: &mut Effects) {
+        let limit = self.config.limits.cancel_wait_timeout;
+        let slow = |cancel: &Cancel| now.saturating_duration_since(cancel.started) >= limit;
+        let late: Vec<(CancelId, ServerId)> = self
+            .cancels
+            .iter()
+            .filter(|(_, cancel)| slow(cancel))
+            .map(|(at, cancel)| (CancelId(id_of(at)), cancel.server))
+            .collect();
+        for (id, server) in late {
+            effects.list.push(Effect::Abort(ConnId::Cancel(id)));
+            if self.servers.get(key(server.0)).is_some_and(|conn| conn.settling_since.is_some()) {
+                self.discard(now, server, effects);
+            }
+            self.cancel_ended(now, id, effects);
+        }
+    }
+
+    fn end_long_waits(&mut self, now: Instant, index: PoolIndex, effects: &mut Effects) {
+        let entry = self.pools.entry_mut(index);
+        let held = entry.pool.held();
+        let limit =
+            if held { hold_timeout(&self.config.upstream) } else { self.config.pool.query_wait_timeout };
+        let Some(limit) = limit else { return };
+        for id in entry.pool.overdue(now, limit) {
+            self.pools.entry_mut(index).stats.wait_timeouts += 1;
+            self.end_wait(now, id, held, limit, effects);
+        }
+    }
+
+    fn end_wait(&mut self, now: Instant, id: ClientId, held: bool, limit: Duration, effects: &mut Effects) {
+        let Some(client) = self.clients.get_mut(key(id.0)) else { return };
+        let is_inside = client.inside.is_some();
+        let report = if held { no_leader(&self.topology, limit) } else { waited_too_long(limit) };
+        let Some(open) = client.open_mut() else { return };
+        open.waiting_since = None;
+        if is_inside {
+            self.lookup_failed(now, id, &report, effects);
+        } else if held {
+            open.session.refuse_next(report);
+            self.client_turn(now, id, &[], effects);
+            self.read_again(id, effects);
+        } else {
+            self.refuse_client(now, id, &report, effects);
+        }
+    }
+
+    fn close_old(&mut self, now: Instant, index: PoolIndex, effects: &mut Effects) {
+        let pool = &mut self.pools.entry_mut(index).pool;
+        let mut old = pool.expired(now);
+        old.extend(pool.rebalance(now));
+        for server in old {
+            self.close_server(server, effects);
+        }
+    }
+}
+
+fn hold_timeout(upstream: &Upstream) -> Option<Duration> {
+    match upstream {
+        Upstream::Patroni(patroni) => Some(patroni.hold_timeout),
+        Upstream::Plain { .. } => None,
+    }
+}
+
+/// The hold has lasted too long for this request; the client stays.
+fn no_leader(topology: &Topology, limit: Duration) -> Report {
+    let why = match &topology.leader {
+        Leadership::Leaderless { why } => why.as_str(),
+        Leadership::Led { .. } => "no replica may serve reads",
+    };
+    Report::error(SqlState::CANNOT_CONNECT_NOW, "no database server is available for this request")
+        .detail(format!("Waited {} s (hold_timeout): {why}.", limit.as_secs()))
+        .hint("Nothing was executed. Try again; the connection to weir can go on being used.")
+}
+
+/// PgBouncer's words, which drivers and people know.
+fn waited_too_long(limit: Duration) -> Report {
+    Report::fatal(SqlState::PROTOCOL_VIOLATION, "query_wait_timeout")
+        .detail(format!(
+            "No server connection became free within {} s; nothing was executed.",
+            limit.as_secs()
+        ))
+        .hint("Raise the pool size or shorten transactions.")
+}
+
+/// With `read_fallback = error` the read door does not wait for replicas.
+pub(crate) fn not_waiting_for_readers(topology: &Topology, role: Role) -> Option<Report> {
+    let errors = topology.fallback == weir_discovery::ReadFallback::Error && role == Role::Read;
+    errors.then(|| {
+        Report::error(SqlState::CANNOT_CONNECT_NOW, "no replica may serve reads")
+            .hint("See SHOW MEMBERS in the console for the reason of each member.")
+    })
+}

@@ -1,0 +1,189 @@
+//! Console clients: databases `pgbouncer` and `weir` on both doors. Commands are executed by the control thread; this
+//! module only speaks the protocol.
+
+use std::time::Instant;
+
+use weir_pool::ClientId;
+use weir_protocol::backend;
+use weir_protocol::frame::{self, HEADER_BYTES};
+use weir_protocol::frontend::{self, TargetKind};
+use weir_protocol::message::Report;
+use weir_protocol::sqlstate::SqlState;
+use weir_protocol::tag::FromClient;
+use weir_session::client_login::Admitted;
+
+use crate::client::{Console, Stage};
+use crate::io::{ConnId, ConsoleRequest, Effect, Effects};
+use crate::{Worker, key};
+
+/// Whether this database name is the console.
+pub(crate) fn is_console(database: &str) -> bool {
+    matches!(database, "pgbouncer" | "weir")
+}
+
+impl Worker {
+    /// A client whose login ended well wants the console.
+    pub(crate) fn open_console(
+        &mut self,
+        id: ClientId,
+        admitted: &Admitted,
+        effects: &mut Effects,
+    ) -> Result<(), Report> {
+        let listed = |users: &[String]| users.iter().any(|user| *user == admitted.user);
+        let admin = listed(&self.config.auth.admin_users);
+        if !admin && !listed(&self.config.auth.stats_users) {
+            return Err(Report::fatal(SqlState::INVALID_AUTHORIZATION, "not allowed to use the console")
+                .hint("An operator can add the user to admin_users or stats_users."));
+        }
+        let Some(client) = self.clients.get_mut(key(id.0)) else { return Ok(()) };
+        let user = admitted.user.clone();
+        tracing::info!("C-{}: console login of {user} from {}", client.serial, client.peer_text());
+        client.stage =
+            Stage::Console(Box::new(Console { user, admin, busy: false, parsed: None, skipping: false }));
+        self.totals.logins_accepted += 1;
+        let key = self.chance.bytes::<4>();
+        effects.send_with(ConnId::Client(id), |out| {
+            backend::authentication_ok(out);
+            for (name, value) in weir_admin::reply::LOGIN_PARAMETERS {
+                backend::parameter_status(name.as_bytes(), value.as_bytes(), out);
+            }
+            backend::backend_key_data(0, &key, out);
+            backend::ready_for_query(b'I', out);
+        });
+        Ok(())
+    }
+
+    pub(crate) fn console_received(&mut self, id: ClientId, bytes: &[u8], effects: &mut Effects) {
+        let Some(client) = self.clients.get_mut(key(id.0)) else { return };
+        client.carry.extend_from_slice(bytes);
+        self.console_steps(id, effects);
+    }
+
+    fn console_steps(&mut self, id: ClientId, effects: &mut Effects) {
+        loop {
+            let Some(client) = self.clients.get_mut(key(id.0)) else { return };
+            let Stage::Console(console) = &mut client.stage else { return };
+            if console.busy {
+                return;
+            }
+            let next = match frame::peek(&client.carry, CONSOLE_BYTES_MAX) {
+                Ok(Some(header)) if client.carry.len() >= header.total => header,
+                Ok(_) => return,
+                Err(bad) => return self.end_console(id, Some(&bad.to_string()), effects),
+            };
+            let message: Vec<u8> = client.carry.drain(..next.total).collect();
+            let body = &message[HEADER_BYTES..];
+            let Some(tag) = FromClient::of(next.tag) else {
+                return self.end_console(id, Some("unknown message type"), effects);
+            };
+            if tag == FromClient::Terminate {
+                return self.end_console(id, None, effects);
+            }
+            if let Err(why) = console.message(id, tag, body, effects) {
+                return self.end_console(id, Some(&why), effects);
+            }
+        }
+    }
+
+    /// The control thread has executed a command.
+    pub(crate) fn console_reply(&mut self, id: ClientId, reply: &[u8], effects: &mut Effects) {
+        let Some(client) = self.clients.get_mut(key(id.0)) else { return };
+        let Stage::Console(console) = &mut client.stage else { return };
+        console.busy = false;
+        effects.send_with(ConnId::Client(id), |out| out.extend_from_slice(reply));
+        self.console_steps(id, effects);
+    }
+
+    fn end_console(&mut self, id: ClientId, why: Option<&str>, effects: &mut Effects) {
+        if let Some(why) = why {
+            let report = Report::fatal(SqlState::PROTOCOL_VIOLATION, why.to_owned());
+            effects.send_with(ConnId::Client(id), |out| backend::error(&report, out));
+        }
+        self.clients.try_remove(key(id.0));
+        effects.list.push(Effect::Close(ConnId::Client(id)));
+    }
+
+    /// Console clients do not hold up a shutdown.
+    pub(crate) fn close_consoles(&mut self, _now: Instant, effects: &mut Effects) {
+        let is_console = |client: &crate::client::Client| matches!(client.stage, Stage::Console(_));
+        let consoles: Vec<ClientId> = self
+            .clients
+            .iter()
+            .filter(|(_, client)| is_console(client))
+            .map(|(at, _)| crate::client_id(at))
+            .collect();
+        for id in consoles {
+            self.end_console(id, None, effects);
+        }
+    }
+}
+
+impl Console {
+    /// One message. Extended protocol works for a statement without parameters, which is what drivers send for a query
+    /// by default: Parse, Bind, Describe of the portal, Execute, Sync.
+    fn message(
+        &mut self,
+        id: ClientId,
+        tag: FromClient,
+        body: &[u8],
+        effects: &mut Effects,
+    ) -> Result<(), String> {
+        let conn = ConnId::Client(id);
+        if self.skipping && !matches!(tag, FromClient::Sync | FromClient::Query) {
+            return Ok(());
+        }
+        match tag {
+            FromClient::Query => {
+                let sql = frontend::read::query(body).map_err(|bad| bad.to_string())?.to_vec();
+                self.ask(id, sql, effects);
+            }
+            FromClient::Parse => {
+                let parse = frontend::read::parse(body).map_err(|bad| bad.to_string())?;
+                self.parsed = Some(parse.sql.to_vec());
+                effects.send_with(conn, backend::parse_complete);
+            }
+            FromClient::Bind => effects.send_with(conn, backend::bind_complete),
+            FromClient::Describe => {
+                let (kind, _) = frontend::read::describe(body).map_err(|bad| bad.to_string())?;
+                if kind == TargetKind::Statement {
+                    self.skipping = true;
+                    effects.send_with(conn, |out| backend::error(&no_describe(), out));
+                }
+            }
+            // The reply ends in ReadyForQuery, which stands for the Sync that follows.
+            FromClient::Execute => {
+                let sql = self.parsed.take().unwrap_or_default();
+                self.skipping = true;
+                self.ask(id, sql, effects);
+                self.parsed = None;
+            }
+            FromClient::Sync if self.skipping && self.parsed.is_none() => self.skipping = false,
+            FromClient::Sync => {
+                self.skipping = false;
+                effects.send_with(conn, |out| backend::ready_for_query(b'I', out));
+            }
+            FromClient::Close => effects.send_with(conn, backend::close_complete),
+            FromClient::Flush | FromClient::CopyData | FromClient::CopyDone | FromClient::CopyFail => {}
+            FromClient::FunctionCall | FromClient::Response | FromClient::Terminate => {
+                return Err("the console takes queries only".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, id: ClientId, sql: Vec<u8>, effects: &mut Effects) {
+        self.busy = true;
+        effects.list.push(Effect::Console(ConsoleRequest { client: id, sql, admin: self.admin }));
+    }
+}
+
+fn no_describe() -> Report {
+    Report::error(
+        SqlState::FEATURE_NOT_SUPPORTED,
+        "the console cannot describe a statement before it is executed",
+    )
+    .hint("Use simple queries, or a driver mode that does not prepare.")
+}
+
+/// Console commands are short.
+const CONSOLE_BYTES_MAX: u32 = 16 * 1024;

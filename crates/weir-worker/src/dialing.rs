@@ -1,0 +1,248 @@
+//! A server connection's way in: dialed by the shell, logged in and fenced here, then given to the first in the queue.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use weir_config::Upstream;
+use weir_discovery::{Leadership, SessionEvidence};
+use weir_pool::{ServerId, Settled};
+use weir_protocol::message::{Report, Severity};
+use weir_protocol::sqlstate::SqlState;
+use weir_session::Server;
+use weir_session::server_login::{Fence, LoginFailure, Ready, ServerLogin, ServerStep};
+use weir_session::settings::{Reported, Settings};
+
+use crate::io::{ConnId, DialError, Dialed, Effect, Effects, Role};
+use crate::pools::PoolIndex;
+use crate::server::{ServerConn, ServerStage};
+use crate::{Worker, key};
+
+impl Worker {
+    /// What became of [`Effect::Dial`].
+    pub fn dialed(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        result: Result<Dialed, DialError>,
+        effects: &mut Effects,
+    ) {
+        match conn {
+            ConnId::Server(id) => match result {
+                Ok(dialed) => self.server_reached(id, dialed, effects),
+                Err(why) => self.server_unreachable(now, id, &why, effects),
+            },
+            ConnId::Cancel(id) => self.cancel_dialed(now, id, result.map(|_| ()), effects),
+            ConnId::Client(_) => debug_assert!(false, "clients are not dialed"),
+        }
+    }
+
+    fn server_reached(&mut self, id: ServerId, dialed: Dialed, effects: &mut Effects) {
+        let nonce = self.chance.nonce();
+        let Some(conn) = self.servers.get(key(id.0)) else { return };
+        let entry = self.pools.entry(conn.pool);
+        let fence = self.fence(entry.key.role, conn.reads_from_primary);
+        let credential = self.server_credential(&entry.key.user);
+        let read_only: &[(&str, &str)] = match entry.key.role {
+            Role::Read if conn.reads_from_primary => &[("default_transaction_read_only", "on")],
+            Role::Read | Role::Write => &[],
+        };
+        let mut login = None;
+        effects.send_with(ConnId::Server(id), |out| {
+            login = Some(ServerLogin::start(&entry.dbname, read_only, credential, &nonce, fence, out));
+        });
+        let Some(conn) = self.servers.get_mut(key(id.0)) else { return };
+        conn.local = dialed.local;
+        conn.tls = dialed.tls.map(Into::into);
+        if let Some(login) = login {
+            conn.stage = ServerStage::Login(Box::new(login));
+        }
+    }
+
+    /// What a new connection has to prove about its member.
+    fn fence(&self, role: Role, reads_from_primary: bool) -> Fence {
+        match (role, &self.topology.leader, &self.config.upstream) {
+            (_, _, Upstream::Plain { .. }) => Fence::None,
+            (Role::Read, _, _) if reads_from_primary => Fence::None,
+            (Role::Read, _, _) => Fence::Replica,
+            (Role::Write, Leadership::Led { epoch, .. }, _) => Fence::Primary {
+                expect_timeline: epoch.map(|epoch| epoch.timeline),
+                expect_system: epoch.map(|epoch| epoch.system_identifier),
+            },
+            (Role::Write, Leadership::Leaderless { .. }, _) => {
+                Fence::Primary { expect_timeline: None, expect_system: None }
+            }
+        }
+    }
+
+    pub(crate) fn server_login_received(
+        &mut self,
+        now: Instant,
+        id: ServerId,
+        bytes: &[u8],
+        effects: &mut Effects,
+    ) {
+        let Some(conn) = self.servers.get_mut(key(id.0)) else { return };
+        let ServerStage::Login(login) = &mut conn.stage else { return };
+        let mut step = ServerStep::Wait;
+        effects.send_with(ConnId::Server(id), |out| step = login.received(bytes, out));
+        match step {
+            ServerStep::Wait => {}
+            ServerStep::Ready(ready) => self.server_ready(now, id, *ready, effects),
+            ServerStep::Failed(failure) => self.server_login_failed(now, id, &failure, effects),
+        }
+    }
+
+    fn server_ready(&mut self, now: Instant, id: ServerId, ready: Ready, effects: &mut Effects) {
+        let reported = self.catalog.reported.intern(Reported::from_login(&ready.parameters));
+        let carried = self.settings.intern(Settings::default());
+        let statements_max = self.config.pool.max_prepared_statements as usize;
+        let Some(conn) = self.servers.get_mut(key(id.0)) else { return };
+        conn.pid = ready.pid;
+        conn.secret = ready.secret;
+        conn.in_hot_standby = ready.in_hot_standby == Some(true);
+        conn.carry = ready.rest;
+        conn.used = now;
+        conn.stage = ServerStage::Open(Box::new(Server::new(Rc::clone(&reported), carried, statements_max)));
+        let index = conn.pool;
+        if let Some(derived) = ready.derived {
+            let user = self.pools.entry(index).key.user.clone();
+            self.secrets.learn_derived(&user, derived);
+        }
+        let entry = self.pools.entry_mut(index);
+        entry.reported = Some(reported);
+        entry.stats.servers_opened += 1;
+        tracing::debug!(
+            "S: {}/{} new connection to {}",
+            entry.key.database,
+            entry.key.user,
+            self.servers[key(id.0)].name()
+        );
+        match self.pools.entry_mut(index).pool.ready(id, now) {
+            Settled::Grant(client) => self.serve(now, client, id, effects),
+            Settled::Idle => {}
+            Settled::Retire => self.close_server(id, effects),
+        }
+        self.welcome_all(now, index, effects);
+        self.pump(now, index, effects);
+    }
+
+    pub(crate) fn server_unreachable(
+        &mut self,
+        now: Instant,
+        id: ServerId,
+        why: &DialError,
+        effects: &mut Effects,
+    ) {
+        let Some(conn) = self.servers.try_remove(key(id.0)) else { return };
+        tracing::warn!("cannot connect to {}: {why}", conn.name());
+        let address = (*conn.address).clone();
+        effects.list.push(Effect::Evidence(SessionEvidence::Refused { address }));
+        self.pools.entry_mut(conn.pool).pool.dial_failed(id, now);
+        let report = Report::fatal(SqlState::CONNECTION_FAILURE, "the database server cannot be reached")
+            .detail(format!("Connecting to {} failed: {why}.", conn.name()))
+            .hint("Is PostgreSQL running there, and does it accept TCP connections?");
+        if matches!(self.config.upstream, Upstream::Plain { .. }) {
+            self.refuse_welcoming(now, conn.pool, &report, effects);
+        }
+        self.pump(now, conn.pool, effects);
+    }
+
+    /// The connection ended in the middle of its login.
+    pub(crate) fn server_login_ended(&mut self, now: Instant, id: ServerId, effects: &mut Effects) {
+        self.server_unreachable(
+            now,
+            id,
+            &DialError::Refused("the connection was closed during login".to_owned()),
+            effects,
+        );
+    }
+
+    pub(crate) fn server_login_failed(
+        &mut self,
+        now: Instant,
+        id: ServerId,
+        failure: &LoginFailure,
+        effects: &mut Effects,
+    ) {
+        let Some(conn) = self.servers.try_remove(key(id.0)) else { return };
+        effects.list.push(Effect::Abort(ConnId::Server(id)));
+        effects.list.extend(evidence(&conn, failure).map(Effect::Evidence));
+        let entry = self.pools.entry_mut(conn.pool);
+        entry.pool.dial_failed(id, now);
+        let user = entry.key.user.clone();
+        let report = failure.report(&user);
+        tracing::warn!("login to {} as {user} failed: {}", conn.name(), report.message);
+        if report.code == SqlState::INVALID_PASSWORD {
+            self.secrets.forget(&user);
+        }
+        if is_lasting(failure, &report) {
+            self.refuse_waiting(now, conn.pool, &report, effects);
+        }
+        self.pump(now, conn.pool, effects);
+    }
+
+    /// Nobody who waits for this pool can be served.
+    fn refuse_waiting(&mut self, now: Instant, index: PoolIndex, report: &Report, effects: &mut Effects) {
+        let report = report.clone().with_severity(Severity::Fatal);
+        self.refuse_welcoming(now, index, &report, effects);
+        let waiting = self.pools.entry_mut(index).pool.overdue(now, std::time::Duration::ZERO);
+        for client in waiting {
+            if self.clients.get(key(client.0)).is_some_and(|client| client.inside.is_some()) {
+                self.lookup_failed(now, client, &report, effects);
+            } else {
+                self.refuse_client(now, client, &report, effects);
+            }
+        }
+    }
+
+    /// Clients that wait for their welcome hear why there is none.
+    pub(crate) fn refuse_welcoming(
+        &mut self,
+        now: Instant,
+        index: PoolIndex,
+        report: &Report,
+        effects: &mut Effects,
+    ) {
+        for client in std::mem::take(&mut self.pools.entry_mut(index).welcoming) {
+            self.refuse_login(now, client, report, effects);
+        }
+    }
+}
+
+/// What a failed login tells discovery.
+fn evidence(conn: &ServerConn, failure: &LoginFailure) -> Option<SessionEvidence> {
+    let address = (*conn.address).clone();
+    match failure {
+        LoginFailure::Refused(report) if report.code.is_class(b"57") => {
+            Some(SessionEvidence::Fatal { address, code: *report.code.as_bytes() })
+        }
+        LoginFailure::NotPrimary => Some(SessionEvidence::NotPrimary { address }),
+        LoginFailure::WrongTimeline { seen, expected } if seen > expected => {
+            Some(SessionEvidence::NewerTimeline { address, timeline: *seen })
+        }
+        LoginFailure::Refused(_)
+        | LoginFailure::NotReplica
+        | LoginFailure::WrongTimeline { .. }
+        | LoginFailure::WrongSystem { .. }
+        | LoginFailure::NoCredential { .. }
+        | LoginFailure::Malformed(_) => None,
+    }
+}
+
+/// Whether trying again soon is of no use: wrong passwords, unknown databases, missing rights. A server that is starting,
+/// full or no longer the leader is worth waiting for.
+fn is_lasting(failure: &LoginFailure, report: &Report) -> bool {
+    match failure {
+        LoginFailure::Refused(_) => {
+            report.code.is_class(b"28")
+                || report.code.is_class(b"3D")
+                || report.code == SqlState::INSUFFICIENT_PRIVILEGE
+        }
+        LoginFailure::NoCredential { .. } => true,
+        LoginFailure::NotPrimary
+        | LoginFailure::NotReplica
+        | LoginFailure::WrongTimeline { .. }
+        | LoginFailure::WrongSystem { .. }
+        | LoginFailure::Malformed(_) => false,
+    }
+}

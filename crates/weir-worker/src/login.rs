@@ -1,0 +1,273 @@
+//! A client's way in: proof, limits, startup parameters, and the welcome that PostgreSQL would give.
+
+use std::time::Instant;
+
+use weir_auth::StoredSecret;
+use weir_config::{AuthMethod, TlsMode};
+use weir_discovery::Leadership;
+use weir_pool::ClientId;
+use weir_protocol::backend;
+use weir_protocol::message::Report;
+use weir_protocol::sqlstate::SqlState;
+use weir_protocol::startup::{BackendKey, SecretKey, parse_options};
+use weir_session::Session;
+use weir_session::client_login::{Admitted, ClientTls, LoginPolicy, LoginStep};
+use weir_session::session::Rules;
+use weir_session::settings::{IN_HOT_STANDBY, Reported, Settings};
+
+use crate::client::{Open, Stage, Welcoming};
+use crate::io::{ConnId, Effect, Effects, Role};
+use crate::pools::{PoolIndex, PoolKey};
+use crate::{Worker, key};
+
+impl Worker {
+    pub(crate) fn login_received(&mut self, now: Instant, id: ClientId, bytes: &[u8], effects: &mut Effects) {
+        let policy = self.login_policy();
+        let Some(client) = self.clients.get_mut(key(id.0)) else { return };
+        let Stage::Login(login) = &mut client.stage else { return };
+        let mut step = LoginStep::Wait;
+        effects.send_with(ConnId::Client(id), |out| step = login.machine.received(bytes, &policy, out));
+        self.login_step(now, id, step, effects);
+    }
+
+    fn login_policy(&self) -> LoginPolicy {
+        let tls = match self.config.client_tls.mode {
+            TlsMode::Disable => ClientTls::Off,
+            TlsMode::Allow | TlsMode::Prefer => ClientTls::Allowed,
+            TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => ClientTls::Required,
+        };
+        let auth = match self.config.auth.method {
+            AuthMethod::ScramSha256 => weir_session::client_login::AuthMethod::Scram,
+            AuthMethod::Trust => weir_session::client_login::AuthMethod::Trust,
+        };
+        LoginPolicy { tls, auth }
+    }
+
+    fn login_step(&mut self, now: Instant, id: ClientId, step: LoginStep, effects: &mut Effects) {
+        match step {
+            LoginStep::Wait => {}
+            LoginStep::StartTls => effects.list.push(Effect::StartTls(id)),
+            LoginStep::Cancel(wanted) => self.cancel_requested(now, id, &wanted, effects),
+            LoginStep::NeedSecret { user, database } => self.find_secret(now, id, user, database, effects),
+            LoginStep::Admitted(admitted) => {
+                if let Err(report) = self.admitted(now, id, *admitted, effects) {
+                    self.refuse_login(now, id, &report, effects);
+                }
+            }
+            LoginStep::Refused(report) => self.refuse_login(now, id, &report, effects),
+            LoginStep::Close => {
+                self.client_gone(now, id, "closed during login", effects);
+                effects.list.push(Effect::Close(ConnId::Client(id)));
+            }
+        }
+    }
+
+    /// Gives a login machine the secret it asked for; `None` for an unknown user.
+    pub(crate) fn answer_secret(
+        &mut self,
+        now: Instant,
+        id: ClientId,
+        secret: Option<StoredSecret>,
+        effects: &mut Effects,
+    ) {
+        let (nonce, salt) = (self.chance.nonce(), self.chance.bytes());
+        let Some(client) = self.clients.get_mut(key(id.0)) else { return };
+        let Stage::Login(login) = &mut client.stage else { return };
+        login.asking = None;
+        let mock = &self.secrets.mock;
+        let mut step = LoginStep::Wait;
+        effects.send_with(ConnId::Client(id), |out| {
+            step = login.machine.secret(secret, &nonce, salt, mock, out);
+        });
+        self.login_step(now, id, step, effects);
+    }
+
+    /// The client has proven who it is.
+    fn admitted(
+        &mut self,
+        now: Instant,
+        id: ClientId,
+        mut admitted: Admitted,
+        effects: &mut Effects,
+    ) -> Result<(), Report> {
+        if crate::console::is_console(&admitted.database) {
+            return self.open_console(id, &admitted, effects);
+        }
+        self.check_limits()?;
+        let settings = startup_settings(&admitted)?;
+        if let Some(keys) = admitted.keys.take() {
+            self.secrets.learn_keys(&admitted.user, keys);
+        }
+        let Some(client) = self.clients.get_mut(key(id.0)) else { return Ok(()) };
+        let wanted =
+            PoolKey { database: admitted.database.clone(), user: admitted.user.clone(), role: client.role };
+        let Some(pool) = self.pools.find_or_make(wanted, &self.config) else { return Err(too_many_pools()) };
+        client.stage = Stage::Welcoming(Box::new(Welcoming { admitted, settings, pool }));
+        self.pools.entry_mut(pool).welcoming.push(id);
+        self.retarget_if_new(now, pool, effects);
+        self.welcome_all(now, pool, effects);
+        Ok(())
+    }
+
+    fn check_limits(&self) -> Result<(), Report> {
+        let max = self.config.limits.max_client_conn as usize;
+        let inside = self
+            .clients
+            .iter()
+            .filter(|(_, client)| client.open().is_some() && client.inside.is_none())
+            .count();
+        if self.draining {
+            return Err(shutting_down());
+        }
+        if inside >= max {
+            return Err(Report::fatal(
+                SqlState::TOO_MANY_CONNECTIONS,
+                "no more connections allowed (max_client_conn)",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Lets in everybody who waits for the values that PostgreSQL reports at login; if they are not known, asks for a
+    /// server connection to learn them from.
+    pub(crate) fn welcome_all(&mut self, now: Instant, index: PoolIndex, effects: &mut Effects) {
+        let entry = self.pools.entry_mut(index);
+        if entry.welcoming.is_empty() {
+            return;
+        }
+        if entry.reported.is_none() {
+            entry.pool.demand_one(now);
+            return self.pump(now, index, effects);
+        }
+        for id in std::mem::take(&mut entry.welcoming) {
+            self.welcome(now, id, effects);
+        }
+    }
+
+    fn welcome(&mut self, now: Instant, id: ClientId, effects: &mut Effects) {
+        let secret: [u8; 32] = self.chance.bytes();
+        let standby = self.says_standby(id);
+        let Some(client) = self.clients.get_mut(key(id.0)) else { return };
+        let Stage::Welcoming(waiting) = &client.stage else { return };
+        let entry = self.pools.entry(waiting.pool);
+        let reported = entry.reported.clone().unwrap_or_default();
+        let told = self.catalog.reported.intern(told_at_login(&reported, &waiting.settings));
+        // Version 3.0 knows keys of four bytes only (protocol chapter, "BackendKeyData").
+        let length = if waiting.admitted.minor >= 2 { secret.len() } else { 4 };
+        let Some(cancel_key) = SecretKey::new(&secret[..length]) else { return };
+        let pid = cancel_pid(self.index, id);
+        effects.send_with(ConnId::Client(id), |out| {
+            backend::authentication_ok(out);
+            for (name, value) in told.iter() {
+                backend::parameter_status(name.as_bytes(), value.as_bytes(), out);
+            }
+            backend::parameter_status(IN_HOT_STANDBY.as_bytes(), standby, out);
+            backend::backend_key_data(pid, cancel_key.as_bytes(), out);
+            backend::ready_for_query(b'I', out);
+        });
+        self.totals.logins_accepted += 1;
+        tracing::info!(
+            "C-{}: {}/{}@{} login (tls={})",
+            client.serial,
+            entry.key.database,
+            entry.key.user,
+            client.peer_text(),
+            client.tls.as_deref().unwrap_or("no"),
+        );
+        let pool = waiting.pool;
+        let mode = entry.mode;
+        let Stage::Welcoming(waiting) = std::mem::replace(&mut client.stage, Stage::placeholder()) else {
+            return;
+        };
+        let rules = Rules { retry_bytes_max: self.config.limits.retry_bytes_max };
+        let application_name = waiting.settings.value("application_name").unwrap_or_default().into();
+        let settings = self.settings.intern(waiting.settings);
+        client.stage = Stage::Open(Box::new(Open {
+            session: Session::new(mode, rules, settings, told),
+            pool,
+            server: None,
+            waiting_since: None,
+            request_at: now,
+            cancel_key,
+            application_name,
+        }));
+        self.client_turn(now, id, &[], effects);
+        self.read_again(id, effects);
+    }
+
+    /// weir's own answer for `in_hot_standby`, so that `target_session_attrs` chooses the right door.
+    fn says_standby(&self, id: ClientId) -> &'static [u8] {
+        let role = self.clients.get(key(id.0)).map_or(Role::Write, |client| client.role);
+        let falls_back = self.topology.replicas.iter().all(|target| target.is_primary)
+            && matches!(self.topology.leader, Leadership::Led { .. });
+        if role == Role::Read && !falls_back { b"on" } else { b"off" }
+    }
+
+    /// The client that a cancel key names, if the key is right.
+    pub(crate) fn client_of_key(&self, wanted: &BackendKey) -> Option<ClientId> {
+        let id = ClientId(client_of_pid(self.index, wanted.pid)?);
+        let open = self.clients.get(key(id.0))?.open()?;
+        (open.cancel_key == wanted.secret).then_some(id)
+    }
+}
+
+/// The client's number in the worker, below the worker's own number.
+fn cancel_pid(worker: u16, id: ClientId) -> u32 {
+    (u32::from(worker) << CLIENT_BITS) | (id.0 + 1)
+}
+
+fn client_of_pid(worker: u16, pid: u32) -> Option<u32> {
+    let ours = pid >> CLIENT_BITS == u32::from(worker);
+    (pid & ((1 << CLIENT_BITS) - 1)).checked_sub(1).filter(|_| ours)
+}
+
+/// Run-time parameters of a startup packet, `options` taken apart.
+fn startup_settings(admitted: &Admitted) -> Result<Settings, Report> {
+    let mut pairs: Vec<(String, String)> = Vec::new();
+    if let Some(options) = admitted.startup.parameter("options") {
+        pairs = parse_options(options).map_err(|bad| Report::fatal(bad.sqlstate(), bad.to_string()))?;
+    }
+    if let Some(value) = admitted.startup.parameter("replication")
+        && !matches!(value.to_ascii_lowercase().as_str(), "false" | "off" | "no" | "0")
+    {
+        return Err(Report::fatal(
+            SqlState::FEATURE_NOT_SUPPORTED,
+            "replication connections cannot be pooled",
+        )
+        .hint("Connect to the PostgreSQL server directly."));
+    }
+    let own = admitted.startup.parameters.iter();
+    let all = pairs.iter().chain(own).map(|(name, value)| (name.as_str(), value.as_str()));
+    let settings = Settings::from_startup(all);
+    match settings.refused() {
+        None => Ok(settings),
+        Some(name) => Err(Report::fatal(
+            SqlState::FEATURE_NOT_SUPPORTED,
+            format!("startup parameter \"{name}\" cannot follow a client to a pooled server connection"),
+        )
+        .hint("Leave it out of the connection string, or set it for the role with ALTER ROLE ... SET.")),
+    }
+}
+
+/// What PostgreSQL would report to a client that asked for these settings. Where PostgreSQL writes a value differently
+/// than the client did, the first checkout brings the correction.
+fn told_at_login(reported: &Reported, settings: &Settings) -> Reported {
+    let mut told = reported.clone();
+    for (name, _) in reported.iter() {
+        if let Some(value) = settings.value(&name.to_ascii_lowercase()) {
+            told.note(name, value);
+        }
+    }
+    told
+}
+
+fn too_many_pools() -> Report {
+    Report::fatal(SqlState::TOO_MANY_CONNECTIONS, "too many different databases and users")
+}
+
+pub(crate) fn shutting_down() -> Report {
+    Report::fatal(SqlState::ADMIN_SHUTDOWN, "weir is shutting down").hint("Connect again.")
+}
+
+/// Bits of a cancel key's process id that name the client within its worker.
+const CLIENT_BITS: u32 = 22;

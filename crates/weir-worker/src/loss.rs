@@ -1,0 +1,117 @@
+//! Server connections that died: what their clients are told, and what discovery hears.
+
+use std::time::Instant;
+
+use weir_discovery::SessionEvidence;
+use weir_pool::{ClientId, ServerId};
+use weir_session::{AfterLoss, LossCause};
+
+use crate::client::Stage;
+use crate::io::{ConnId, Effect, Effects};
+use crate::server::{ServerConn, ServerStage};
+use crate::traffic::TurnWires;
+use crate::{Worker, key};
+
+impl Worker {
+    /// The shell reports that a server connection ended.
+    pub(crate) fn server_closed(&mut self, now: Instant, id: ServerId, effects: &mut Effects) {
+        let Some(conn) = self.servers.get(key(id.0)) else { return };
+        if conn.is_logging_in() {
+            return self.server_login_ended(now, id, effects);
+        }
+        let address = (*conn.address).clone();
+        if conn.open().is_none_or(|server| server.dying().is_none()) {
+            effects.list.push(Effect::Evidence(SessionEvidence::Lost { address }));
+        }
+        self.lose(now, id, "the connection was closed by the server", effects);
+    }
+
+    /// PostgreSQL has said its last word on a connection (FATAL), or something that it must not say.
+    pub(crate) fn server_died(&mut self, now: Instant, id: ServerId, effects: &mut Effects) {
+        let Some(conn) = self.servers.get(key(id.0)) else { return };
+        let dying = conn.open().and_then(|server| server.dying());
+        let what = dying.map_or_else(
+            || "PostgreSQL sent something unexpected".to_owned(),
+            |dying| format!("PostgreSQL said \"{}\" ({})", dying.message, dying.code.as_str()),
+        );
+        if let Some(dying) = dying {
+            let (address, code) = ((*conn.address).clone(), *dying.code.as_bytes());
+            effects.list.push(Effect::Evidence(SessionEvidence::Fatal { address, code }));
+        }
+        self.lose(now, id, &what, effects);
+    }
+
+    /// Forgets a server connection that is gone or has to go, and tells its client what there is to tell.
+    pub(crate) fn lose(&mut self, now: Instant, id: ServerId, what: &str, effects: &mut Effects) {
+        let Some(mut conn) = self.servers.try_remove(key(id.0)) else { return };
+        effects.list.push(Effect::Abort(ConnId::Server(id)));
+        let entry = self.pools.entry_mut(conn.pool);
+        entry.stats.servers_closed += 1;
+        entry.pool.discard(id);
+        if let ServerStage::Open(server) = &mut conn.stage {
+            entry.add(server.take_tally());
+        }
+        let pool = &entry.key;
+        tracing::info!("S: {}/{}@{} closing because: {what}", pool.database, pool.user, conn.name());
+        let index = conn.pool;
+        if let Some(client) = conn.client {
+            self.client_lost_server(now, client, conn, what, effects);
+        }
+        self.pump(now, index, effects);
+    }
+
+    fn client_lost_server(
+        &mut self,
+        now: Instant,
+        id: ClientId,
+        mut conn: ServerConn,
+        what: &str,
+        effects: &mut Effects,
+    ) {
+        let cause = LossCause {
+            what: format!("the connection to {} was lost ({what})", conn.name()),
+            read_only_member: conn.in_hot_standby,
+        };
+        let ServerStage::Open(server) = &mut conn.stage else { return };
+        let Some(client) = self.clients.get_mut(key(id.0)) else { return };
+        let Stage::Open(open) = &mut client.stage else { return };
+        open.server = None;
+        let mut wires = TurnWires {
+            effects,
+            client: ConnId::Client(id),
+            server: None,
+            inside: client.inside.as_deref_mut(),
+        };
+        let before = server.is_owing();
+        let was_open = open.session.tx() != weir_session::server::TxStatus::Idle;
+        let after = open.session.server_lost(server, &cause, &mut wires);
+        let stats = &mut self.pools.entry_mut(conn.pool).stats;
+        match after {
+            AfterLoss::Stays => {
+                stats.transactions_lost += u64::from(was_open);
+                stats.in_doubt += u64::from(before && !was_open);
+            }
+            AfterLoss::Again(mut bytes) => {
+                stats.retries += 1;
+                bytes.append(&mut client.carry);
+                client.carry = bytes;
+            }
+            AfterLoss::Close(report) => return self.refuse_client(now, id, &report, effects),
+            AfterLoss::CloseSilently => {
+                self.client_gone(
+                    now,
+                    id,
+                    "its server connection was lost in the middle of a message",
+                    effects,
+                );
+                effects.list.push(Effect::Close(ConnId::Client(id)));
+                return;
+            }
+        }
+        if client.inside.is_some() {
+            self.lookup_interrupted(now, id, effects);
+        }
+        self.client_turn(now, id, &[], effects);
+        self.read_again(id, effects);
+    }
+}

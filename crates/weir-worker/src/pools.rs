@@ -1,0 +1,239 @@
+//! The pools of one worker: one for each (database, user, role), made on demand; where they may dial, and their dialing.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Instant;
+
+use slab::Slab;
+use weir_admin::snapshot::PoolStats;
+use weir_config::{Config, PoolMode};
+use weir_discovery::{Address, Leadership, ReadFallback, Topology};
+use weir_pool::{ClientId, Limits, MemberId, Pool, PoolKind, ServerId, Target};
+use weir_session::Mode;
+use weir_session::settings::Reported;
+
+use crate::io::{ConnId, Effect, Effects, Role};
+use crate::server::{ServerConn, ServerStage};
+use crate::{Worker, key, server_id};
+
+/// A pool's place in the table. Pools are never removed while the process lives; their number is bounded by
+/// [`POOLS_MAX`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct PoolIndex(usize);
+
+/// Who shares server connections.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct PoolKey {
+    /// Client-facing database name.
+    pub(crate) database: String,
+    pub(crate) user: String,
+    pub(crate) role: Role,
+}
+
+/// One pool and what belongs to it.
+pub(crate) struct PoolEntry {
+    pub(crate) key: PoolKey,
+    /// Name of the database on the server.
+    pub(crate) dbname: String,
+    pub(crate) pool: Pool,
+    pub(crate) mode: Mode,
+    /// Values reported at the last server login: what a new client is told.
+    pub(crate) reported: Option<Rc<Reported>>,
+    /// Proven clients that wait for `reported`.
+    pub(crate) welcoming: Vec<ClientId>,
+    pub(crate) stats: PoolStats,
+}
+
+/// All pools.
+#[derive(Default)]
+pub(crate) struct Pools {
+    entries: Slab<PoolEntry>,
+    by_key: HashMap<PoolKey, PoolIndex>,
+    members: Vec<Place>,
+}
+
+/// Somewhere to dial.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) member: Rc<str>,
+    pub(crate) address: Rc<Address>,
+    pub(crate) is_primary: bool,
+}
+
+impl Pools {
+    pub(crate) fn entry(&self, index: PoolIndex) -> &PoolEntry {
+        &self.entries[index.0]
+    }
+
+    pub(crate) fn entry_mut(&mut self, index: PoolIndex) -> &mut PoolEntry {
+        &mut self.entries[index.0]
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &PoolEntry> {
+        self.entries.iter().map(|(_, entry)| entry)
+    }
+
+    pub(crate) fn indices(&self) -> Vec<PoolIndex> {
+        self.entries.iter().map(|(key, _)| PoolIndex(key)).collect()
+    }
+
+    /// Pools of a client-facing database, or all.
+    pub(crate) fn of_database(&self, database: Option<&str>) -> Vec<PoolIndex> {
+        let wanted = |entry: &PoolEntry| database.is_none_or(|name| entry.key.database == name);
+        self.entries.iter().filter(|(_, entry)| wanted(entry)).map(|(key, _)| PoolIndex(key)).collect()
+    }
+
+    /// The pool with this key, made if there is none; `None` when there are too many.
+    pub(crate) fn find_or_make(&mut self, wanted: PoolKey, config: &Config) -> Option<PoolIndex> {
+        if let Some(index) = self.by_key.get(&wanted) {
+            return Some(*index);
+        }
+        if self.entries.len() >= POOLS_MAX {
+            return None;
+        }
+        let settings = config.databases.get(&wanted.database);
+        let kind = match wanted.role {
+            Role::Write => PoolKind::Write,
+            Role::Read => PoolKind::Read,
+        };
+        let dbname = settings.and_then(|database| database.dbname.clone());
+        let entry = PoolEntry {
+            dbname: dbname.unwrap_or_else(|| wanted.database.clone()),
+            pool: Pool::new(kind, limits(config, &wanted.database)),
+            mode: mode(config, &wanted.database),
+            key: wanted.clone(),
+            reported: None,
+            welcoming: Vec::new(),
+            stats: PoolStats::default(),
+        };
+        let index = PoolIndex(self.entries.insert(entry));
+        self.by_key.insert(wanted, index);
+        Some(index)
+    }
+
+    /// Somewhere to dial, by the name that a pool uses.
+    pub(crate) fn place(&self, member: MemberId) -> Option<&Place> {
+        self.members.get(key(member.0))
+    }
+
+    /// The name that pools use for a place.
+    fn member_id(&mut self, place: &Place) -> MemberId {
+        let known = self.members.iter().position(|other| other == place);
+        let at = known.unwrap_or_else(|| {
+            self.members.push(place.clone());
+            self.members.len() - 1
+        });
+        MemberId(crate::id_of(at))
+    }
+
+    /// Where pools of this role may dial now.
+    pub(crate) fn targets(&mut self, topology: &Topology, role: Role) -> Vec<Target> {
+        match role {
+            Role::Write => self.leader(topology).into_iter().collect(),
+            Role::Read => self.readers(topology),
+        }
+    }
+
+    fn leader(&mut self, topology: &Topology) -> Option<Target> {
+        let Leadership::Led { member, address, epoch_number, .. } = &topology.leader else { return None };
+        let place = place(member, address, true);
+        Some(Target { member: self.member_id(&place), epoch: *epoch_number })
+    }
+
+    fn readers(&mut self, topology: &Topology) -> Vec<Target> {
+        let mut targets = Vec::new();
+        for target in &topology.replicas {
+            let place = place(&target.member, &target.address, target.is_primary);
+            targets.push(Target { member: self.member_id(&place), epoch: u64::from(target.is_primary) });
+        }
+        if targets.is_empty() && topology.fallback == ReadFallback::Primary {
+            targets.extend(self.leader(topology));
+        }
+        targets
+    }
+}
+
+impl Worker {
+    /// Points a pool at the topology in force and closes what must go before anybody is served elsewhere.
+    pub(crate) fn retarget(&mut self, now: Instant, index: PoolIndex, effects: &mut Effects) {
+        let role = self.pools.entry(index).key.role;
+        let targets = self.pools.targets(&self.topology, role);
+        let gone = self.pools.entry_mut(index).pool.retarget(&targets, now);
+        for server in gone {
+            let what = "the leader changed, and the connection to the old one was closed";
+            self.lose(now, server, what, effects);
+        }
+        self.pump(now, index, effects);
+    }
+
+    /// Dials as many server connections as the pool wants.
+    pub(crate) fn pump(&mut self, now: Instant, index: PoolIndex, effects: &mut Effects) {
+        while let Some(target) = self.pools.entry_mut(index).pool.next_dial(now, &mut self.chance) {
+            let Some(place) = self.pools.place(target.member).cloned() else { return };
+            let server = server_id(self.servers.insert(ServerConn {
+                stage: ServerStage::Dialing,
+                pool: index,
+                member: place.member,
+                address: Rc::clone(&place.address),
+                reads_from_primary: place.is_primary,
+                carry: Vec::new(),
+                created: now,
+                used: now,
+                local: None,
+                tls: None,
+                pid: 0,
+                secret: None,
+                client: None,
+                cancels: 0,
+                settling_since: None,
+                in_hot_standby: false,
+            }));
+            self.pools.entry_mut(index).pool.dial_started(server, target, now);
+            effects.list.push(Effect::Dial(ConnId::Server(server), (*place.address).clone()));
+        }
+    }
+
+    /// Closes a server connection that its pool has already forgotten and no client holds.
+    pub(crate) fn close_server(&mut self, server: ServerId, effects: &mut Effects) {
+        let Some(conn) = self.servers.try_remove(key(server.0)) else { return };
+        if conn.open().is_some() {
+            effects.send_with(ConnId::Server(server), weir_protocol::frontend::terminate);
+            effects.list.push(Effect::Close(ConnId::Server(server)));
+        } else {
+            effects.list.push(Effect::Abort(ConnId::Server(server)));
+        }
+        self.pools.entry_mut(conn.pool).stats.servers_closed += 1;
+    }
+}
+
+fn place(member: &str, address: &Address, is_primary: bool) -> Place {
+    Place { member: member.into(), address: Rc::new(address.clone()), is_primary }
+}
+
+/// Limits of the pools of a database.
+pub(crate) fn limits(config: &Config, database: &str) -> Limits {
+    let settings = config.databases.get(database);
+    Limits {
+        size: settings.and_then(|database| database.pool_size).unwrap_or(config.pool.size),
+        idle_timeout: config.pool.server_idle_timeout,
+        lifetime: config.pool.server_lifetime,
+        waiting_max: config.limits.max_client_conn,
+        dials_at_once: DIALS_AT_ONCE,
+    }
+}
+
+/// Pool mode of a database.
+pub(crate) fn mode(config: &Config, database: &str) -> Mode {
+    let settings = config.databases.get(database);
+    match settings.and_then(|database| database.pool_mode).unwrap_or(config.pool.mode) {
+        PoolMode::Session => Mode::Session,
+        PoolMode::Transaction => Mode::Transaction,
+        PoolMode::Statement => Mode::Statement,
+    }
+}
+
+/// Pools that one worker keeps; each costs a few hundred bytes. Clients of more are refused.
+const POOLS_MAX: usize = 10_000;
+
+/// Server logins of one pool under way at once, so that a new leader is not crushed by a full pool at the same moment.
+const DIALS_AT_ONCE: u32 = 8;

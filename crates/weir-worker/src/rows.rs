@@ -1,0 +1,188 @@
+//! Snapshots: the worker's state as rows for the console and the metrics page.
+
+use std::time::{Duration, Instant};
+
+use weir_admin::snapshot::{ClientRow, PoolRow, PoolStats, ServerRow, Snapshot};
+use weir_pool::{PoolCounts, ServerId};
+use weir_session::Mode;
+
+use crate::client::{Client, Stage};
+use crate::io::Role;
+use crate::pools::PoolEntry;
+use crate::server::{ServerConn, ServerStage};
+use crate::{Worker, key};
+
+impl Worker {
+    /// How things are.
+    #[must_use]
+    pub fn snapshot(&self, now: Instant) -> Snapshot {
+        let mut totals = self.totals;
+        totals.login_clients =
+            self.clients.iter().filter(|(_, client)| client.is_logging_in()).count() as u64;
+        totals.max_client_conn = u64::from(self.config.limits.max_client_conn);
+        Snapshot {
+            pools: self.pool_rows(now),
+            clients: self.visible_clients().map(|client| self.client_row(now, client)).collect(),
+            servers: self.servers.iter().map(|(at, conn)| self.server_row(now, at, conn)).collect(),
+            totals,
+        }
+    }
+
+    fn visible_clients(&self) -> impl Iterator<Item = &Client> {
+        self.clients.iter().map(|(_, client)| client).filter(|client| client.inside.is_none())
+    }
+
+    fn pool_rows(&self, now: Instant) -> Vec<PoolRow> {
+        let mut rows: Vec<PoolRow> = self.pools.iter().map(|entry| pool_row(now, entry)).collect();
+        let indices = self.pools.indices();
+        let row_of = |index| indices.iter().position(|other| *other == index);
+        for open in self.visible_clients().filter_map(Client::open) {
+            if let Some(at) = row_of(open.pool)
+                && open.waiting_since.is_none()
+            {
+                rows[at].cl_active += 1;
+            }
+        }
+        for (_, conn) in &self.servers {
+            let Some(at) = row_of(conn.pool) else { continue };
+            rows[at].sv_being_canceled += u32::from(conn.cancels > 0);
+        }
+        for (_, cancel) in &self.cancels {
+            let Some(conn) = self.servers.get(key(cancel.server.0)) else { continue };
+            let Some(at) = row_of(conn.pool) else { continue };
+            rows[at].sv_active_cancel += 1;
+            rows[at].cl_active_cancel_req += 1;
+        }
+        rows
+    }
+
+    fn client_row(&self, now: Instant, client: &Client) -> ClientRow {
+        let mut row = ClientRow {
+            id: client.serial,
+            user: String::new(),
+            database: String::new(),
+            role: role_name(client.role),
+            state: "login",
+            peer: client.peer,
+            local: client.local,
+            connected_for: now.saturating_duration_since(client.accepted),
+            request_age: now.saturating_duration_since(client.accepted),
+            wait: Duration::ZERO,
+            link: None,
+            tls: client.tls.as_deref().unwrap_or_default().to_owned(),
+            application_name: String::new(),
+            prepared_statements: 0,
+        };
+        match &client.stage {
+            Stage::Login(_) => {}
+            Stage::Welcoming(waiting) => {
+                row.user.clone_from(&waiting.admitted.user);
+                row.database.clone_from(&waiting.admitted.database);
+            }
+            Stage::Console(console) => {
+                row.user.clone_from(&console.user);
+                "pgbouncer".clone_into(&mut row.database);
+                row.state = "active";
+            }
+            Stage::Open(open) => {
+                let pool = &self.pools.entry(open.pool).key;
+                row.user.clone_from(&pool.user);
+                row.database.clone_from(&pool.database);
+                row.state = match (open.server, open.waiting_since) {
+                    (_, Some(_)) => "waiting",
+                    (Some(_), None) => "active",
+                    (None, None) => "idle",
+                };
+                row.request_age = now.saturating_duration_since(open.request_at);
+                row.wait =
+                    open.waiting_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+                row.link = open.server.map(server_number);
+                row.application_name = open.application_name.as_ref().to_owned();
+                row.prepared_statements = u32::try_from(open.session.statement_count()).unwrap_or(u32::MAX);
+            }
+        }
+        row
+    }
+
+    fn server_row(&self, now: Instant, at: usize, conn: &ServerConn) -> ServerRow {
+        let entry = self.pools.entry(conn.pool);
+        let state = match (&conn.stage, conn.client, conn.cancels) {
+            (ServerStage::Dialing | ServerStage::Login(_), _, _) => "new",
+            (ServerStage::Open(_) | ServerStage::Resetting(_), _, 1..) => "being_canceled",
+            (ServerStage::Open(_), Some(_), 0) => "active",
+            (ServerStage::Open(_), None, 0) => "idle",
+            (ServerStage::Resetting(_), _, 0) => "tested",
+        };
+        let id = crate::server_id(at);
+        let facts = entry.pool.server(id);
+        let reported = conn.open().map(|server| server.reported());
+        ServerRow {
+            id: server_number(id),
+            user: entry.key.user.clone(),
+            database: entry.key.database.clone(),
+            role: role_name(entry.key.role),
+            state,
+            host: conn.address.host.clone(),
+            port: conn.address.port,
+            local: conn.local,
+            connected_for: now.saturating_duration_since(conn.created),
+            request_age: now.saturating_duration_since(conn.used),
+            close_needed: facts.is_some_and(|facts| facts.retire),
+            link: conn.client.and_then(|id| self.clients.get(key(id.0))).map(|client| client.serial),
+            remote_pid: conn.pid,
+            tls: conn.tls.as_deref().unwrap_or_default().to_owned(),
+            application_name: reported
+                .and_then(|reported| reported.value("application_name"))
+                .unwrap_or_default()
+                .to_owned(),
+            prepared_statements: conn
+                .open()
+                .map_or(0, |server| u32::try_from(server.statement_count()).unwrap_or(u32::MAX)),
+        }
+    }
+}
+
+fn pool_row(now: Instant, entry: &PoolEntry) -> PoolRow {
+    let PoolCounts { active, idle, dialing, waiting } = entry.pool.counts();
+    let sums = entry.pool.sums();
+    PoolRow {
+        database: entry.key.database.clone(),
+        user: entry.key.user.clone(),
+        role: role_name(entry.key.role),
+        pool_mode: match entry.mode {
+            Mode::Session => "session",
+            Mode::Transaction => "transaction",
+            Mode::Statement => "statement",
+        },
+        server_database: entry.dbname.clone(),
+        pool_size: entry.pool.limits().size.get(),
+        cl_active: 0,
+        cl_waiting: waiting,
+        cl_active_cancel_req: 0,
+        sv_active: active,
+        sv_being_canceled: 0,
+        sv_active_cancel: 0,
+        sv_idle: idle,
+        sv_login: dialing,
+        max_wait: entry.pool.oldest_wait(now).unwrap_or_default(),
+        held: entry.pool.held(),
+        paused: entry.pool.is_paused(),
+        stats: PoolStats {
+            server_assignments: sums.assignments,
+            wait_micros: sums.wait_micros,
+            ..entry.stats
+        },
+    }
+}
+
+fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Write => "write",
+        Role::Read => "read",
+    }
+}
+
+/// Server connections are numbered from one in the console.
+fn server_number(id: ServerId) -> u64 {
+    u64::from(id.0) + 1
+}

@@ -1,0 +1,431 @@
+//! Where secrets come from: the user list, an auth_query run on PostgreSQL, and the keys that a client's own login
+//! reveals (pass-through). The last live in memory only.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use weir_auth::StoredSecret;
+use weir_auth::scram::{DerivedKeys, Keys, Verifier};
+use weir_pool::ClientId;
+use weir_protocol::frame::{self, HEADER_BYTES, MESSAGE_BYTES_MAX};
+use weir_protocol::message::Report;
+use weir_protocol::sqlstate::SqlState;
+use weir_protocol::startup::SecretKey;
+use weir_protocol::tag::FromServer;
+use weir_protocol::{backend, frontend};
+use weir_session::server_login::{ServerCredential, ServerSecret};
+use weir_session::session::Rules;
+use weir_session::settings::{Reported, Settings};
+use weir_session::{Mode, Session};
+
+use crate::client::{Client, Open, Stage};
+use crate::io::{Accepted, ConnId, Effect, Effects, Role};
+use crate::pools::PoolKey;
+use crate::{Worker, client_id, key};
+
+/// What a worker remembers about secrets.
+pub(crate) struct Secrets {
+    /// Makes the mock salts of unknown users stable within this process.
+    pub(crate) mock: [u8; 32],
+    /// By user: how to log in to PostgreSQL as them.
+    learned: HashMap<String, ServerSecret>,
+    /// By user: verifiers derived from the user list's plaintext (a millisecond each).
+    derived: HashMap<String, Verifier>,
+    /// By user: keys derived from the user list's plaintext for PostgreSQL's salt.
+    derived_keys: HashMap<String, DerivedKeys>,
+    /// By (database, user): what auth_query returned lately.
+    fetched: HashMap<(String, String), Fetched>,
+    /// By (database, user): the query under way.
+    lookups: HashMap<(String, String), ClientId>,
+}
+
+struct Fetched {
+    secret: StoredSecret,
+    at: Instant,
+}
+
+/// An auth_query under way, run by a client of weir's own.
+pub(crate) struct Lookup {
+    database: String,
+    user: String,
+    /// Clients that wait for the secret, with their serials.
+    waiters: Vec<(ClientId, u64)>,
+    reply: Vec<u8>,
+}
+
+impl Lookup {
+    /// Keeps what a client would receive, up to a bound.
+    pub(crate) fn keep_reply(&mut self, fill: impl FnOnce(&mut Vec<u8>)) {
+        fill(&mut self.reply);
+        self.reply.truncate(REPLY_BYTES_MAX);
+    }
+}
+
+/// What became of an auth_query.
+enum Found {
+    /// The user has this secret.
+    Secret(StoredSecret),
+    /// There is no such user, or no secret.
+    Nobody,
+    /// PostgreSQL (or weir) could not answer.
+    Failed(Report),
+}
+
+impl Secrets {
+    pub(crate) fn new(mock: [u8; 32]) -> Self {
+        Self {
+            mock,
+            learned: HashMap::new(),
+            derived: HashMap::new(),
+            derived_keys: HashMap::new(),
+            fetched: HashMap::new(),
+            lookups: HashMap::new(),
+        }
+    }
+
+    /// A client proved that it knows the password, and so revealed these keys.
+    pub(crate) fn learn_keys(&mut self, user: &str, keys: Keys) {
+        self.learned.insert(user.to_owned(), ServerSecret::Keys(keys));
+    }
+
+    /// Keys were derived from a listed password for this server's salt: the next login needs not do it again.
+    pub(crate) fn learn_derived(&mut self, user: &str, derived: DerivedKeys) {
+        self.derived_keys.insert(user.to_owned(), derived);
+    }
+
+    /// PostgreSQL did not take what was known about a user.
+    pub(crate) fn forget(&mut self, user: &str) {
+        self.learned.remove(user);
+        self.derived_keys.remove(user);
+        self.fetched.retain(|(_, other), _| other != user);
+    }
+
+    /// A reload may have changed the user list.
+    pub(crate) fn forget_derived(&mut self) {
+        self.derived.clear();
+        self.derived_keys.clear();
+        self.fetched.clear();
+    }
+}
+
+impl Worker {
+    /// How to log in to PostgreSQL as `user`.
+    pub(crate) fn server_credential(&self, user: &str) -> ServerCredential {
+        let listed = self.config.auth.users.get(user);
+        let secret = match listed {
+            Some(StoredSecret::Plain(password)) => Some(ServerSecret::password(password.clone())),
+            Some(StoredSecret::Md5(_) | StoredSecret::Scram(_)) | None => None,
+        };
+        let secret = secret.or_else(|| self.secrets.learned.get(user).cloned()).or_else(|| match listed {
+            Some(StoredSecret::Md5(hash)) => Some(ServerSecret::Md5(hash.clone())),
+            Some(StoredSecret::Plain(_) | StoredSecret::Scram(_)) | None => None,
+        });
+        ServerCredential { user: user.to_owned(), secret }
+    }
+
+    /// A login machine wants to know a user's secret: answers at once, or starts an auth_query.
+    pub(crate) fn find_secret(
+        &mut self,
+        now: Instant,
+        id: ClientId,
+        user: String,
+        database: String,
+        effects: &mut Effects,
+    ) {
+        if let Some(secret) = self.listed_secret(&user) {
+            return self.answer_secret(now, id, Some(secret), effects);
+        }
+        if self.config.auth.query.is_none() || crate::console::is_console(&database) {
+            return self.answer_secret(now, id, None, effects);
+        }
+        let wanted = (self.lookup_database(&database), user);
+        if let Some(secret) = self.fetched_secret(now, &wanted) {
+            return self.answer_secret(now, id, Some(secret), effects);
+        }
+        let Some(serial) = self.note_asking(id, &wanted) else { return };
+        if let Some(lookup) = self.secrets.lookups.get(&wanted).copied()
+            && let Some(inside) =
+                self.clients.get_mut(key(lookup.0)).and_then(|client| client.inside.as_mut())
+        {
+            inside.waiters.push((id, serial));
+            return;
+        }
+        self.start_lookup(now, wanted, (id, serial), effects);
+    }
+
+    /// Database in which the secret of a client of `database` is looked up.
+    fn lookup_database(&self, database: &str) -> String {
+        self.config.auth.database.clone().unwrap_or_else(|| database.to_owned())
+    }
+
+    fn listed_secret(&mut self, user: &str) -> Option<StoredSecret> {
+        let listed = self.config.auth.users.get(user)?;
+        let StoredSecret::Plain(_) = listed else { return Some(listed.clone()) };
+        if let Some(verifier) = self.secrets.derived.get(user) {
+            return Some(StoredSecret::Scram(verifier.clone()));
+        }
+        let salt: [u8; 16] = self.chance.bytes();
+        let verifier = listed.to_verifier(&salt, SCRAM_ITERATIONS)?;
+        self.secrets.derived.insert(user.to_owned(), verifier.clone());
+        Some(StoredSecret::Scram(verifier))
+    }
+
+    /// What auth_query returned lately. During a hold an old answer is better than none.
+    fn fetched_secret(&self, now: Instant, wanted: &(String, String)) -> Option<StoredSecret> {
+        let fetched = self.secrets.fetched.get(wanted)?;
+        let fresh = now.saturating_duration_since(fetched.at) < FETCHED_FOR;
+        let held = matches!(self.topology.leader, weir_discovery::Leadership::Leaderless { .. });
+        (fresh || held).then(|| fetched.secret.clone())
+    }
+
+    fn note_asking(&mut self, id: ClientId, wanted: &(String, String)) -> Option<u64> {
+        let client = self.clients.get_mut(key(id.0))?;
+        if let Stage::Login(login) = &mut client.stage {
+            login.asking = Some(wanted.clone());
+        }
+        Some(client.serial)
+    }
+
+    /// Makes a client of weir's own that runs the auth_query as auth_user, in the pool that auth_user's clients share.
+    fn start_lookup(
+        &mut self,
+        now: Instant,
+        wanted: (String, String),
+        waiter: (ClientId, u64),
+        effects: &mut Effects,
+    ) {
+        let (Some(query), Some(auth_user)) = (self.config.auth.query.clone(), self.config.auth.user.clone())
+        else {
+            return self.answer_secret(now, waiter.0, None, effects);
+        };
+        let role = self.lookup_role();
+        let pool_key = PoolKey { database: wanted.0.clone(), user: auth_user, role };
+        let Some(pool) = self.pools.find_or_make(pool_key, &self.config) else {
+            return self.answer_secret(now, waiter.0, None, effects);
+        };
+        // The server's own defaults, whatever the asking client's startup packet says: its search_path must not choose
+        // which functions the auth_query finds (CVE-2025-12819).
+        let settings = self.settings.intern(Settings::default());
+        let told = self.catalog.reported.intern(Reported::default());
+        let rules = Rules { retry_bytes_max: self.config.limits.retry_bytes_max };
+        self.last_serial += 1;
+        let mut client = Client::new(Accepted { role, peer: None, local: None }, now, self.last_serial);
+        client.stage = Stage::Open(Box::new(Open {
+            session: Session::new(Mode::Transaction, rules, settings, told),
+            pool,
+            server: None,
+            waiting_since: None,
+            request_at: now,
+            cancel_key: SecretKey::new(&self.chance.bytes::<32>()).unwrap_or_else(no_key),
+            application_name: "".into(),
+        }));
+        let request = lookup_request(&query, &wanted.1);
+        let (database, user) = wanted.clone();
+        client.inside = Some(Box::new(Lookup { database, user, waiters: vec![waiter], reply: Vec::new() }));
+        let id = client_id(self.clients.insert(client));
+        self.secrets.lookups.insert(wanted, id);
+        self.retarget_if_new(now, pool, effects);
+        self.client_turn(now, id, &request, effects);
+        self.lookup_interrupted(now, id, effects);
+    }
+
+    /// Secrets are the same on every member; while there is no leader a replica is asked.
+    fn lookup_role(&self) -> Role {
+        match (&self.topology.leader, self.topology.replicas.is_empty()) {
+            (weir_discovery::Leadership::Leaderless { .. }, false) => Role::Read,
+            (weir_discovery::Leadership::Leaderless { .. }, true)
+            | (weir_discovery::Leadership::Led { .. }, _) => Role::Write,
+        }
+    }
+
+    /// The auth_query's server connection has been released: the reply is complete.
+    pub(crate) fn lookup_answered(&mut self, now: Instant, id: ClientId, effects: &mut Effects) {
+        let Some(client) = self.clients.try_remove(key(id.0)) else { return };
+        let Some(lookup) = client.inside else { return };
+        let found = read_reply(&lookup.reply);
+        self.finish_lookup(now, *lookup, found, effects);
+    }
+
+    /// Something else than a server's reply may have ended the auth_query: an error of weir's own.
+    pub(crate) fn lookup_interrupted(&mut self, now: Instant, id: ClientId, effects: &mut Effects) {
+        let Some(client) = self.clients.get(key(id.0)) else { return };
+        let ended = client.inside.as_ref().is_some_and(|lookup| !lookup.reply.is_empty());
+        if ended
+            && client.server().is_none()
+            && client.open().is_some_and(|open| open.waiting_since.is_none())
+        {
+            self.lookup_answered(now, id, effects);
+        }
+    }
+
+    /// No server connection could be had for the auth_query.
+    pub(crate) fn lookup_failed(
+        &mut self,
+        now: Instant,
+        id: ClientId,
+        report: &Report,
+        effects: &mut Effects,
+    ) {
+        let Some(client) = self.clients.try_remove(key(id.0)) else { return };
+        if let Stage::Open(open) = &client.stage
+            && open.waiting_since.is_some()
+        {
+            self.pools.entry_mut(open.pool).pool.forget(id);
+        }
+        if let Some(lookup) = client.inside {
+            self.finish_lookup(now, *lookup, Found::Failed(report.clone()), effects);
+        }
+    }
+
+    fn finish_lookup(&mut self, now: Instant, lookup: Lookup, found: Found, effects: &mut Effects) {
+        let wanted = (lookup.database, lookup.user);
+        self.secrets.lookups.remove(&wanted);
+        match &found {
+            Found::Secret(secret) => {
+                self.secrets.fetched.insert(wanted.clone(), Fetched { secret: secret.clone(), at: now });
+                self.secrets
+                    .fetched
+                    .retain(|_, fetched| now.saturating_duration_since(fetched.at) < FETCHED_KEPT);
+            }
+            Found::Nobody => self.secrets.forget(&wanted.1),
+            Found::Failed(report) => {
+                tracing::warn!(database = %wanted.0, user = %wanted.1, "auth_query failed: {}", report.message);
+            }
+        }
+        for (id, serial) in lookup.waiters {
+            if self.clients.get(key(id.0)).is_none_or(|client| client.serial != serial) {
+                continue;
+            }
+            match &found {
+                Found::Secret(secret) => self.answer_secret(now, id, Some(secret.clone()), effects),
+                Found::Nobody => self.answer_secret(now, id, None, effects),
+                Found::Failed(report) => self.refuse_login(now, id, &lookup_error(report), effects),
+            }
+        }
+    }
+
+    /// A client on its way in left: nobody is asked on its behalf any longer.
+    pub(crate) fn forget_asking(&mut self, id: ClientId, asking: Option<(String, String)>) {
+        let Some(lookup) = asking.and_then(|wanted| self.secrets.lookups.get(&wanted).copied()) else {
+            return;
+        };
+        if let Some(inside) = self.clients.get_mut(key(lookup.0)).and_then(|client| client.inside.as_mut()) {
+            inside.waiters.retain(|(other, _)| *other != id);
+        }
+    }
+
+    /// The pool's first use: tells it where it may dial.
+    pub(crate) fn retarget_if_new(
+        &mut self,
+        now: Instant,
+        index: crate::pools::PoolIndex,
+        effects: &mut Effects,
+    ) {
+        let entry = self.pools.entry(index);
+        if entry.pool.held() {
+            self.retarget(now, index, effects);
+        }
+    }
+
+    /// Closes a client that could not log in.
+    pub(crate) fn refuse_login(
+        &mut self,
+        now: Instant,
+        id: ClientId,
+        report: &Report,
+        effects: &mut Effects,
+    ) {
+        self.totals.logins_refused += 1;
+        if let Some(client) = self.clients.get(key(id.0)) {
+            tracing::info!(
+                "C-{}: login from {} refused: {}",
+                client.serial,
+                client.peer_text(),
+                report.message
+            );
+        }
+        effects.send_with(ConnId::Client(id), |out| backend::error(report, out));
+        self.client_gone(now, id, &report.message, effects);
+        effects.list.push(Effect::Close(ConnId::Client(id)));
+    }
+}
+
+/// The auth_query as one batch: PostgreSQL takes the user name as a parameter, never as part of the text.
+fn lookup_request(query: &str, user: &str) -> Vec<u8> {
+    let mut request = Vec::new();
+    frontend::parse(b"", query.as_bytes(), frontend::NO_TYPES, &mut request);
+    frontend::bind_text(b"", b"", &[Some(user.as_bytes())], &mut request);
+    frontend::execute(b"", 1, &mut request);
+    frontend::sync(&mut request);
+    request
+}
+
+/// Finds the secret in what PostgreSQL replied: the second column of the first row.
+fn read_reply(reply: &[u8]) -> Found {
+    let mut rest = reply;
+    let mut found = Found::Nobody;
+    while let Ok(Some(header)) = frame::peek(rest, MESSAGE_BYTES_MAX) {
+        let Some(message) = rest.get(..header.total) else { break };
+        let body = &message[HEADER_BYTES..];
+        match FromServer::of(header.tag) {
+            Some(FromServer::DataRow) => found = read_row(body),
+            Some(FromServer::ErrorResponse) => {
+                let report = backend::read::report(body).map(|fields| fields.to_report());
+                return Found::Failed(report.unwrap_or_else(|_| unreadable()));
+            }
+            Some(_) => {}
+            None => return Found::Failed(unreadable()),
+        }
+        rest = &rest[header.total..];
+    }
+    found
+}
+
+fn read_row(body: &[u8]) -> Found {
+    let Ok(values) = backend::read::data_row(body) else { return Found::Failed(unreadable()) };
+    let [_, secret, ..] = values.as_slice() else {
+        return Found::Failed(
+            Report::error(SqlState::CONFIG_FILE_ERROR, "auth_query must return two columns")
+                .hint("Return the user name and the secret, as in pg_shadow."),
+        );
+    };
+    let Some(text) = secret.and_then(|secret| std::str::from_utf8(secret).ok()) else { return Found::Nobody };
+    StoredSecret::parse(text).map_or_else(
+        |_| {
+            Found::Failed(Report::error(
+                SqlState::CONFIG_FILE_ERROR,
+                "auth_query returned a malformed secret",
+            ))
+        },
+        Found::Secret,
+    )
+}
+
+fn unreadable() -> Report {
+    Report::error(SqlState::PROTOCOL_VIOLATION, "the reply to auth_query cannot be read")
+}
+
+/// What a client hears when its secret could not be looked up. PostgreSQL's own words may tell about other users, so
+/// they go to the log only.
+fn lookup_error(report: &Report) -> Report {
+    Report::fatal(SqlState::CONNECTION_FAILURE, "the user could not be looked up on the server")
+        .detail(format!("auth_query failed with SQLSTATE {}.", report.code.as_str()))
+        .hint("See weir's log.")
+}
+
+/// A secret of the right length always makes a key; this is for the type only.
+fn no_key() -> SecretKey {
+    SecretKey::new(&[0; 4]).unwrap_or_else(no_key)
+}
+
+/// Iterations for verifiers derived from plaintext, as PostgreSQL's default.
+const SCRAM_ITERATIONS: u32 = 4096;
+
+/// How long an answer of auth_query is good: a password changed in PostgreSQL is known here no later.
+const FETCHED_FOR: Duration = Duration::from_secs(5);
+
+/// How long an answer is kept for a hold.
+const FETCHED_KEPT: Duration = Duration::from_secs(3600);
+
+/// A reply to auth_query is one short row.
+const REPLY_BYTES_MAX: usize = 64 * 1024;

@@ -1,0 +1,78 @@
+//! What a worker knows of one server connection.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Instant;
+
+use weir_discovery::Address;
+use weir_pool::ClientId;
+use weir_protocol::startup::SecretKey;
+use weir_session::Server;
+use weir_session::server_login::ServerLogin;
+
+use crate::pools::PoolIndex;
+
+/// One server connection.
+pub(crate) struct ServerConn {
+    pub(crate) stage: ServerStage,
+    pub(crate) pool: PoolIndex,
+    /// Patroni's name of the member, or the address.
+    pub(crate) member: Rc<str>,
+    pub(crate) address: Rc<Address>,
+    /// It leads only to a leader that serves reads for want of replicas, or to a server without a cluster.
+    pub(crate) reads_from_primary: bool,
+    pub(crate) carry: Vec<u8>,
+    pub(crate) created: Instant,
+    pub(crate) used: Instant,
+    pub(crate) local: Option<SocketAddr>,
+    pub(crate) tls: Option<Box<str>>,
+    /// PostgreSQL's key for cancelling.
+    pub(crate) pid: u32,
+    pub(crate) secret: Option<SecretKey>,
+    /// Who holds it.
+    pub(crate) client: Option<ClientId>,
+    /// Cancel requests under way to it.
+    pub(crate) cancels: u32,
+    /// Its client let go of it, but a cancel request is still under way: it must not reach the next client.
+    pub(crate) settling_since: Option<Instant>,
+    /// It had said that it is a standby.
+    pub(crate) in_hot_standby: bool,
+}
+
+/// How far a server connection has come.
+pub(crate) enum ServerStage {
+    /// The shell is connecting.
+    Dialing,
+    /// Logging in.
+    Login(Box<ServerLogin>),
+    /// Logged in.
+    Open(Box<Server>),
+    /// Cleaning up after a client of session pooling.
+    Resetting(Box<Server>),
+}
+
+impl ServerConn {
+    pub(crate) fn open(&self) -> Option<&Server> {
+        match &self.stage {
+            ServerStage::Open(server) | ServerStage::Resetting(server) => Some(server),
+            ServerStage::Dialing | ServerStage::Login(_) => None,
+        }
+    }
+
+    pub(crate) fn open_mut(&mut self) -> Option<&mut Server> {
+        match &mut self.stage {
+            ServerStage::Open(server) => Some(server),
+            ServerStage::Dialing | ServerStage::Login(_) | ServerStage::Resetting(_) => None,
+        }
+    }
+
+    pub(crate) fn is_logging_in(&self) -> bool {
+        matches!(self.stage, ServerStage::Dialing | ServerStage::Login(_))
+    }
+
+    /// For messages: who is at the other end.
+    pub(crate) fn name(&self) -> String {
+        let address = self.address.to_string();
+        if *self.member == *address { address } else { format!("{} ({address})", self.member) }
+    }
+}

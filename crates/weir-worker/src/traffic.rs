@@ -1,0 +1,484 @@
+//! Bytes of sessions: relayed through their pairing, which is made at the first request (checkout) and undone when the
+//! server connection is at rest (release).
+
+use std::time::Instant;
+
+use weir_pool::{Checkout, ClientId, ServerId, Settled};
+use weir_protocol::backend;
+use weir_protocol::message::{Report, Severity};
+use weir_protocol::sqlstate::SqlState;
+use weir_session::server::Tally;
+use weir_session::{AtRest, Mode, Then, Wires};
+
+use crate::client::{Open, Stage};
+use crate::io::{ConnId, Effect, Effects};
+use crate::secrets::Lookup;
+use crate::server::{ServerConn, ServerStage};
+use crate::{Worker, key};
+
+/// Where the output of one turn goes.
+pub(crate) struct TurnWires<'a> {
+    pub(crate) effects: &'a mut Effects,
+    pub(crate) client: ConnId,
+    pub(crate) server: Option<ConnId>,
+    /// Set for weir's own client: what it would receive stays here.
+    pub(crate) inside: Option<&'a mut Lookup>,
+}
+
+impl Wires for TurnWires<'_> {
+    fn to_client(&mut self, fill: impl FnOnce(&mut Vec<u8>)) {
+        match &mut self.inside {
+            Some(lookup) => lookup.keep_reply(fill),
+            None => self.effects.send_with(self.client, fill),
+        }
+    }
+
+    fn to_server(&mut self, fill: impl FnOnce(&mut Vec<u8>)) {
+        debug_assert!(self.server.is_some(), "a request needs a server connection");
+        if let Some(server) = self.server {
+            self.effects.send_with(server, fill);
+        }
+    }
+}
+
+impl Worker {
+    pub(crate) fn client_received(
+        &mut self,
+        now: Instant,
+        id: ClientId,
+        bytes: &[u8],
+        effects: &mut Effects,
+    ) {
+        let Some(client) = self.clients.get_mut(key(id.0)) else { return };
+        match &mut client.stage {
+            Stage::Login(_) => self.login_received(now, id, bytes, effects),
+            Stage::Welcoming(_) => self.keep_for_later(id, bytes, effects),
+            Stage::Console(_) => self.console_received(id, bytes, effects),
+            Stage::Open(open) => {
+                let pool = open.pool;
+                self.pools.entry_mut(pool).stats.bytes_received += bytes.len() as u64;
+                self.client_turn(now, id, bytes, effects);
+            }
+        }
+    }
+
+    /// Bytes that cannot be dealt with yet; a client that sends more than [`CARRY_BYTES_MAX`] of them is not read.
+    fn keep_for_later(&mut self, id: ClientId, bytes: &[u8], effects: &mut Effects) {
+        let Some(client) = self.clients.get_mut(key(id.0)) else { return };
+        client.carry.extend_from_slice(bytes);
+        if client.carry.len() >= CARRY_BYTES_MAX && !client.reading_stopped {
+            client.reading_stopped = true;
+            effects.list.push(Effect::StopReading(ConnId::Client(id)));
+        }
+    }
+
+    /// Works through what the client sent, including what was kept from earlier.
+    pub(crate) fn client_turn(&mut self, now: Instant, id: ClientId, fresh: &[u8], effects: &mut Effects) {
+        let Some(client) = self.clients.get_mut(key(id.0)) else { return };
+        if client.open().is_none_or(|open| open.waiting_since.is_some()) {
+            return self.keep_for_later(id, fresh, effects);
+        }
+        let mut carried = std::mem::take(&mut client.carry);
+        let input = if carried.is_empty() {
+            fresh
+        } else {
+            carried.extend_from_slice(fresh);
+            &carried
+        };
+        let consumed = self.client_steps(now, id, input, effects);
+        if let Some(client) = self.clients.get_mut(key(id.0))
+            && let Some(rest) = input.get(consumed..)
+            && !rest.is_empty()
+        {
+            // What a retry has put there in the meantime comes first.
+            client.carry.extend_from_slice(rest);
+        }
+    }
+
+    /// Returns how many bytes are done with.
+    fn client_steps(&mut self, now: Instant, id: ClientId, input: &[u8], effects: &mut Effects) -> usize {
+        let mut at = 0;
+        loop {
+            let Some(client) = self.clients.get_mut(key(id.0)) else { return input.len() };
+            let Stage::Open(open) = &mut client.stage else { return at };
+            let linked = open.server;
+            let server = linked.and_then(|server| self.servers.get_mut(key(server.0)));
+            let mut wires = TurnWires {
+                effects,
+                client: ConnId::Client(id),
+                server: linked.map(ConnId::Server),
+                inside: client.inside.as_deref_mut(),
+            };
+            let server = server.and_then(ServerConn::open_mut);
+            let turn = open.session.from_client(now, &input[at..], server, &mut self.catalog, &mut wires);
+            at += turn.consumed;
+            match turn.then {
+                Then::Continue => return at,
+                Then::NeedServer => {
+                    if !self.checkout(now, id, effects) {
+                        return at;
+                    }
+                }
+                Then::Release => self.release(now, id, effects),
+                Then::Terminate => {
+                    self.client_gone(now, id, "client close request", effects);
+                    effects.list.push(Effect::Close(ConnId::Client(id)));
+                    return input.len();
+                }
+                Then::Refuse(report) => {
+                    self.totals.protocol_errors += 1;
+                    self.refuse_client(now, id, &report, effects);
+                    return input.len();
+                }
+                Then::Lost(_) | Then::Desync(_) | Then::SettingsRefused(_) => {
+                    debug_assert!(false, "only a server's bytes lead to this");
+                    return at;
+                }
+            }
+        }
+    }
+
+    /// Asks for a server connection. True when the client's turn goes on at once: it holds one, or is refused.
+    fn checkout(&mut self, now: Instant, id: ClientId, effects: &mut Effects) -> bool {
+        let Some(open) = self.clients.get_mut(key(id.0)).and_then(|client| client.open_mut()) else {
+            return false;
+        };
+        open.request_at = now;
+        let index = open.pool;
+        let entry = self.pools.entry_mut(index);
+        if entry.pool.held()
+            && let Some(report) = crate::clock::not_waiting_for_readers(&self.topology, entry.key.role)
+        {
+            open.session.refuse_next(report);
+            return true;
+        }
+        match entry.pool.checkout(id, now, &mut self.chance) {
+            Checkout::Granted(server) => {
+                self.link(now, id, server, effects);
+                true
+            }
+            Checkout::Queued => {
+                open.waiting_since = Some(now);
+                self.pump(now, index, effects);
+                false
+            }
+            Checkout::QueueFull => {
+                open.session.refuse_next(queue_full());
+                true
+            }
+        }
+    }
+
+    /// A client that waited has got a server connection.
+    pub(crate) fn serve(&mut self, now: Instant, id: ClientId, server: ServerId, effects: &mut Effects) {
+        self.link(now, id, server, effects);
+        self.client_turn(now, id, &[], effects);
+        self.read_again(id, effects);
+    }
+
+    /// Reads again from a client whose bytes were not wanted for a while.
+    pub(crate) fn read_again(&mut self, id: ClientId, effects: &mut Effects) {
+        if let Some(client) = self.clients.get_mut(key(id.0))
+            && client.reading_stopped
+            && client.carry.len() < CARRY_BYTES_MAX
+        {
+            client.reading_stopped = false;
+            effects.list.push(Effect::ReadAgain(ConnId::Client(id)));
+        }
+    }
+
+    fn link(&mut self, now: Instant, id: ClientId, server: ServerId, effects: &mut Effects) {
+        let Some(client) = self.clients.get_mut(key(id.0)) else { return };
+        let Stage::Open(open) = &mut client.stage else { return };
+        let Some(conn) = self.servers.get_mut(key(server.0)) else { return };
+        open.waiting_since = None;
+        open.server = Some(server);
+        conn.client = Some(id);
+        conn.used = now;
+        let mut wires = TurnWires {
+            effects,
+            client: ConnId::Client(id),
+            server: Some(ConnId::Server(server)),
+            inside: client.inside.as_deref_mut(),
+        };
+        if let Some(server) = conn.open_mut() {
+            open.session.attached(server, &mut wires);
+        }
+    }
+
+    pub(crate) fn server_received(
+        &mut self,
+        now: Instant,
+        id: ServerId,
+        bytes: &[u8],
+        effects: &mut Effects,
+    ) {
+        let Some(conn) = self.servers.get_mut(key(id.0)) else { return };
+        match &conn.stage {
+            ServerStage::Dialing => {}
+            ServerStage::Login(_) => self.server_login_received(now, id, bytes, effects),
+            ServerStage::Resetting(_) => self.reset_received(now, id, bytes, effects),
+            ServerStage::Open(_) => {
+                let index = conn.pool;
+                self.pools.entry_mut(index).stats.bytes_sent += bytes.len() as u64;
+                self.server_turn(now, id, bytes, effects);
+            }
+        }
+    }
+
+    fn server_turn(&mut self, now: Instant, id: ServerId, bytes: &[u8], effects: &mut Effects) {
+        let Some(conn) = self.servers.get_mut(key(id.0)) else { return };
+        let mut carried = std::mem::take(&mut conn.carry);
+        let input = if carried.is_empty() {
+            bytes
+        } else {
+            carried.extend_from_slice(bytes);
+            &carried
+        };
+        let Some(client_id) = conn.client else { return self.idle_turn(now, id, input, effects) };
+        let ServerStage::Open(server) = &mut conn.stage else { return };
+        let Some(client) = self.clients.get_mut(key(client_id.0)) else { return };
+        let Stage::Open(open) = &mut client.stage else { return };
+        let mut wires = TurnWires {
+            effects,
+            client: ConnId::Client(client_id),
+            server: Some(ConnId::Server(id)),
+            inside: client.inside.as_deref_mut(),
+        };
+        let turn = open.session.from_server(now, input, server, &mut self.catalog, &mut wires);
+        conn.carry.extend_from_slice(&input[turn.consumed..]);
+        match turn.then {
+            Then::Continue => {}
+            Then::Release => self.release(now, client_id, effects),
+            Then::Lost(_) => self.server_died(now, id, effects),
+            Then::Desync(what) => self.desynchronised(now, id, client_id, what, effects),
+            Then::Refuse(report) => self.refuse_client(now, client_id, &report, effects),
+            Then::SettingsRefused(body) => self.settings_refused(now, client_id, &body, effects),
+            Then::NeedServer | Then::Terminate => debug_assert!(false, "only a client's bytes lead to this"),
+        }
+    }
+
+    /// Bytes from a server connection that nobody holds.
+    fn idle_turn(&mut self, now: Instant, id: ServerId, input: &[u8], effects: &mut Effects) {
+        let Some(conn) = self.servers.get_mut(key(id.0)) else { return };
+        let ServerStage::Open(server) = &mut conn.stage else { return };
+        match server.idle_bytes(input) {
+            Ok(consumed) => conn.carry.extend_from_slice(&input[consumed..]),
+            Err(_) => self.server_died(now, id, effects),
+        }
+    }
+
+    /// Something came that answers nothing: nobody may get it, and nothing more may run on that connection.
+    fn desynchronised(
+        &mut self,
+        now: Instant,
+        id: ServerId,
+        client: ClientId,
+        what: &str,
+        effects: &mut Effects,
+    ) {
+        let name = self.servers.get(key(id.0)).map(ServerConn::name).unwrap_or_default();
+        tracing::error!(server = %name, "unexpected {what} from PostgreSQL; closing the connection and its client");
+        let report =
+            Report::fatal(SqlState::PROTOCOL_VIOLATION, "the server sent a reply that was not expected")
+                .detail(format!("Unexpected {what}."))
+                .hint("Connect again.");
+        self.refuse_client(now, client, &report, effects);
+    }
+
+    /// PostgreSQL does not take the client's startup parameters: it hears PostgreSQL's own words.
+    fn settings_refused(&mut self, now: Instant, client: ClientId, body: &[u8], effects: &mut Effects) {
+        let report = backend::read::report(body).map_or_else(
+            |_| Report::fatal(SqlState::PROTOCOL_VIOLATION, "startup parameters were refused"),
+            |fields| fields.to_report().with_severity(Severity::Fatal),
+        );
+        self.refuse_client(now, client, &report, effects);
+    }
+
+    /// The client's server connection is at rest, and the client lets go of it.
+    pub(crate) fn release(&mut self, now: Instant, id: ClientId, effects: &mut Effects) {
+        let Some(client) = self.clients.get_mut(key(id.0)) else { return };
+        let is_inside = client.inside.is_some();
+        let Some(server) = client.open_mut().and_then(|open| open.server.take()) else { return };
+        self.settle(now, server, effects);
+        if is_inside {
+            self.lookup_answered(now, id, effects);
+        } else if self.draining {
+            self.say_farewell(now, id, effects);
+        }
+    }
+
+    /// Nobody holds the server connection any longer: it goes back to its pool if it can prove that it is at rest.
+    pub(crate) fn settle(&mut self, now: Instant, id: ServerId, effects: &mut Effects) {
+        let Some(conn) = self.servers.get_mut(key(id.0)) else { return };
+        conn.client = None;
+        conn.used = now;
+        let (index, cancels) = (conn.pool, conn.cancels);
+        let Some(server) = conn.open_mut() else { return };
+        let tally = server.take_tally();
+        let proof = server.at_rest();
+        self.pools.entry_mut(index).add(tally);
+        match proof {
+            None => self.discard(now, id, effects),
+            // A cancel request may still arrive there, and must not hit the next client's query.
+            Some(_) if cancels > 0 => {
+                if let Some(conn) = self.servers.get_mut(key(id.0)) {
+                    conn.settling_since = Some(now);
+                }
+            }
+            Some(proof) => self.give_back(now, id, proof, effects),
+        }
+    }
+
+    /// The only way into the idle list.
+    fn give_back(&mut self, now: Instant, id: ServerId, _at_rest: AtRest, effects: &mut Effects) {
+        let Some(conn) = self.servers.get_mut(key(id.0)) else { return };
+        conn.settling_since = None;
+        let index = conn.pool;
+        match self.pools.entry_mut(index).pool.give_back(id, now) {
+            Settled::Grant(client) => self.serve(now, client, id, effects),
+            Settled::Idle => {}
+            Settled::Retire => {
+                self.close_server(id, effects);
+                self.pump(now, index, effects);
+            }
+        }
+    }
+
+    /// Closes a server connection that cannot be used again.
+    pub(crate) fn discard(&mut self, now: Instant, id: ServerId, effects: &mut Effects) {
+        let Some(conn) = self.servers.try_remove(key(id.0)) else { return };
+        effects.list.push(Effect::Abort(ConnId::Server(id)));
+        let entry = self.pools.entry_mut(conn.pool);
+        entry.stats.servers_closed += 1;
+        entry.pool.discard(id);
+        self.pump(now, conn.pool, effects);
+    }
+
+    /// The client's connection ended without a goodbye.
+    pub(crate) fn client_left(&mut self, now: Instant, id: ClientId, effects: &mut Effects) {
+        self.client_gone(now, id, "client unexpected eof", effects);
+    }
+
+    /// Says why, and closes the client.
+    pub(crate) fn refuse_client(
+        &mut self,
+        now: Instant,
+        id: ClientId,
+        report: &Report,
+        effects: &mut Effects,
+    ) {
+        effects.send_with(ConnId::Client(id), |out| backend::error(report, out));
+        self.client_gone(now, id, &report.message, effects);
+        effects.list.push(Effect::Close(ConnId::Client(id)));
+    }
+
+    /// Forgets a client and frees what it held.
+    pub(crate) fn client_gone(&mut self, now: Instant, id: ClientId, why: &str, effects: &mut Effects) {
+        let Some(client) = self.clients.try_remove(key(id.0)) else { return };
+        let peer = client.peer_text();
+        match client.stage {
+            Stage::Login(login) => self.forget_asking(id, login.asking),
+            Stage::Welcoming(waiting) => {
+                self.pools.entry_mut(waiting.pool).welcoming.retain(|other| *other != id);
+            }
+            Stage::Console(_) => {}
+            Stage::Open(open) => {
+                let age = now.saturating_duration_since(client.accepted).as_secs();
+                let pool = &self.pools.entry(open.pool).key;
+                tracing::info!(
+                    "C-{}: {}/{}@{peer} closing because: {why} (age={age}s)",
+                    client.serial,
+                    pool.database,
+                    pool.user
+                );
+                self.free_held(now, id, &open, effects);
+            }
+        }
+    }
+
+    fn free_held(&mut self, now: Instant, id: ClientId, open: &Open, effects: &mut Effects) {
+        if open.waiting_since.is_some() {
+            self.pools.entry_mut(open.pool).pool.forget(id);
+        }
+        let Some(server) = open.server else { return };
+        if open.session.mode() == Mode::Session {
+            self.reset(now, server, effects);
+        } else {
+            self.settle(now, server, effects);
+        }
+    }
+
+    /// Session pooling: cleans the connection before the next client gets it.
+    fn reset(&mut self, now: Instant, id: ServerId, effects: &mut Effects) {
+        let Some(conn) = self.servers.get_mut(key(id.0)) else { return };
+        conn.client = None;
+        let index = conn.pool;
+        let stage = std::mem::replace(&mut conn.stage, ServerStage::Dialing);
+        let ServerStage::Open(mut server) = stage else {
+            conn.stage = stage;
+            return;
+        };
+        let tally = server.take_tally();
+        let can_reset = server.at_rest().is_some() && conn.cancels == 0;
+        self.pools.entry_mut(index).add(tally);
+        conn.stage = ServerStage::Resetting(server);
+        if !can_reset {
+            return self.discard(now, id, effects);
+        }
+        let sql = &self.config.pool.server_reset_query;
+        effects.send_with(ConnId::Server(id), |out| weir_protocol::frontend::query(sql.as_bytes(), out));
+    }
+
+    fn reset_received(&mut self, now: Instant, id: ServerId, bytes: &[u8], effects: &mut Effects) {
+        let Some(conn) = self.servers.get_mut(key(id.0)) else { return };
+        conn.carry.extend_from_slice(bytes);
+        let ServerStage::Resetting(server) = &mut conn.stage else { return };
+        let carried = self.settings.intern(weir_session::settings::Settings::default());
+        match server.reset_reply(&mut conn.carry, carried) {
+            Ok(false) => {}
+            Err(what) => {
+                tracing::warn!(server = %conn.name(), "{what} in reply to server_reset_query; closing the connection");
+                self.discard(now, id, effects);
+            }
+            Ok(true) => {
+                if let ServerStage::Resetting(server) =
+                    std::mem::replace(&mut conn.stage, ServerStage::Dialing)
+                {
+                    conn.stage = ServerStage::Open(server);
+                }
+                self.settle(now, id, effects);
+            }
+        }
+    }
+}
+
+impl crate::pools::PoolEntry {
+    /// Adds the figures of a pairing.
+    pub(crate) fn add(&mut self, tally: Tally) {
+        let Tally {
+            queries,
+            transactions,
+            query_micros,
+            transaction_micros,
+            client_parses,
+            server_parses,
+            binds,
+        } = tally;
+        self.stats.queries += queries;
+        self.stats.transactions += transactions;
+        self.stats.query_micros += query_micros;
+        self.stats.transaction_micros += transaction_micros;
+        self.stats.client_parses += client_parses;
+        self.stats.server_parses += server_parses;
+        self.stats.binds += binds;
+    }
+}
+
+fn queue_full() -> Report {
+    Report::error(SqlState::TOO_MANY_CONNECTIONS, "too many clients are waiting for a server connection")
+        .hint("Raise the pool size, or send fewer requests at once.")
+}
+
+/// Bytes kept for a client that has to wait; then it is not read until it is served.
+const CARRY_BYTES_MAX: usize = 64 * 1024;
