@@ -13,9 +13,9 @@ use tokio::time::timeout;
 use weir_config::TlsMode;
 use weir_discovery::Address;
 
-use crate::border::DialError;
 use crate::socket::Socket;
 use crate::tls::{Received, TlsBundle, TlsStream};
+use weir_worker::DialError;
 
 /// An open connection on which nothing of the PostgreSQL protocol but SSLRequest has been said.
 #[derive(Debug)]
@@ -84,6 +84,9 @@ async fn connect_to(candidate: SocketAddr) -> io::Result<TcpStream> {
 
 /// Options of every TCP connection that weir holds. Set on a listening socket they are inherited by what it accepts.
 ///
+/// `TCP_USER_TIMEOUT` is not among them: Linux counts it against a peer that acknowledges but does not read as well,
+/// so with ten seconds a client that pauses in a large result, or a COPY that waits for a lock, is cut off.
+///
 /// # Errors
 /// When the system refuses one.
 pub(crate) fn prepare(socket: &SockRef<'_>) -> io::Result<()> {
@@ -92,8 +95,7 @@ pub(crate) fn prepare(socket: &SockRef<'_>) -> io::Result<()> {
         .with_interval(KEEPALIVE_INTERVAL)
         .with_retries(KEEPALIVE_PROBES);
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&keepalive)?;
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
+    socket.set_tcp_keepalive(&keepalive)
 }
 
 /// SSLRequest and, if the server agrees, the handshake.
@@ -196,6 +198,3 @@ const HANDSHAKE_BUFFER_BYTES: usize = 20 * 1024;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_PROBES: u32 = 3;
-
-/// Bytes sent and not acknowledged for this long end the connection: a dead host is noticed without its help.
-const USER_TIMEOUT: Duration = Duration::from_secs(10);

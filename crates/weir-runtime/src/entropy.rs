@@ -2,7 +2,7 @@
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 
-use crate::border::Entropy;
+use weir_worker::Entropy;
 
 /// The system's generator.
 #[derive(Debug)]

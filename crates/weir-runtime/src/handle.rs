@@ -7,8 +7,8 @@ use tokio::sync::{mpsc, oneshot};
 use weir_admin::snapshot::Snapshot;
 use weir_discovery::SessionEvidence;
 
-use crate::border::{ConsoleRequest, Order};
 use crate::tls::TlsBundle;
+use weir_worker::{ConsoleRequest, Order};
 
 /// What control says to one worker. Orders are few and small, so this channel has no bound.
 pub(crate) enum ToWorker {

@@ -9,23 +9,25 @@ mod listen;
 mod machine;
 mod shell;
 mod socket;
+mod standalone;
 mod thread;
 mod tls;
 
 #[cfg(test)]
 mod tests;
 
-#[path = "../../weir-worker/src/io.rs"]
-mod border;
-
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::panic;
+use std::process;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use weir_config::Config;
+use weir_config::{Config, Upstream};
+use weir_discovery::{Address, Leadership, ReadFallback, Topology};
+use weir_worker::{Role, Worker};
 
-use border::Role;
+use entropy::SystemEntropy;
 use handle::{REPORTS_WAITING_MAX, Report, WorkerHandle};
 use machine::Machine;
 use thread::WorkerSetup;
@@ -81,6 +83,49 @@ pub(crate) struct ControlSetup {
     pub(crate) http: TcpListener,
     /// See [`Startup::reload`].
     pub(crate) reload: Option<Reload>,
+}
+
+/// Runs weir until control says that it is enough: after SIGTERM or SHUTDOWN, when every client is gone or time is
+/// up. Blocks the calling thread, which becomes the control thread.
+///
+/// # Errors
+/// When weir cannot start: an address in use, a certificate that cannot be used.
+pub fn run(startup: Startup) -> Result<(), RunError> {
+    end_on_panic();
+    let machine = |config: Arc<Config>, index| {
+        let topology = Arc::new(first_topology(&config));
+        Worker::new(config, topology, Box::new(SystemEntropy::new()), index)
+    };
+    run_with(startup, machine, standalone::run)
+}
+
+/// A panic in a task is otherwise caught by the runtime, and a worker would go on with a machine that stopped
+/// half-way through a thought. Ending is loud, and a supervisor starts weir anew.
+fn end_on_panic() {
+    let print = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        print(info);
+        tracing::error!("weir ends because of an internal error: {info}");
+        process::abort();
+    }));
+}
+
+/// What workers know before control has told them anything.
+fn first_topology(config: &Config) -> Topology {
+    match &config.upstream {
+        Upstream::Plain { host, port } => Topology::plain(Address { host: host.clone(), port: *port }),
+        Upstream::Patroni(patroni) => Topology {
+            generation: 0,
+            leader: Leadership::Leaderless { why: "no member has answered yet".to_owned() },
+            replicas: Vec::new(),
+            fallback: match patroni.read_fallback {
+                weir_config::ReadFallback::Primary => ReadFallback::Primary,
+                weir_config::ReadFallback::Wait => ReadFallback::Wait,
+                weir_config::ReadFallback::Error => ReadFallback::Error,
+            },
+            members: Vec::new(),
+        },
+    }
 }
 
 /// Starts the workers with the machines that `machine` makes and leaves the thread to `control`; ends them when that

@@ -9,11 +9,11 @@ use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 use tokio::net::TcpListener;
 
-use crate::border::Role;
 use crate::dial;
 use crate::machine::Machine;
 use crate::shell::Shared;
 use crate::socket::Socket;
+use weir_worker::Role;
 
 /// Opens a listening socket. With `shared_port` several sockets may listen on the address and the kernel spreads
 /// connections over them, one socket per worker.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use weir_admin::snapshot::Snapshot;
 use weir_pool::ClientId;
 
-use crate::border::{Accepted, ConnId, DialError, Dialed, Effects, Order};
+use weir_worker::{Accepted, ConnId, DialError, Dialed, Effects, Order, Worker};
 
 /// A pure machine that owns all decisions of one worker. Every call may ask for effects; the shell carries them out
 /// before it makes the next call.
@@ -17,9 +17,9 @@ pub(crate) trait Machine: 'static {
     fn received(&mut self, now: Instant, conn: ConnId, bytes: &[u8], effects: &mut Effects);
     /// The peer ended the connection or it failed. The shell has dropped it already.
     fn closed(&mut self, now: Instant, conn: ConnId, effects: &mut Effects);
-    /// The handshake that [`crate::border::Effect::StartTls`] asked for is through.
+    /// The handshake that [`weir_worker::Effect::StartTls`] asked for is through.
     fn tls_established(&mut self, now: Instant, client: ClientId, description: String, effects: &mut Effects);
-    /// What became of [`crate::border::Effect::Dial`].
+    /// What became of [`weir_worker::Effect::Dial`].
     fn dialed(
         &mut self,
         now: Instant,
@@ -38,4 +38,58 @@ pub(crate) trait Machine: 'static {
     /// The connection that this one's bytes go to at the moment: a client's server, a server's client. The shell
     /// stops reading one while the other is slow to take what was written to it.
     fn partner(&self, conn: ConnId) -> Option<ConnId>;
+}
+
+impl Machine for Worker {
+    fn accept(&mut self, now: Instant, accepted: Accepted, effects: &mut Effects) -> ClientId {
+        Self::accept(self, now, accepted, effects)
+    }
+
+    fn received(&mut self, now: Instant, conn: ConnId, bytes: &[u8], effects: &mut Effects) {
+        Self::received(self, now, conn, bytes, effects);
+    }
+
+    fn closed(&mut self, now: Instant, conn: ConnId, effects: &mut Effects) {
+        Self::closed(self, now, conn, effects);
+    }
+
+    fn tls_established(
+        &mut self,
+        now: Instant,
+        client: ClientId,
+        description: String,
+        effects: &mut Effects,
+    ) {
+        Self::tls_established(self, now, client, description, effects);
+    }
+
+    fn dialed(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        result: Result<Dialed, DialError>,
+        effects: &mut Effects,
+    ) {
+        Self::dialed(self, now, conn, result, effects);
+    }
+
+    fn order(&mut self, now: Instant, order: Order, effects: &mut Effects) {
+        Self::order(self, now, order, effects);
+    }
+
+    fn tick(&mut self, now: Instant, effects: &mut Effects) {
+        Self::tick(self, now, effects);
+    }
+
+    fn snapshot(&self, now: Instant) -> Snapshot {
+        Self::snapshot(self, now)
+    }
+
+    fn is_drained(&self) -> bool {
+        Self::is_drained(self)
+    }
+
+    fn partner(&self, conn: ConnId) -> Option<ConnId> {
+        Self::partner(self, conn)
+    }
 }

@@ -24,7 +24,6 @@ use tokio::task::{self, AbortHandle};
 use weir_admin::snapshot::Snapshot;
 use weir_pool::ClientId;
 
-use crate::border::{Accepted, ConnId, ConsoleRequest, DialError, Dialed, Effect, Effects, Order, Role};
 use crate::dial::{self, Link};
 use crate::handle::Report;
 use crate::machine::Machine;
@@ -32,6 +31,7 @@ use crate::socket::Socket;
 use crate::tls::TlsBundle;
 use conn::{Conn, Key, Phase};
 use pump::Pump;
+use weir_worker::{Accepted, ConnId, ConsoleRequest, DialError, Dialed, Effect, Effects, Order, Role};
 
 /// A shell as the tasks of one worker share it. Borrowed for one turn at a time, never across an await.
 pub(crate) type Shared<M> = Rc<RefCell<Shell<M>>>;

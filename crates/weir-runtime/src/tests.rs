@@ -11,8 +11,8 @@ use tokio::sync::mpsc;
 use weir_config::{FileContents, Files, Source};
 
 use super::*;
-use crate::border::{Effects, Order};
 use crate::shell::tests::{Event, Scripted, echo};
+use weir_worker::{Effects, Order};
 
 /// Nothing that the tests configure is in a file.
 struct NoFiles;

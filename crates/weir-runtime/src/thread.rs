@@ -10,12 +10,12 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::mpsc;
 use tokio::time::{self, MissedTickBehavior};
 
-use crate::border::Role;
 use crate::handle::{Report, ToWorker};
 use crate::listen;
 use crate::machine::Machine;
 use crate::shell::{Shared, Shell};
 use crate::tls::TlsBundle;
+use weir_worker::Role;
 
 /// What a worker thread starts with.
 pub(crate) struct WorkerSetup {
@@ -42,6 +42,8 @@ pub(crate) fn spawn<M: Machine>(
         };
         drop(started.send(Ok(())));
         runtime.block_on(work(setup, machine()));
+        // A resolver that hangs must not keep the process from ending.
+        runtime.shutdown_background();
     })?;
     wait.recv().unwrap_or_else(|_| Err(io::Error::other("the worker thread ended before it began")))?;
     Ok(thread)

@@ -6,9 +6,9 @@ use std::ops::Range;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
-use crate::border::ConnId;
 use crate::socket::Socket;
 use crate::tls::TlsStream;
+use weir_worker::ConnId;
 
 /// Where a connection is stored. Valid until the connection's own task has removed it.
 pub(super) type Key = usize;

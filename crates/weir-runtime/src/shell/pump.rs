@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use super::conn::{Key, Phase};
 use super::{LINGER_TIME_MAX, OUT_BYTES_LOW, Shared, Shell};
-use crate::border::ConnId;
 use crate::machine::Machine;
 use crate::tls::{BrokenTls, Received};
+use weir_worker::ConnId;
 
 /// Serves one connection until it is gone.
 pub(super) struct Pump<M> {

@@ -26,12 +26,12 @@ use weir_admin::snapshot::Snapshot;
 use weir_pool::{ClientId, ServerId};
 
 use super::{Shared, Shell};
-use crate::border::{Accepted, ConnId, DialError, Dialed, Effect, Effects, Order, Role};
 use crate::handle::Report;
 use crate::listen;
 use crate::machine::Machine;
 use crate::tls::TlsBundle;
 use crate::tls::tests::no_tls;
+use weir_worker::{Accepted, ConnId, DialError, Dialed, Effect, Effects, Order, Role};
 
 /// What the machine was told.
 #[derive(Debug, Clone)]

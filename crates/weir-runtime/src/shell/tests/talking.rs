@@ -97,7 +97,7 @@ fn questions_wait_for_control_and_evidence_does_not() {
         let mut world = World::new(move |event: &Event, effects: &mut Effects| {
             if let Event::Ordered = event {
                 let question = |sql: &[u8]| {
-                    Effect::Console(crate::border::ConsoleRequest {
+                    Effect::Console(weir_worker::ConsoleRequest {
                         client: ClientId(0),
                         sql: sql.to_vec(),
                         admin: false,
