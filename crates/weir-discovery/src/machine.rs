@@ -103,6 +103,21 @@ impl Discovery {
         self.journal.drain()
     }
 
+    /// Takes over settings after a reload. Seeds and scope stay: whom weir follows does not change under its feet.
+    pub fn configure(&mut self, now: Instant, settings: Settings) {
+        for member in &mut self.members {
+            match (&member.monitor, settings.monitor) {
+                (Monitor::Off, true) => member.monitor = Monitor::Pending,
+                (_, false) => member.monitor = Monitor::Off,
+                (_, true) => {}
+            }
+        }
+        let Settings { seeds, scope, .. } = std::mem::replace(&mut self.settings, settings);
+        self.settings.seeds = seeds;
+        self.settings.scope = scope;
+        self.conclude(now);
+    }
+
     /// `ACCEPT LEADER member`: follow a claimant although its timeline is older or its cluster another one. This is
     /// the way out after a restore; it takes an administrator's word.
     ///
@@ -299,9 +314,9 @@ impl Discovery {
         let leader = self.decide(now);
         let replicas = self.read_targets(now, &leader);
         let published = &self.topology;
-        if leader != published.leader || replicas != published.replicas {
+        let fallback = self.settings.fallback;
+        if (&leader, &replicas, fallback) != (&published.leader, &published.replicas, published.fallback) {
             let generation = published.generation + 1;
-            let fallback = self.settings.fallback;
             let members = self.views(now, &leader);
             self.topology = Arc::new(Topology { generation, leader, replicas, fallback, members });
         }

@@ -376,3 +376,26 @@ fn notes_tell_the_story_to_the_log() {
     world.run_millis(10_000);
     assert_eq!(world.discovery.notes().count(), 0, "quiet is quiet");
 }
+
+#[test]
+fn a_reload_changes_limits_but_not_whom_it_follows() {
+    let mut world = World::three();
+    world.run_millis(500);
+    let generation = world.discovery.topology().generation;
+    let new = weir_discovery::Settings {
+        max_lag_bytes: 10,
+        fallback: ReadFallback::Error,
+        monitor: false,
+        ..settings(&["elsewhere"])
+    };
+    world.discovery.configure(world.now, new);
+    let topology = world.discovery.topology();
+    assert_eq!((topology.generation, topology.fallback), (generation + 1, ReadFallback::Error));
+    world.node("b").location -= 11;
+    world.run_millis(1_500);
+    assert_eq!(world.readers(), ["c"]);
+    assert_eq!(world.leader().as_deref(), Some("a"));
+    world.discovery.configure(world.now, settings(&[]));
+    world.run_millis(1_500);
+    assert_eq!((world.leader().as_deref(), world.readers().len()), (Some("a"), 2));
+}
