@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-scripts/install.sh postgresql pgbouncer
+scripts/install.sh pgbouncer
 # Two thousand idle clients have two ends.
 ulimit -n "$(ulimit -H -n)"
 weir=()

@@ -68,7 +68,14 @@ run_tests() {
 
 if ! $quick; then
   step "install"
-  scripts/install.sh test
+  # By command where a machine may have it from elsewhere, by package where only Debian's will do.
+  packages=(libpostgresql-jdbc-java golang-github-lib-pq-dev golang-github-jackc-pgx-v4-dev python3-venv)
+  have shellcheck || packages+=(shellcheck)
+  have npm || packages+=(nodejs npm)
+  have go || packages+=(golang-go)
+  have javac || packages+=(default-jdk-headless)
+  [ -x /usr/sbin/pgbouncer ] || packages+=(pgbouncer)
+  scripts/install.sh "${packages[@]}"
   cargo_tool cargo-deny 0.20.2
   cargo_tool cargo-nextest 0.9.143
 fi

@@ -1,7 +1,10 @@
-//! Tools of the end-to-end tests and of the comparison with PgBouncer: pgbench, process costs, a raw client.
+//! Tools of the end-to-end tests and of the comparison with PgBouncer: PostgreSQL with weir in front, a client that
+//! is driven byte by byte, pgbench, process costs.
 //!
 //! Everything here looks at weir from outside; nothing links its crates, so that a mistake in them is not repeated
 //! in what checks them.
 
 pub mod measure;
 pub mod pgbench;
+pub mod stack;
+pub mod wire;

@@ -21,11 +21,17 @@ pub fn cpu_micros(pid: u32) -> Result<u64> {
 pub fn resident_bytes(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = fs::read_to_string(&path).with_context(|| path.clone())?;
-    let kilobytes: u64 = text
-        .lines()
-        .find_map(|line| line.strip_prefix("Rss:")?.trim().strip_suffix("kB")?.trim().parse().ok())
-        .with_context(|| format!("no Rss in {path}"))?;
-    Ok(kilobytes * 1024)
+    kilobytes(&text, "Rss:").with_context(|| format!("no Rss in {path}"))
+}
+
+/// The most resident memory the process ever had, in bytes.
+///
+/// # Errors
+/// The process is gone.
+pub fn resident_peak_bytes(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/status");
+    let text = fs::read_to_string(&path).with_context(|| path.clone())?;
+    kilobytes(&text, "VmHWM:").with_context(|| format!("no VmHWM in {path}"))
 }
 
 /// Open file descriptors.
@@ -45,6 +51,11 @@ pub fn raise_file_limit() -> Result<()> {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
     Ok(())
+}
+
+fn kilobytes(text: &str, label: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(label))?;
+    Some(value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
 fn cpu_ticks(stat: &str) -> Option<u64> {
