@@ -1,40 +1,56 @@
-//! A client's login: TLS and GSS requests, the startup packet, version negotiation, and the proof of who it is.
+//! A client's login: encryption requests, the startup packet, version negotiation, and the proof of who it is
+//! ("Start-up" and "SASL Authentication" in PostgreSQL's protocol chapter).
 //!
-//! Knows no user list: it asks for a secret, and is given one or told that there is none. What an unknown user sees until
-//! the end is what a known one with a wrong password sees.
+//! A pure machine: bytes in, bytes and a [`LoginStep`] out. It looks up no secret, makes no nonce, does no TLS, and
+//! says nothing after the proof: AuthenticationOk and what follows is the caller's, who may have to find a server
+//! first. Nothing it says tells whether a user exists.
 
-use weir_auth::StoredSecret;
-use weir_auth::scram::{self, ChannelBinding, Keys, Mechanism, Verifier};
-use weir_protocol::frame::{self, HEADER_BYTES};
+use std::mem;
+
+use weir_auth::scram::server::{self, Exchange, Proven};
+use weir_auth::scram::{
+    ChannelBinding, ITERATIONS_DEFAULT, Keys, Mechanism, ScramError, Verifier, mock_salt,
+};
+use weir_auth::{Secret, StoredSecret};
 use weir_protocol::message::Report;
 use weir_protocol::sqlstate::SqlState;
-use weir_protocol::startup::{
-    BackendKey, FirstPacket, ProtocolVersion, STARTUP_BYTES_MAX, Startup, first_packet,
-};
+use weir_protocol::startup::{self, BackendKey, BadStartup, FirstPacket, ProtocolVersion, Startup};
 use weir_protocol::tag::FromClient;
-use weir_protocol::{backend, frontend};
+use weir_protocol::{backend, frame, frontend};
 
-/// What a listener asks of its clients.
+/// One client on its way in.
+#[derive(Debug)]
+pub struct ClientLogin {
+    stage: Stage,
+    /// Bytes received and not understood yet; bounded by [`PENDING_BYTES_MAX`].
+    buffer: Vec<u8>,
+    encrypted: bool,
+    ssl_answered: bool,
+    gss_answered: bool,
+    binding: ChannelBinding,
+}
+
+/// What the listener asks of its clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoginPolicy {
-    /// TLS.
+    /// Whether the connection has to be encrypted. [`ClientTls::Off`] for Unix sockets.
     pub tls: ClientTls,
-    /// Proof.
+    /// How a client shows who it is.
     pub auth: AuthMethod,
 }
 
-/// Whether clients may or must use TLS.
+/// TLS towards clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientTls {
-    /// An SSLRequest is answered with N.
+    /// SSLRequest is answered `N`.
     Off,
-    /// As the client likes.
+    /// The client chooses.
     Allowed,
-    /// A client that goes on in the clear is refused.
+    /// A login in the clear is refused.
     Required,
 }
 
-/// How clients prove who they are.
+/// How a client shows who it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthMethod {
     /// Not at all.
@@ -43,71 +59,355 @@ pub enum AuthMethod {
     Scram,
 }
 
-/// A client on its way in.
-#[derive(Debug)]
-pub struct ClientLogin {
-    stage: Stage,
-    received: Vec<u8>,
-    encrypted: bool,
-    /// SSLRequest and GSSENCRequest answered so far.
-    requests: u8,
-}
-
-#[derive(Debug)]
-enum Stage {
-    /// The first packet, or the one behind an SSLRequest.
-    AwaitStartup,
-    /// 'S' was sent; the shell is to start the handshake.
-    AwaitTls,
-    /// The caller looks up the secret.
-    AwaitSecret(Startup),
-    /// The mechanisms were offered.
-    AwaitFirst { startup: Startup, verifier: Verifier, known: bool, nonce: String },
-    /// The challenge was sent.
-    AwaitProof { startup: Startup, exchange: scram::server::Exchange, known: bool },
-    /// Over.
-    Done,
-}
-
 /// What the caller has to do next.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum LoginStep {
-    /// Wait for more bytes.
+    /// Read more.
     Wait,
-    /// Start the TLS handshake, after what was written has been flushed; then call [`ClientLogin::tls_started`].
+    /// Send what was appended, start the TLS handshake, then call [`ClientLogin::tls_started`].
     StartTls,
-    /// It was a cancel request.
+    /// The client came to cancel; it expects no answer, only the end of the connection.
     Cancel(BackendKey),
-    /// Look up the secret and call [`ClientLogin::secret`].
+    /// Find the user's secret and call [`ClientLogin::secret`].
     NeedSecret {
-        /// Who the client says it is.
+        /// The user.
         user: String,
-        /// The database it wants.
+        /// The database it asked for.
         database: String,
     },
-    /// It has proven who it is. AuthenticationOk has not been sent.
+    /// The client is who it says it is. AuthenticationOk has not been sent.
     Admitted(Box<Admitted>),
-    /// Send this and close.
-    Refused(Box<Report>),
+    /// Send this error and close.
+    Refused(Report),
     /// Close without a word.
     Close,
 }
 
-/// A client that has proven who it is.
-#[derive(Debug)]
+/// A client that has proven itself.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Admitted {
-    /// Its startup packet.
+    /// The startup packet.
     pub startup: Startup,
-    /// User.
+    /// The user.
     pub user: String,
-    /// Database.
+    /// The database it asked for.
     pub database: String,
-    /// The keys that its proof revealed.
+    /// Keys that the client's proof revealed. Good for every server that stores the verifier that was given to
+    /// [`ClientLogin::secret`]; `None` when a password was given there, since its salt is not a server's.
     pub keys: Option<Keys>,
-    /// Minor protocol version in force: 0 or 2.
+    /// The user's password, when that is what was given to [`ClientLogin::secret`].
+    pub password: Option<Secret>,
+    /// Minor protocol version agreed upon, 0 to 2. Below 2 a cancel key has four bytes.
     pub minor: u16,
-    /// Bytes that came behind the proof.
+    /// Bytes that the client sent behind its last login message without waiting.
     pub rest: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    FirstPacket,
+    TlsHandshake,
+    /// The caller looks for the secret.
+    Lookup(Person),
+    /// The client chooses a mechanism and usually sends its first message along.
+    Mechanism(Prover),
+    /// The client chose, but waits for an empty challenge to send its first message (RFC 4422 section 5).
+    FirstMessage(Prover, Mechanism),
+    Proof(Person, Option<Secret>, Exchange),
+    Over,
+}
+
+/// Whom the startup packet names.
+#[derive(Debug)]
+struct Person {
+    startup: Startup,
+    minor: u16,
+}
+
+/// A person and what its proof is checked against.
+#[derive(Debug)]
+struct Prover {
+    person: Person,
+    password: Option<Secret>,
+    verifier: Verifier,
+    nonce: String,
+}
+
+impl ClientLogin {
+    /// A connection that was just accepted.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            stage: Stage::FirstPacket,
+            buffer: Vec::new(),
+            encrypted: false,
+            ssl_answered: false,
+            gss_answered: false,
+            binding: ChannelBinding::NotSupported,
+        }
+    }
+
+    /// Takes bytes of the client (decrypted, once TLS has started) and appends the answer to `out`.
+    pub fn received(&mut self, bytes: &[u8], policy: &LoginPolicy, out: &mut Vec<u8>) -> LoginStep {
+        if bytes.len() > PENDING_BYTES_MAX.saturating_sub(self.buffer.len()) {
+            return self.refuse(violation("too much data before the login is complete"));
+        }
+        self.buffer.extend_from_slice(bytes);
+        self.run(Some(policy), out)
+    }
+
+    /// The TLS handshake is through; from now on bytes come decrypted. Also for clients that began with TLS at once.
+    pub fn tls_started(&mut self) {
+        if matches!(self.stage, Stage::FirstPacket | Stage::TlsHandshake) {
+            self.stage = Stage::FirstPacket;
+            self.encrypted = true;
+            self.ssl_answered = true;
+            self.gss_answered = true;
+        }
+    }
+
+    /// Offers channel binding (SCRAM-SHA-256-PLUS) with this hash of the certificate that TLS showed to the client.
+    pub fn offer_binding(&mut self, end_point: Vec<u8>) {
+        self.binding = ChannelBinding::ServerEndPoint(end_point);
+    }
+
+    /// Answers [`LoginStep::NeedSecret`]. `None` is an unknown user: the exchange goes on as with any other and fails
+    /// at its end. `nonce` is fresh and printable; `mock_secret` is the process's own and constant.
+    ///
+    /// A plain password costs a key derivation (about a millisecond) in each login: derive its verifier once, with
+    /// [`mock_salt`] so that the user cannot be told from an unknown one, and give that instead.
+    pub fn secret(
+        &mut self,
+        secret: Option<StoredSecret>,
+        nonce: &str,
+        mock_secret: &[u8],
+        out: &mut Vec<u8>,
+    ) -> LoginStep {
+        let person = match mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Lookup(person) => person,
+            Stage::Over => return LoginStep::Close,
+            // Nobody asked.
+            stage @ (Stage::FirstPacket
+            | Stage::TlsHandshake
+            | Stage::Mechanism(_)
+            | Stage::FirstMessage(..)
+            | Stage::Proof(..)) => return self.wait(stage),
+        };
+        let user = person.startup.user();
+        let salt = mock_salt(mock_secret, user);
+        let verifier = secret.as_ref().and_then(|secret| secret.to_verifier(&salt, ITERATIONS_DEFAULT));
+        let verifier = verifier.unwrap_or_else(|| Verifier::mock(mock_secret, user));
+        let password = match secret {
+            Some(StoredSecret::Plain(password)) => Some(password),
+            Some(StoredSecret::Md5(_) | StoredSecret::Scram(_)) | None => None,
+        };
+        backend::authentication_sasl(self.offered(), out);
+        self.stage = Stage::Mechanism(Prover { person, password, verifier, nonce: nonce.to_owned() });
+        self.run(None, out)
+    }
+
+    /// Goes on until something is missing. The policy is only needed up to the startup packet.
+    fn run(&mut self, policy: Option<&LoginPolicy>, out: &mut Vec<u8>) -> LoginStep {
+        loop {
+            let step = match (mem::replace(&mut self.stage, Stage::Over), policy) {
+                (Stage::FirstPacket, Some(policy)) => self.first_packet(policy, out),
+                (Stage::TlsHandshake, _) => Some(self.refuse(unencrypted("SSL"))),
+                (Stage::Mechanism(prover), _) => self.mechanism(prover, out),
+                (Stage::FirstMessage(prover, chosen), _) => self.first_message(prover, chosen, out),
+                (Stage::Proof(person, password, exchange), _) => self.proof(person, password, exchange, out),
+                (Stage::Over, _) => Some(LoginStep::Close),
+                (stage @ (Stage::FirstPacket | Stage::Lookup(_)), _) => Some(self.wait(stage)),
+            };
+            if let Some(step) = step {
+                return step;
+            }
+        }
+    }
+
+    fn first_packet(&mut self, policy: &LoginPolicy, out: &mut Vec<u8>) -> Option<LoginStep> {
+        let (packet, used) = match startup::first_packet(&self.buffer) {
+            Ok(Some(found)) => found,
+            Ok(None) => return Some(self.wait(Stage::FirstPacket)),
+            Err(bad) => return Some(self.refuse(bad.report())),
+        };
+        self.buffer.drain(..used);
+        match packet {
+            FirstPacket::Ssl => self.ssl_request(policy.tls, out),
+            FirstPacket::GssEnc => self.gss_request(out),
+            FirstPacket::Cancel(key) => Some(LoginStep::Cancel(key)),
+            FirstPacket::Startup(startup) => Some(self.startup(startup, policy, out)),
+        }
+    }
+
+    fn ssl_request(&mut self, tls: ClientTls, out: &mut Vec<u8>) -> Option<LoginStep> {
+        if mem::replace(&mut self.ssl_answered, true) {
+            return Some(self.refuse(negotiated_before(SSL_MINOR)));
+        }
+        // Whatever is behind the request was sent before the handshake, maybe by somebody in between (CVE-2021-23214).
+        if !self.buffer.is_empty() {
+            return Some(self.refuse(unencrypted("SSL")));
+        }
+        match tls {
+            ClientTls::Off => {
+                out.push(b'N');
+                self.stage = Stage::FirstPacket;
+                None
+            }
+            ClientTls::Allowed | ClientTls::Required => {
+                out.push(b'S');
+                self.stage = Stage::TlsHandshake;
+                Some(LoginStep::StartTls)
+            }
+        }
+    }
+
+    fn gss_request(&mut self, out: &mut Vec<u8>) -> Option<LoginStep> {
+        if mem::replace(&mut self.gss_answered, true) {
+            return Some(self.refuse(negotiated_before(GSS_MINOR)));
+        }
+        if !self.buffer.is_empty() {
+            return Some(self.refuse(unencrypted("GSSAPI encryption")));
+        }
+        out.push(b'N');
+        self.stage = Stage::FirstPacket;
+        None
+    }
+
+    fn startup(&mut self, startup: Startup, policy: &LoginPolicy, out: &mut Vec<u8>) -> LoginStep {
+        if policy.tls == ClientTls::Required && !self.encrypted {
+            return self.refuse(not_encrypted());
+        }
+        let minor = startup.version.minor.min(ProtocolVersion::V3_2.minor);
+        if minor != startup.version.minor || !startup.protocol_options.is_empty() {
+            backend::negotiate_protocol_version(minor, &startup.protocol_options, out);
+        }
+        let person = Person { startup, minor };
+        match policy.auth {
+            AuthMethod::Trust => self.admit(person, None, None),
+            AuthMethod::Scram => {
+                let (user, database) =
+                    (person.startup.user().to_owned(), person.startup.database().to_owned());
+                self.stage = Stage::Lookup(person);
+                LoginStep::NeedSecret { user, database }
+            }
+        }
+    }
+
+    /// The client's SASLInitialResponse.
+    fn mechanism(&mut self, prover: Prover, out: &mut Vec<u8>) -> Option<LoginStep> {
+        let body = match self.response() {
+            Ok(Some(body)) => body,
+            Ok(None) => return Some(self.wait(Stage::Mechanism(prover))),
+            Err(step) => return Some(step),
+        };
+        let (name, message) = match frontend::read::sasl_initial_response(&body) {
+            Ok(found) => found,
+            Err(bad) => return Some(self.refuse(violation(bad.to_string()))),
+        };
+        let offered = |mechanism: &Mechanism| self.offered().contains(&mechanism.name());
+        let Some(chosen) = Mechanism::of(name).filter(offered) else {
+            return Some(self.refuse(violation("client selected an invalid SASL authentication mechanism")));
+        };
+        match message {
+            Some(message) => self.challenge(prover, chosen, message, out),
+            None => {
+                backend::authentication_sasl_continue(b"", out);
+                self.stage = Stage::FirstMessage(prover, chosen);
+                None
+            }
+        }
+    }
+
+    /// The client's first SCRAM message, sent apart from its choice.
+    fn first_message(&mut self, prover: Prover, chosen: Mechanism, out: &mut Vec<u8>) -> Option<LoginStep> {
+        match self.response() {
+            Ok(Some(message)) => self.challenge(prover, chosen, &message, out),
+            Ok(None) => Some(self.wait(Stage::FirstMessage(prover, chosen))),
+            Err(step) => Some(step),
+        }
+    }
+
+    fn challenge(
+        &mut self,
+        prover: Prover,
+        chosen: Mechanism,
+        message: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Option<LoginStep> {
+        let Prover { person, password, verifier, nonce } = prover;
+        match server::first(message, verifier, &nonce, &self.binding, chosen) {
+            Ok((exchange, challenge)) => {
+                backend::authentication_sasl_continue(&challenge, out);
+                self.stage = Stage::Proof(person, password, exchange);
+                None
+            }
+            Err(error) => Some(self.refuse(refusal(&error, person.startup.user()))),
+        }
+    }
+
+    fn proof(
+        &mut self,
+        person: Person,
+        password: Option<Secret>,
+        exchange: Exchange,
+        out: &mut Vec<u8>,
+    ) -> Option<LoginStep> {
+        let message = match self.response() {
+            Ok(Some(message)) => message,
+            Ok(None) => return Some(self.wait(Stage::Proof(person, password, exchange))),
+            Err(step) => return Some(step),
+        };
+        match exchange.finish(&message) {
+            Ok(Proven { keys, message }) => {
+                backend::authentication_sasl_final(&message, out);
+                let keys = password.is_none().then_some(keys);
+                Some(self.admit(person, keys, password))
+            }
+            Err(error) => Some(self.refuse(refusal(&error, person.startup.user()))),
+        }
+    }
+
+    /// The body of the next message, which must be a SASL response.
+    fn response(&mut self) -> Result<Option<Vec<u8>>, LoginStep> {
+        match self.buffer.first().map(|tag| FromClient::of(*tag)) {
+            None | Some(Some(FromClient::Response)) => {}
+            Some(Some(FromClient::Terminate)) => return Err(LoginStep::Close),
+            Some(_) => return Err(self.refuse(violation("expected SASL response, got another message"))),
+        }
+        match frame::peek(&self.buffer, SASL_BYTES_MAX) {
+            Ok(Some(header)) if self.buffer.len() >= header.total => {
+                let message: Vec<u8> = self.buffer.drain(..header.total).collect();
+                Ok(Some(message[frame::HEADER_BYTES..].to_vec()))
+            }
+            Ok(Some(_) | None) => Ok(None),
+            Err(bad) => Err(self.refuse(violation(bad.to_string()))),
+        }
+    }
+
+    fn offered(&self) -> &'static [&'static str] {
+        match self.binding {
+            ChannelBinding::ServerEndPoint(_) if self.encrypted => &["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"],
+            ChannelBinding::ServerEndPoint(_) | ChannelBinding::NotSupported => &["SCRAM-SHA-256"],
+        }
+    }
+
+    fn wait(&mut self, stage: Stage) -> LoginStep {
+        self.stage = stage;
+        LoginStep::Wait
+    }
+
+    fn admit(&mut self, person: Person, keys: Option<Keys>, password: Option<Secret>) -> LoginStep {
+        let Person { startup, minor } = person;
+        let (user, database) = (startup.user().to_owned(), startup.database().to_owned());
+        let rest = mem::take(&mut self.buffer);
+        LoginStep::Admitted(Box::new(Admitted { startup, user, database, keys, password, minor, rest }))
+    }
+
+    fn refuse(&mut self, report: Report) -> LoginStep {
+        self.stage = Stage::Over;
+        self.buffer = Vec::new();
+        LoginStep::Refused(report)
+    }
 }
 
 impl Default for ClientLogin {
@@ -116,244 +416,70 @@ impl Default for ClientLogin {
     }
 }
 
-impl ClientLogin {
-    /// A client that has said nothing yet.
-    #[must_use]
-    pub fn new() -> Self {
-        Self { stage: Stage::AwaitStartup, received: Vec::new(), encrypted: false, requests: 0 }
-    }
-
-    /// Bytes from the client; replies are appended to `out`.
-    pub fn received(&mut self, bytes: &[u8], policy: &LoginPolicy, out: &mut Vec<u8>) -> LoginStep {
-        self.received.extend_from_slice(bytes);
-        if self.received.len() > LOGIN_BYTES_MAX {
-            return self.refuse(Report::fatal(
-                SqlState::PROTOCOL_VIOLATION,
-                "too many bytes before the login ended",
-            ));
-        }
-        self.step(policy, out)
-    }
-
-    fn step(&mut self, policy: &LoginPolicy, out: &mut Vec<u8>) -> LoginStep {
-        match std::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::AwaitStartup => self.startup_bytes(policy, out),
-            // Plaintext behind the request could have been put there by somebody else (CVE-2021-23214).
-            Stage::AwaitTls => self.refuse(unencrypted_data()),
-            Stage::AwaitSecret(startup) => self.stay(Stage::AwaitSecret(startup)),
-            stage @ (Stage::AwaitFirst { .. } | Stage::AwaitProof { .. }) => self.response_bytes(stage, out),
-            Stage::Done => LoginStep::Close,
-        }
-    }
-
-    /// The TLS handshake is through: everything from here on is encrypted.
-    pub fn tls_started(&mut self) {
-        self.encrypted = true;
-        self.stage = Stage::AwaitStartup;
-    }
-
-    fn startup_bytes(&mut self, policy: &LoginPolicy, out: &mut Vec<u8>) -> LoginStep {
-        let (packet, used) = match first_packet(&self.received) {
-            Ok(Some(found)) => found,
-            Ok(None) => return self.stay(Stage::AwaitStartup),
-            Err(bad) => return self.refuse(bad.report()),
-        };
-        self.received.drain(..used);
-        match packet {
-            FirstPacket::Cancel(key) => LoginStep::Cancel(key),
-            FirstPacket::Ssl => self.ssl_request(policy, out),
-            FirstPacket::GssEnc => self.decline(policy, out),
-            FirstPacket::Startup(startup) => self.startup(startup, policy, out),
-        }
-    }
-
-    fn ssl_request(&mut self, policy: &LoginPolicy, out: &mut Vec<u8>) -> LoginStep {
-        if self.encrypted || policy.tls == ClientTls::Off {
-            return self.decline(policy, out);
-        }
-        if !self.received.is_empty() {
-            return self.refuse(unencrypted_data());
-        }
-        out.push(b'S');
-        self.stage = Stage::AwaitTls;
-        LoginStep::StartTls
-    }
-
-    fn decline(&mut self, policy: &LoginPolicy, out: &mut Vec<u8>) -> LoginStep {
-        self.requests += 1;
-        if self.requests > REQUESTS_MAX {
-            return self.refuse(Report::fatal(SqlState::PROTOCOL_VIOLATION, "too many encryption requests"));
-        }
-        out.push(b'N');
-        self.stage = Stage::AwaitStartup;
-        self.step(policy, out)
-    }
-
-    fn startup(&mut self, startup: Startup, policy: &LoginPolicy, out: &mut Vec<u8>) -> LoginStep {
-        if policy.tls == ClientTls::Required && !self.encrypted {
-            return self.refuse(
-                Report::fatal(SqlState::INVALID_AUTHORIZATION, "TLS is required")
-                    .hint("Connect with sslmode=require or stricter."),
-            );
-        }
-        let newer = startup.version.minor > ProtocolVersion::V3_2.minor;
-        if newer || startup.version.minor == 1 || !startup.protocol_options.is_empty() {
-            let minor = minor_in_force(startup.version);
-            let offer = if newer { ProtocolVersion::V3_2.minor } else { minor };
-            backend::negotiate_protocol_version(offer, &startup.protocol_options, out);
-        }
-        if policy.auth == AuthMethod::Trust {
-            return self.admit(startup, None);
-        }
-        let (user, database) = (startup.user().to_owned(), startup.database().to_owned());
-        self.stage = Stage::AwaitSecret(startup);
-        LoginStep::NeedSecret { user, database }
-    }
-
-    /// The answer to [`LoginStep::NeedSecret`]: `None` for an unknown user. `nonce` and `salt` are fresh; `mock_secret` stays
-    /// the same for the life of the process.
-    pub fn secret(
-        &mut self,
-        secret: Option<StoredSecret>,
-        nonce: &str,
-        salt: [u8; 16],
-        mock_secret: &[u8],
-        out: &mut Vec<u8>,
-    ) -> LoginStep {
-        let Stage::AwaitSecret(startup) = std::mem::replace(&mut self.stage, Stage::Done) else {
-            return LoginStep::Close;
-        };
-        let verifier = secret.and_then(|secret| secret.to_verifier(&salt, scram::ITERATIONS_DEFAULT));
-        let known = verifier.is_some();
-        let verifier = verifier.unwrap_or_else(|| Verifier::mock(mock_secret, startup.user()));
-        backend::authentication_sasl(&[Mechanism::Sha256.name()], out);
-        self.stage = Stage::AwaitFirst { startup, verifier, known, nonce: nonce.to_owned() };
-        if self.received.is_empty() { LoginStep::Wait } else { self.respond(out) }
-    }
-
-    fn respond(&mut self, out: &mut Vec<u8>) -> LoginStep {
-        let stage = std::mem::replace(&mut self.stage, Stage::Done);
-        self.response_bytes(stage, out)
-    }
-
-    fn response_bytes(&mut self, stage: Stage, out: &mut Vec<u8>) -> LoginStep {
-        let header = match frame::peek(&self.received, RESPONSE_BYTES_MAX) {
-            Ok(Some(header)) if self.received.len() >= header.total => header,
-            Ok(_) => return self.stay(stage),
-            Err(bad) => return self.refuse(Report::fatal(bad.sqlstate(), bad.to_string())),
-        };
-        if FromClient::of(header.tag) == Some(FromClient::Terminate) {
-            return LoginStep::Close;
-        }
-        if FromClient::of(header.tag) != Some(FromClient::Response) {
-            return self.refuse(Report::fatal(SqlState::PROTOCOL_VIOLATION, "expected SASL response"));
-        }
-        let message: Vec<u8> = self.received.drain(..header.total).collect();
-        let body = &message[HEADER_BYTES..];
-        match stage {
-            Stage::AwaitFirst { startup, verifier, known, nonce } => {
-                self.client_first(startup, verifier, known, &nonce, body, out)
-            }
-            Stage::AwaitProof { startup, exchange, known } => {
-                self.client_proof(startup, exchange, known, body, out)
-            }
-            Stage::AwaitStartup | Stage::AwaitTls | Stage::AwaitSecret(_) | Stage::Done => LoginStep::Close,
-        }
-    }
-
-    fn client_first(
-        &mut self,
-        startup: Startup,
-        verifier: Verifier,
-        known: bool,
-        nonce: &str,
-        body: &[u8],
-        out: &mut Vec<u8>,
-    ) -> LoginStep {
-        let Ok((mechanism, Some(first))) = frontend::read::sasl_initial_response(body) else {
-            return self
-                .refuse(Report::fatal(SqlState::PROTOCOL_VIOLATION, "malformed SASL initial response"));
-        };
-        if Mechanism::of(mechanism) != Some(Mechanism::Sha256) {
-            let report = Report::fatal(
-                SqlState::PROTOCOL_VIOLATION,
-                "client selected an invalid SASL authentication mechanism",
-            );
-            return self.refuse(report);
-        }
-        match scram::server::first(first, verifier, nonce, &ChannelBinding::NotSupported, Mechanism::Sha256) {
-            Ok((exchange, challenge)) => {
-                backend::authentication_sasl_continue(&challenge, out);
-                self.stage = Stage::AwaitProof { startup, exchange, known };
-                LoginStep::Wait
-            }
-            Err(why) => self.refuse(Report::fatal(SqlState::PROTOCOL_VIOLATION, why.to_string())),
-        }
-    }
-
-    fn client_proof(
-        &mut self,
-        startup: Startup,
-        exchange: scram::server::Exchange,
-        known: bool,
-        body: &[u8],
-        out: &mut Vec<u8>,
-    ) -> LoginStep {
-        match exchange.finish(body) {
-            Ok(proven) if known => {
-                backend::authentication_sasl_final(&proven.message, out);
-                self.admit(startup, Some(proven.keys))
-            }
-            Ok(_) | Err(scram::ScramError::WrongProof) => self.refuse(wrong_password(startup.user())),
-            Err(why) => self.refuse(Report::fatal(SqlState::PROTOCOL_VIOLATION, why.to_string())),
-        }
-    }
-
-    fn admit(&mut self, startup: Startup, keys: Option<Keys>) -> LoginStep {
-        let minor = minor_in_force(startup.version);
-        LoginStep::Admitted(Box::new(Admitted {
-            user: startup.user().to_owned(),
-            database: startup.database().to_owned(),
-            startup,
-            keys,
-            minor,
-            rest: std::mem::take(&mut self.received),
-        }))
-    }
-
-    fn stay(&mut self, stage: Stage) -> LoginStep {
-        self.stage = stage;
-        LoginStep::Wait
-    }
-
-    fn refuse(&mut self, report: Report) -> LoginStep {
-        self.stage = Stage::Done;
-        LoginStep::Refused(Box::new(report))
-    }
-}
-
-/// PostgreSQL's own words.
+/// PostgreSQL's words for a client that did not prove itself, whatever the reason: they do not say whether the user
+/// exists.
 #[must_use]
 pub fn wrong_password(user: &str) -> Report {
     Report::fatal(SqlState::INVALID_PASSWORD, format!("password authentication failed for user \"{user}\""))
 }
 
-fn unencrypted_data() -> Report {
-    Report::fatal(SqlState::PROTOCOL_VIOLATION, "received unencrypted data after SSL request").detail(
+/// What a client reads when its SCRAM exchange failed, with PostgreSQL's codes (auth-scram.c).
+fn refusal(error: &ScramError, user: &str) -> Report {
+    match error {
+        ScramError::WrongProof => wrong_password(user),
+        ScramError::Malformed(why) => violation("malformed SCRAM message").detail(sentence(why)),
+        ScramError::UnsupportedBinding | ScramError::BindingMismatch | ScramError::NonceMismatch => {
+            violation(error.to_string())
+        }
+        ScramError::AuthorizationIdentity | ScramError::MandatoryExtension => {
+            Report::fatal(SqlState::FEATURE_NOT_SUPPORTED, error.to_string())
+        }
+        ScramError::BindingDowngraded => Report::fatal(SqlState::INVALID_AUTHORIZATION, error.to_string())
+            .detail("The client believes that weir does not support channel binding, but weir offered it."),
+        ScramError::UnusableNonce
+        | ScramError::Iterations(_)
+        | ScramError::WrongServerProof
+        | ScramError::RefusedByServer => Report::fatal(SqlState::INTERNAL_ERROR, error.to_string()),
+    }
+}
+
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| format!("{}{}.", first.to_uppercase(), letters.as_str()))
+}
+
+fn violation(message: impl Into<String>) -> Report {
+    Report::fatal(SqlState::PROTOCOL_VIOLATION, message)
+}
+
+fn unencrypted(request: &str) -> Report {
+    violation(format!("received unencrypted data after {request} request")).detail(
         "This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.",
     )
 }
 
-/// The highest minor version that both sides know; there never was a 3.1.
-fn minor_in_force(asked: ProtocolVersion) -> u16 {
-    if asked.minor >= ProtocolVersion::V3_2.minor { ProtocolVersion::V3_2.minor } else { 0 }
+fn not_encrypted() -> Report {
+    Report::fatal(SqlState::INVALID_AUTHORIZATION, "this connection must be encrypted")
+        .hint("Connect with sslmode=require, or a stricter mode.")
 }
 
-/// Bytes that may arrive before the login has ended.
-const LOGIN_BYTES_MAX: usize = STARTUP_BYTES_MAX + 2 * RESPONSE_BYTES_MAX as usize;
+/// A request for encryption where PostgreSQL takes only a startup packet: there it is a version that does not exist.
+fn negotiated_before(minor: u16) -> Report {
+    BadStartup::UnsupportedVersion(ProtocolVersion { major: 1234, minor }).report()
+}
 
-/// A SASL response or password.
-const RESPONSE_BYTES_MAX: u32 = 8 * 1024;
+const SSL_MINOR: u16 = 5679;
+const GSS_MINOR: u16 = 5680;
 
-/// Encryption requests that one client may make: one of each kind.
-const REQUESTS_MAX: u8 = 3;
+/// Largest SASL message (its length word) that is taken from a client, as in PostgreSQL.
+pub const SASL_BYTES_MAX: u32 = 1024;
+
+/// Bytes that are kept at most while the login is not complete. A client that waits for answers sends less than
+/// [`startup::STARTUP_BYTES_MAX`]; one that does not wait may have its first requests in the same read.
+pub const PENDING_BYTES_MAX: usize = 64 * 1024;
+
+// A whole startup packet must fit, or a login could never finish.
+const _: () = assert!(startup::STARTUP_BYTES_MAX <= PENDING_BYTES_MAX);
+
+#[cfg(test)]
+mod tests;

@@ -1,202 +1,137 @@
-//! Logging in to PostgreSQL: startup, proof, the values it reports, and the fence that keeps writes away from a member
-//! that does not lead.
+//! weir's own login to PostgreSQL, and the fence behind it: a connection is only given out when the server has said
+//! that it is what it should be.
 //!
-//! Plays the client of the protocol. Knows neither the dial before it nor the pool behind it.
+//! A pure machine that plays the client once the connection (and its TLS) stands: bytes in, bytes and a [`ServerStep`]
+//! out. It makes no nonce, dials nobody, and does not decide what to do about a failure.
 
-use weir_auth::scram::{self, ChannelBinding, Credential, DerivedKeys, Keys, Mechanism};
+use std::mem;
+
+use weir_auth::scram::client::{self, Final, First};
+use weir_auth::scram::{ChannelBinding, Credential, DerivedKeys, Keys, ScramError};
 use weir_auth::{Secret, md5};
 use weir_protocol::backend::read::{self, Authentication};
-use weir_protocol::frame::{self, HEADER_BYTES};
-use weir_protocol::frontend;
-use weir_protocol::message::{Report, Severity};
-use weir_protocol::sqlstate::SqlState;
 use weir_protocol::startup::{ProtocolVersion, SecretKey};
 use weir_protocol::tag::FromServer;
+use weir_protocol::{Malformed, frame, frontend};
 
-use crate::settings::IN_HOT_STANDBY;
+use fence::Answer;
 
-/// Whom to log in as, and with what.
-#[derive(Debug, Clone)]
+pub use failure::LoginFailure;
+pub use fence::Fence;
+
+mod failure;
+mod fence;
+
+/// One server connection on its way in.
+#[derive(Debug)]
+pub struct ServerLogin {
+    stage: Stage,
+    buffer: Vec<u8>,
+    credential: ServerCredential,
+    nonce: String,
+    binding: ChannelBinding,
+    fence: Fence,
+    learned: Learned,
+}
+
+/// Who weir is towards PostgreSQL.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerCredential {
-    /// User.
+    /// The user.
     pub user: String,
-    /// What proves it; `None` if nothing is known (which is enough where the server trusts).
+    /// What it proves itself with; `None` works only where PostgreSQL asks for nothing (trust, cert, peer).
     pub secret: Option<ServerSecret>,
 }
 
-/// What proves to PostgreSQL who weir is.
-#[derive(Debug, Clone)]
+/// What weir proves itself with towards PostgreSQL.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerSecret {
-    /// The password, and the keys that an earlier login derived from it.
+    /// A password: good for every method.
     Password {
         /// The password.
         password: Secret,
-        /// Spares the derivation (a millisecond) when the server's salt is the same.
+        /// Keys that an earlier login derived from it ([`Ready::derived`]); saves a millisecond.
         derived: Option<DerivedKeys>,
     },
-    /// Keys from a client's own login.
+    /// Keys that a client revealed in its own login: good for SCRAM only.
     Keys(Keys),
-    /// PostgreSQL's md5 hash, which is all that md5 logins need.
+    /// A stored md5 secret: good for md5 only.
     Md5(Secret),
 }
 
 impl ServerSecret {
-    /// A password.
+    /// A password without known keys.
     #[must_use]
     pub fn password(password: Secret) -> Self {
         Self::Password { password, derived: None }
     }
 }
 
-/// What a member has to prove before the connection is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fence {
-    /// Nothing.
-    None,
-    /// That it leads, on this timeline of this cluster where those are known.
-    Primary {
-        /// Timeline that is followed.
-        expect_timeline: Option<u32>,
-        /// System identifier of the cluster.
-        expect_system: Option<u64>,
-    },
-    /// That it is a standby.
-    Replica,
-}
-
 /// What the caller has to do next.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum ServerStep {
-    /// Wait for more bytes.
+    /// Read more.
     Wait,
-    /// The connection can be used.
+    /// The connection may be given out.
     Ready(Box<Ready>),
-    /// It cannot; close it.
+    /// Close the connection.
     Failed(LoginFailure),
 }
 
-/// A server connection that is logged in.
-#[derive(Debug)]
+/// What a login has learned of its server.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Ready {
-    /// PostgreSQL's process id.
+    /// Process id, for cancel requests; 0 when the server gave none.
     pub pid: u32,
-    /// Its secret for cancel requests, if it gave one.
+    /// Secret, for cancel requests. PostgreSQL always gives one; something in between may not.
     pub secret: Option<SecretKey>,
-    /// ParameterStatus values in order.
+    /// ParameterStatus values in the order of their first appearance, with their last values.
     pub parameters: Vec<(String, String)>,
-    /// What it said it is (PostgreSQL 14 and later say it at login, earlier ones are asked when fenced).
+    /// Whether it is a standby; `None` when nobody asked and the server (before PostgreSQL 14) did not say.
     pub in_hot_standby: Option<bool>,
-    /// Timeline, if fenced as a primary.
+    /// The timeline it writes; only after [`Fence::Primary`].
     pub timeline: Option<u32>,
-    /// System identifier, if fenced as a primary.
+    /// The cluster's identity; only after [`Fence::Primary`].
     pub system_identifier: Option<u64>,
-    /// Keys derived from a password, to be given again at the next login.
+    /// Keys that SCRAM used, for the next login of the same user to the same cluster.
     pub derived: Option<DerivedKeys>,
-    /// Bytes behind the last ReadyForQuery.
+    /// Bytes that came behind the login.
     pub rest: Vec<u8>,
 }
 
-/// Why a login did not succeed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LoginFailure {
-    /// PostgreSQL's own refusal.
-    Refused(Box<Report>),
-    /// It asks for a proof that weir has nothing for.
-    NoCredential {
-        /// What it asks for.
-        method: &'static str,
-    },
-    /// A standby, where a leader was expected.
-    NotPrimary,
-    /// A leader, where a standby was expected.
-    NotReplica,
-    /// Another timeline than the one that is followed.
-    WrongTimeline {
-        /// The member's.
-        seen: u32,
-        /// The one followed.
-        expected: u32,
-    },
-    /// Another database cluster.
-    WrongSystem {
-        /// The member's.
-        seen: u64,
-        /// The one followed.
-        expected: u64,
-    },
-    /// It does not speak the protocol, or not this step of it.
-    Malformed(String),
-}
-
-impl LoginFailure {
-    /// What a waiting client may read.
+impl Ready {
+    /// The value of a reported parameter, for example `server_version`.
     #[must_use]
-    pub fn report(&self, user: &str) -> Report {
-        match self {
-            Self::Refused(report) if report.code == SqlState::INVALID_PASSWORD => {
-                Report::fatal(SqlState::INVALID_PASSWORD, format!("the server refused the password of user \"{user}\""))
-                    .detail("What weir knows is not, or is no longer, the user's password on the server.")
-                    .hint("If the password was changed, reconnect. Check that the user list holds the server's own verifier.")
-            }
-            Self::Refused(report) => (**report).clone().with_severity(Severity::Fatal),
-            Self::NoCredential { method } => no_credential(user, method),
-            Self::NotPrimary => fenced("the member is a standby"),
-            Self::NotReplica => fenced("the member is not a standby"),
-            Self::WrongTimeline { seen, expected } => {
-                fenced(&format!("the member is on timeline {seen}, and {expected} is followed"))
-            }
-            Self::WrongSystem { seen, expected } => fenced(&format!(
-                "the member belongs to another database cluster (system identifier {seen}, not {expected})"
-            )),
-            Self::Malformed(why) => {
-                Report::fatal(SqlState::CONNECTION_FAILURE, "the server's login reply cannot be read").detail(why.clone())
-            }
-        }
+    pub fn parameter(&self, wanted: &str) -> Option<&str> {
+        self.parameters.iter().find_map(|(name, value)| (name == wanted).then_some(value.as_str()))
     }
-}
-
-fn fenced(why: &str) -> Report {
-    Report::fatal(SqlState::CANNOT_CONNECT_NOW, "the database server may not be used for this connection")
-        .detail(format!("{why}."))
-}
-
-fn no_credential(user: &str, method: &str) -> Report {
-    Report::fatal(
-        SqlState::INVALID_AUTHORIZATION,
-        format!("weir cannot log in to the server as \"{user}\": it has no secret for {method}"),
-    )
-    .detail("A SCRAM verifier alone is not enough: nobody has shown weir the key that belongs to it in this process.")
-    .hint("Let the user log in to weir with SCRAM once, or put the password into the user list.")
-}
-
-/// A login under way.
-#[derive(Debug)]
-pub struct ServerLogin {
-    stage: Stage,
-    received: Vec<u8>,
-    user: String,
-    secret: Option<ServerSecret>,
-    nonce: String,
-    fence: Fence,
-    ready: Ready,
-    error: Option<Report>,
 }
 
 #[derive(Debug)]
 enum Stage {
-    Authenticating,
-    Challenged(scram::client::First),
-    Proving(scram::client::Final),
-    /// Authenticated; values and the first ReadyForQuery come.
-    Settling,
-    /// The fence's question was asked.
-    Fencing,
+    /// The startup packet is out.
+    Asked,
+    SaslFirst(First),
+    SaslFinal(Final),
+    /// Everything we had to show is out, and the server has shown its part if the method has one.
+    Proven,
+    /// AuthenticationOk has come.
+    Starting,
+    /// The fence's query is out; its row may have come.
+    Fencing(Option<Answer>),
     Over,
 }
 
+#[derive(Debug, Default)]
+struct Learned {
+    key: Option<(u32, SecretKey)>,
+    parameters: Vec<(String, String)>,
+    answer: Answer,
+    derived: Option<DerivedKeys>,
+}
+
 impl ServerLogin {
-    /// Begins a login; the startup packet is appended to `out`. `parameters` go with it, besides user and database. `nonce`
-    /// is fresh and printable.
+    /// Appends the startup packet. `parameters` go into it beside user and database; `nonce` is fresh and printable.
     pub fn start(
         database: &str,
         parameters: &[(&str, &str)],
@@ -205,276 +140,249 @@ impl ServerLogin {
         fence: Fence,
         out: &mut Vec<u8>,
     ) -> Self {
-        let ServerCredential { user, secret } = credential;
-        let mut all = vec![("user", user.as_str()), ("database", database)];
+        let mut all = vec![("user", credential.user.as_str()), ("database", database)];
         all.extend_from_slice(parameters);
+        // Every server speaks 3.0; weir needs nothing of 3.2 on this side.
         frontend::startup(ProtocolVersion::V3_0, &all, out);
         Self {
-            stage: Stage::Authenticating,
-            received: Vec::new(),
-            user,
-            secret,
+            stage: Stage::Asked,
+            buffer: Vec::new(),
+            credential,
             nonce: nonce.to_owned(),
+            binding: ChannelBinding::NotSupported,
             fence,
-            ready: Ready {
-                pid: 0,
-                secret: None,
-                parameters: Vec::new(),
-                in_hot_standby: None,
-                timeline: None,
-                system_identifier: None,
-                derived: None,
-                rest: Vec::new(),
-            },
-            error: None,
+            learned: Learned::default(),
         }
     }
 
-    /// Bytes from the server; replies are appended to `out`.
+    /// Ties the login to this hash of the certificate that the server showed in TLS, if the server can do that.
+    pub fn bind_to(&mut self, end_point: Vec<u8>) {
+        self.binding = ChannelBinding::ServerEndPoint(end_point);
+    }
+
+    /// Takes bytes of the server and appends the answer to `out`.
     pub fn received(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> ServerStep {
-        self.received.extend_from_slice(bytes);
+        if matches!(self.stage, Stage::Over) {
+            return ServerStep::Wait;
+        }
+        self.buffer.extend_from_slice(bytes);
         loop {
-            let header = match frame::peek(&self.received, MESSAGE_BYTES_MAX) {
-                Ok(Some(header)) if self.received.len() >= header.total => header,
-                Ok(_) => return ServerStep::Wait,
-                Err(bad) => return ServerStep::Failed(LoginFailure::Malformed(bad.to_string())),
+            let step = match self.next_message() {
+                Ok(Some(message)) => self.message(&message, out),
+                Ok(None) => return ServerStep::Wait,
+                Err(failure) => Err(failure),
             };
-            let message: Vec<u8> = self.received.drain(..header.total).collect();
-            match self.message(FromServer::of(header.tag), &message[HEADER_BYTES..], out) {
-                Ok(false) => {}
-                Ok(true) => return self.finish(),
-                Err(failure) => return ServerStep::Failed(failure),
+            match step {
+                Ok(None) => {}
+                Ok(Some(ready)) => return ServerStep::Ready(ready),
+                Err(failure) => {
+                    self.stage = Stage::Over;
+                    return ServerStep::Failed(failure);
+                }
             }
         }
     }
 
-    fn finish(&mut self) -> ServerStep {
-        self.stage = Stage::Over;
-        self.ready.rest = std::mem::take(&mut self.received);
-        let empty = Ready {
-            pid: 0,
-            secret: None,
-            parameters: Vec::new(),
-            in_hot_standby: None,
-            timeline: None,
-            system_identifier: None,
-            derived: None,
-            rest: Vec::new(),
-        };
-        ServerStep::Ready(Box::new(std::mem::replace(&mut self.ready, empty)))
+    fn next_message(&mut self) -> Result<Option<Vec<u8>>, LoginFailure> {
+        match frame::peek(&self.buffer, LOGIN_MESSAGE_BYTES_MAX) {
+            Ok(Some(header)) if self.buffer.len() >= header.total => {
+                Ok(Some(self.buffer.drain(..header.total).collect()))
+            }
+            Ok(Some(_) | None) => Ok(None),
+            Err(bad) => Err(LoginFailure::Malformed(bad.to_string())),
+        }
     }
 
-    /// One message; true when the login is over.
-    fn message(
-        &mut self,
-        tag: Option<FromServer>,
-        body: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<bool, LoginFailure> {
-        let Some(tag) = tag else { return Err(malformed("an unknown message type")) };
+    fn message(&mut self, message: &[u8], out: &mut Vec<u8>) -> Result<Option<Box<Ready>>, LoginFailure> {
+        let body = message.get(frame::HEADER_BYTES..).unwrap_or_default();
+        let tag = message.first().and_then(|tag| FromServer::of(*tag));
+        let started = matches!(self.stage, Stage::Starting | Stage::Fencing(_));
+        let fencing = matches!(self.stage, Stage::Fencing(_));
         match tag {
-            FromServer::Authentication => self.authentication(body, out).map(|()| false),
-            FromServer::ErrorResponse => self.refused(body),
-            FromServer::ParameterStatus => self.parameter(body).map(|()| false),
-            FromServer::BackendKeyData => {
-                let (pid, secret) =
-                    read::backend_key_data(body).map_err(|bad| malformed(&bad.to_string()))?;
-                self.ready.pid = pid;
-                self.ready.secret = SecretKey::new(secret);
-                Ok(false)
+            Some(FromServer::ErrorResponse) => Err(LoginFailure::Refused(read::report(body)?.to_report())),
+            Some(FromServer::NoticeResponse | FromServer::NotificationResponse) => Ok(None),
+            Some(FromServer::Authentication) => self.authentication(body, out).map(|()| None),
+            Some(FromServer::ParameterStatus) if started => self.parameter(body).map(|()| None),
+            Some(FromServer::BackendKeyData) if started => self.backend_key(body).map(|()| None),
+            Some(FromServer::DataRow) if fencing => self.row(body).map(|()| None),
+            Some(FromServer::RowDescription | FromServer::CommandComplete) if fencing => Ok(None),
+            Some(FromServer::ReadyForQuery) if started => self.ready(out),
+            Some(unexpected) => {
+                Err(LoginFailure::Malformed(format!("unexpected {unexpected:?} during login")))
             }
-            FromServer::ReadyForQuery => self.ready_for_query(out),
-            FromServer::DataRow if matches!(self.stage, Stage::Fencing) => {
-                self.fence_row(body).map(|()| false)
-            }
-            FromServer::NoticeResponse
-            | FromServer::NegotiateProtocolVersion
-            | FromServer::RowDescription
-            | FromServer::CommandComplete => Ok(false),
-            _ => Err(malformed("an unexpected message")),
+            None => Err(LoginFailure::Malformed("unknown message during login".into())),
         }
-    }
-
-    fn refused(&mut self, body: &[u8]) -> Result<bool, LoginFailure> {
-        let fields = read::report(body).map_err(|bad| malformed(&bad.to_string()))?;
-        let report = fields.to_report();
-        if matches!(self.stage, Stage::Fencing) && !fields.ends_connection() {
-            // The ReadyForQuery behind it ends the login with this.
-            self.error = Some(report);
-            return Ok(false);
-        }
-        Err(LoginFailure::Refused(Box::new(report)))
-    }
-
-    fn parameter(&mut self, body: &[u8]) -> Result<(), LoginFailure> {
-        let (name, value) = read::parameter_status(body).map_err(|bad| malformed(&bad.to_string()))?;
-        let (name, value) =
-            (String::from_utf8_lossy(name).into_owned(), String::from_utf8_lossy(value).into_owned());
-        if name == IN_HOT_STANDBY {
-            self.ready.in_hot_standby = Some(value == "on");
-        }
-        if self.ready.parameters.len() >= PARAMETERS_MAX {
-            return Err(malformed("too many parameters"));
-        }
-        self.ready.parameters.push((name, value));
-        Ok(())
     }
 
     fn authentication(&mut self, body: &[u8], out: &mut Vec<u8>) -> Result<(), LoginFailure> {
-        let request = read::authentication(body).map_err(|bad| malformed(&bad.to_string()))?;
-        match (request, std::mem::replace(&mut self.stage, Stage::Over)) {
-            (Authentication::Ok, Stage::Authenticating) => self.stage = Stage::Settling,
-            (Authentication::Cleartext, Stage::Authenticating) => self.cleartext(out)?,
-            (Authentication::Md5(salt), Stage::Authenticating) => self.md5(salt, out)?,
-            (Authentication::Sasl(offered), Stage::Authenticating) => self.sasl(&offered, out)?,
-            (Authentication::SaslContinue(challenge), Stage::Challenged(first)) => {
-                let credential = self.scram_credential()?;
-                let (proving, message) =
-                    first.respond(challenge, &credential).map_err(|why| scram_failure(&why))?;
-                frontend::sasl_response(&message, out);
-                self.stage = Stage::Proving(proving);
+        let request = read::authentication(body)?;
+        self.stage = match (mem::replace(&mut self.stage, Stage::Over), request) {
+            (Stage::Asked | Stage::Proven, Authentication::Ok) => Stage::Starting,
+            (Stage::Asked, Authentication::Cleartext) => self.cleartext(out)?,
+            (Stage::Asked, Authentication::Md5(salt)) => self.md5(salt, out)?,
+            (Stage::Asked, Authentication::Sasl(offered)) => self.sasl(&offered, out)?,
+            (Stage::SaslFirst(first), Authentication::SaslContinue(challenge)) => {
+                self.sasl_proof(first, challenge, out)?
             }
-            (Authentication::SaslFinal(outcome), Stage::Proving(proving)) => {
-                let derived = proving.verify(outcome).map_err(|why| scram_failure(&why))?;
-                if matches!(self.secret, Some(ServerSecret::Password { .. })) {
-                    self.ready.derived = Some(derived);
-                }
-                self.stage = Stage::Authenticating;
+            (Stage::SaslFinal(last), Authentication::SaslFinal(outcome)) => {
+                self.learned.derived = Some(last.verify(outcome)?);
+                Stage::Proven
             }
-            (Authentication::Unsupported(_), _) => {
-                return Err(LoginFailure::NoCredential {
-                    method: "an authentication method that weir does not speak",
-                });
+            (Stage::Asked, Authentication::Unsupported(method)) => {
+                return Err(LoginFailure::NoCredential { method: method_name(method) });
             }
-            _ => return Err(malformed("an authentication request out of order")),
-        }
-        Ok(())
-    }
-
-    fn cleartext(&mut self, out: &mut Vec<u8>) -> Result<(), LoginFailure> {
-        let Some(ServerSecret::Password { password, .. }) = &self.secret else {
-            return Err(LoginFailure::NoCredential { method: "a cleartext password" });
+            // Above all an AuthenticationOk that comes before the server's own proof: it may not be the server.
+            (_, _) => return Err(LoginFailure::Malformed("unexpected authentication request".into())),
         };
-        frontend::password(password.expose(), out);
-        self.stage = Stage::Authenticating;
         Ok(())
     }
 
-    fn md5(&mut self, salt: [u8; 4], out: &mut Vec<u8>) -> Result<(), LoginFailure> {
-        let stored = match &self.secret {
-            Some(ServerSecret::Password { password, .. }) => {
-                md5::stored(self.user.as_bytes(), password.expose())
+    fn cleartext(&self, out: &mut Vec<u8>) -> Result<Stage, LoginFailure> {
+        match &self.credential.secret {
+            Some(ServerSecret::Password { password, derived: _ }) => {
+                frontend::password(password.expose(), out);
+                Ok(Stage::Proven)
             }
-            Some(ServerSecret::Md5(hash)) => String::from_utf8_lossy(hash.expose()).into_owned(),
-            Some(ServerSecret::Keys(_)) | None => {
-                return Err(LoginFailure::NoCredential { method: "an md5 password" });
+            Some(ServerSecret::Keys(_) | ServerSecret::Md5(_)) | None => {
+                Err(LoginFailure::NoCredential { method: "password" })
             }
+        }
+    }
+
+    fn md5(&self, salt: [u8; 4], out: &mut Vec<u8>) -> Result<Stage, LoginFailure> {
+        let stored = match &self.credential.secret {
+            Some(ServerSecret::Password { password, derived: _ }) => {
+                md5::stored(self.credential.user.as_bytes(), password.expose())
+            }
+            Some(ServerSecret::Md5(stored)) => String::from_utf8_lossy(stored.expose()).into_owned(),
+            Some(ServerSecret::Keys(_)) | None => return Err(LoginFailure::NoCredential { method: "md5" }),
         };
         frontend::password(md5::response(&stored, salt).as_bytes(), out);
-        self.stage = Stage::Authenticating;
-        Ok(())
+        Ok(Stage::Proven)
     }
 
-    fn sasl(&mut self, offered: &[&[u8]], out: &mut Vec<u8>) -> Result<(), LoginFailure> {
+    fn sasl(&self, offered: &[&[u8]], out: &mut Vec<u8>) -> Result<Stage, LoginFailure> {
+        // Says so before the exchange begins: PostgreSQL would log a failed login otherwise.
         self.scram_credential()?;
-        let binding = ChannelBinding::NotSupported;
-        let Some(mechanism) = scram::client::choose(offered, &binding) else {
-            return Err(LoginFailure::NoCredential { method: "a SASL mechanism that weir does not speak" });
-        };
-        let (first, message) =
-            scram::client::first(&self.nonce, &binding, mechanism).map_err(|why| scram_failure(&why))?;
-        frontend::sasl_initial_response(Mechanism::name(mechanism), &message, out);
-        self.stage = Stage::Challenged(first);
-        Ok(())
+        let mechanism = client::choose(offered, &self.binding)
+            .ok_or(LoginFailure::NoCredential { method: "an unknown SASL mechanism" })?;
+        let (first, message) = client::first(&self.nonce, &self.binding, mechanism)?;
+        frontend::sasl_initial_response(mechanism.name(), &message, out);
+        Ok(Stage::SaslFirst(first))
+    }
+
+    fn sasl_proof(&self, first: First, challenge: &[u8], out: &mut Vec<u8>) -> Result<Stage, LoginFailure> {
+        let (last, message) = first.respond(challenge, &self.scram_credential()?)?;
+        frontend::sasl_response(&message, out);
+        Ok(Stage::SaslFinal(last))
     }
 
     fn scram_credential(&self) -> Result<Credential, LoginFailure> {
-        match &self.secret {
+        match &self.credential.secret {
             Some(ServerSecret::Password { password, derived }) => {
                 Ok(Credential::Password { password: password.clone(), derived: derived.clone() })
             }
             Some(ServerSecret::Keys(keys)) => Ok(Credential::Keys(keys.clone())),
-            Some(ServerSecret::Md5(_)) | None => Err(LoginFailure::NoCredential { method: "SCRAM-SHA-256" }),
+            Some(ServerSecret::Md5(_)) | None => Err(LoginFailure::NoCredential { method: "scram-sha-256" }),
         }
     }
 
-    /// ReadyForQuery: the login itself is over, or the fence's question is answered.
-    fn ready_for_query(&mut self, out: &mut Vec<u8>) -> Result<bool, LoginFailure> {
-        match (&self.stage, self.fence) {
-            (Stage::Settling, Fence::None) => Ok(true),
-            (Stage::Settling, Fence::Replica) if self.ready.in_hot_standby == Some(true) => Ok(true),
-            (Stage::Settling, Fence::Replica) if self.ready.in_hot_standby == Some(false) => {
-                Err(LoginFailure::NotReplica)
-            }
-            (Stage::Settling, Fence::Primary { .. }) if self.ready.in_hot_standby == Some(true) => {
-                Err(LoginFailure::NotPrimary)
-            }
-            (Stage::Settling, Fence::Replica | Fence::Primary { .. }) => {
-                frontend::query(FENCE_SQL.as_bytes(), out);
-                self.stage = Stage::Fencing;
-                Ok(false)
-            }
-            (Stage::Fencing, _) => self.fenced().map(|()| true),
-            _ => Err(malformed("ReadyForQuery out of order")),
+    fn parameter(&mut self, body: &[u8]) -> Result<(), LoginFailure> {
+        let (name, value) = read::parameter_status(body)?;
+        // Names are ASCII. Values could be in any encoding, but those that PostgreSQL reports hardly are.
+        let name = String::from_utf8_lossy(name).into_owned();
+        let value = String::from_utf8_lossy(value).into_owned();
+        if name == "in_hot_standby" {
+            self.learned.answer.in_recovery = Some(value == "on");
         }
-    }
-
-    fn fence_row(&mut self, body: &[u8]) -> Result<(), LoginFailure> {
-        let values = read::data_row(body).map_err(|bad| malformed(&bad.to_string()))?;
-        let text =
-            |at: usize| values.get(at).copied().flatten().and_then(|value| std::str::from_utf8(value).ok());
-        self.ready.in_hot_standby = Some(text(0) == Some("t"));
-        self.ready.timeline = text(1).and_then(|digits| u32::from_str_radix(digits, 16).ok());
-        self.ready.system_identifier =
-            text(2).and_then(|digits| digits.parse::<i64>().ok()).map(i64::cast_unsigned);
+        let parameters = &mut self.learned.parameters;
+        let room = parameters.len() < PARAMETERS_MAX;
+        match parameters.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, known)) => *known = value,
+            None if room => parameters.push((name, value)),
+            None => return Err(LoginFailure::Malformed("the server reports too many parameters".into())),
+        }
         Ok(())
     }
 
-    fn fenced(&mut self) -> Result<(), LoginFailure> {
-        if let Some(report) = self.error.take() {
-            return Err(LoginFailure::Refused(Box::new(report)));
-        }
-        let standby = self.ready.in_hot_standby == Some(true);
-        match self.fence {
-            Fence::Replica if !standby => Err(LoginFailure::NotReplica),
-            Fence::Primary { .. } if standby => Err(LoginFailure::NotPrimary),
-            Fence::Primary { expect_timeline, expect_system } => {
-                let (Some(timeline), Some(system)) = (self.ready.timeline, self.ready.system_identifier)
-                else {
-                    return Err(malformed("an unreadable answer about timeline and system identifier"));
-                };
-                match (expect_timeline, expect_system) {
-                    (_, Some(expected)) if expected != system => {
-                        Err(LoginFailure::WrongSystem { seen: system, expected })
-                    }
-                    (Some(expected), _) if expected != timeline => {
-                        Err(LoginFailure::WrongTimeline { seen: timeline, expected })
-                    }
-                    _ => Ok(()),
+    fn backend_key(&mut self, body: &[u8]) -> Result<(), LoginFailure> {
+        let (pid, secret) = read::backend_key_data(body)?;
+        self.learned.key = SecretKey::new(secret).map(|secret| (pid, secret));
+        Ok(())
+    }
+
+    fn row(&mut self, body: &[u8]) -> Result<(), LoginFailure> {
+        self.stage = Stage::Fencing(Some(Answer::read(&read::data_row(body)?)?));
+        Ok(())
+    }
+
+    /// ReadyForQuery: behind the login the fence may have a question, behind the fence's answer there is the verdict.
+    fn ready(&mut self, out: &mut Vec<u8>) -> Result<Option<Box<Ready>>, LoginFailure> {
+        match mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Starting => {
+                if let Some(question) = self.fence.question(self.learned.answer.in_recovery)? {
+                    frontend::query(question.as_bytes(), out);
+                    self.stage = Stage::Fencing(None);
+                    return Ok(None);
                 }
             }
-            Fence::Replica | Fence::None => Ok(()),
+            Stage::Fencing(Some(answer)) => {
+                self.fence.judge(&answer)?;
+                self.learned.answer = answer;
+            }
+            Stage::Fencing(None) => {
+                return Err(LoginFailure::Malformed("the fence's question has no answer".into()));
+            }
+            Stage::Asked | Stage::SaslFirst(_) | Stage::SaslFinal(_) | Stage::Proven | Stage::Over => {
+                return Err(LoginFailure::Malformed("unexpected ReadyForQuery during login".into()));
+            }
         }
+        Ok(Some(self.finish()))
+    }
+
+    fn finish(&mut self) -> Box<Ready> {
+        let Learned { key, parameters, answer, derived } = mem::take(&mut self.learned);
+        let (pid, secret) = key.unzip();
+        Box::new(Ready {
+            pid: pid.unwrap_or(0),
+            secret,
+            parameters,
+            in_hot_standby: answer.in_recovery,
+            timeline: answer.timeline,
+            system_identifier: answer.system_identifier,
+            derived,
+            rest: mem::take(&mut self.buffer),
+        })
     }
 }
 
-fn malformed(why: &str) -> LoginFailure {
-    LoginFailure::Malformed(why.to_owned())
+impl From<Malformed> for LoginFailure {
+    fn from(bad: Malformed) -> Self {
+        Self::Malformed(bad.to_string())
+    }
 }
 
-fn scram_failure(why: &scram::ScramError) -> LoginFailure {
-    LoginFailure::Malformed(why.to_string())
+impl From<ScramError> for LoginFailure {
+    fn from(error: ScramError) -> Self {
+        Self::Malformed(error.to_string())
+    }
 }
 
-/// Is it a standby, which timeline does it write, which cluster is it. A standby does not know a timeline to write, so it is
-/// not asked; `pg_control_checkpoint()` would keep the old timeline for seconds after a promotion.
-pub const FENCE_SQL: &str = "SELECT pg_catalog.pg_is_in_recovery(), \
-    CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL \
-    ELSE pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8) END, \
-    (SELECT system_identifier FROM pg_catalog.pg_control_system())";
+/// Name of an authentication request that weir cannot answer (protocol chapter, "Message Formats").
+fn method_name(method: u32) -> &'static str {
+    match method {
+        2 => "Kerberos V5",
+        7 | 8 => "GSSAPI",
+        9 => "SSPI",
+        _ => "an unknown method",
+    }
+}
 
-/// A message at login is short.
-const MESSAGE_BYTES_MAX: u32 = 64 * 1024;
+/// Largest message (its length word) that is taken from a server during login.
+pub const LOGIN_MESSAGE_BYTES_MAX: u32 = 64 * 1024;
 
-/// Parameters reported at login: about 15, and some of extensions.
-const PARAMETERS_MAX: usize = 200;
+/// Parameters that a server may report during login. PostgreSQL 18 reports 15.
+pub const PARAMETERS_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests;

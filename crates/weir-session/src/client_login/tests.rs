@@ -1,0 +1,1 @@
+//! Client logins, step by step.

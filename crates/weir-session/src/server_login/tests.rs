@@ -1,0 +1,1 @@
+//! Logins to PostgreSQL, step by step.
