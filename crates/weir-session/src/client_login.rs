@@ -8,9 +8,7 @@
 use std::mem;
 
 use weir_auth::scram::server::{self, Exchange, Proven};
-use weir_auth::scram::{
-    ChannelBinding, ITERATIONS_DEFAULT, Keys, Mechanism, ScramError, Verifier, mock_salt,
-};
+use weir_auth::scram::{ChannelBinding, ITERATIONS_DEFAULT, Keys, Mechanism, ScramError, Verifier};
 use weir_auth::{Secret, StoredSecret};
 use weir_protocol::message::Report;
 use weir_protocol::sqlstate::SqlState;
@@ -174,12 +172,14 @@ impl ClientLogin {
     /// Answers [`LoginStep::NeedSecret`]. `None` is an unknown user: the exchange goes on as with any other and fails
     /// at its end. `nonce` is fresh and printable; `mock_secret` is the process's own and constant.
     ///
-    /// A plain password costs a key derivation (about a millisecond) in each login: derive its verifier once, with
-    /// [`mock_salt`] so that the user cannot be told from an unknown one, and give that instead.
+    /// `salt` is for a plain password, whose verifier is derived here (about a millisecond). The client sees it: unless
+    /// it is [`weir_auth::scram::mock_salt`] of this user, a second login tells the user from an unknown one, whose salt
+    /// does not change.
     pub fn secret(
         &mut self,
         secret: Option<StoredSecret>,
         nonce: &str,
+        salt: [u8; 16],
         mock_secret: &[u8],
         out: &mut Vec<u8>,
     ) -> LoginStep {
@@ -194,7 +194,6 @@ impl ClientLogin {
             | Stage::Proof(..)) => return self.wait(stage),
         };
         let user = person.startup.user();
-        let salt = mock_salt(mock_secret, user);
         let verifier = secret.as_ref().and_then(|secret| secret.to_verifier(&salt, ITERATIONS_DEFAULT));
         let verifier = verifier.unwrap_or_else(|| Verifier::mock(mock_secret, user));
         let password = match secret {
