@@ -153,7 +153,7 @@ fn towards_servers(
     settings: &ServerTls,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Option<Arc<ClientConfig>>, TlsLoadError> {
-    let roots = match settings.mode {
+    let authorities = match settings.mode {
         TlsMode::Disable | TlsMode::Allow => return Ok(None),
         TlsMode::Prefer | TlsMode::Require => None,
         TlsMode::VerifyCa | TlsMode::VerifyFull => {
@@ -161,12 +161,12 @@ fn towards_servers(
                 mode: format!("server_tls.mode = \"{}\"", mode_name(settings.mode)),
                 needs: "server_tls.ca_file",
             })?;
-            Some((read_roots("server TLS authority", ca_file)?, ca_file))
+            Some((read_chain("server TLS authority", ca_file)?, ca_file))
         }
     };
-    let verifier = match roots {
+    let verifier = match authorities {
         None => verify::signatures_only(provider),
-        Some((roots, ca_file)) => verify::trusting(roots, settings.mode, provider)
+        Some((authorities, ca_file)) => verify::trusting(authorities, settings.mode, provider)
             .map_err(|why| unusable("server TLS authority", ca_file, &why))?,
     };
     let builder = ClientConfig::builder_with_provider(Arc::clone(provider))

@@ -22,10 +22,11 @@ impl Authority {
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("weir-tls-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         std::fs::write(directory.join("ca.pem"), issuer.pem()).unwrap();
+        std::fs::write(directory.join("ca.key"), issuer.key().serialize_pem()).unwrap();
         Self { directory, issuer }
     }
 
@@ -47,6 +48,17 @@ impl Authority {
     /// A weir that trusts this authority and shows a certificate of the other one.
     pub(crate) fn trusting_but_showing(&self, mode: TlsMode, other: &Self, name: &str) -> TlsBundle {
         let client = other.client_side(TlsMode::Require, name);
+        TlsBundle::from_settings(&client, &self.server_side(mode)).unwrap()
+    }
+
+    /// A weir that trusts this authority while the other one shows its own certificate, made out to `localhost`.
+    pub(crate) fn trusting_itself_shown(&self, mode: TlsMode, shown: &Self) -> TlsBundle {
+        let client = ClientTls {
+            mode: TlsMode::Require,
+            key_file: Some(shown.directory.join("ca.key")),
+            cert_file: Some(shown.ca_file()),
+            ca_file: None,
+        };
         TlsBundle::from_settings(&client, &self.server_side(mode)).unwrap()
     }
 

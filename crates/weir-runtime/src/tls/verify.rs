@@ -4,11 +4,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme};
 use weir_config::TlsMode;
 
 use super::BrokenTls;
@@ -20,14 +21,18 @@ pub(super) fn signatures_only(provider: &Arc<CryptoProvider>) -> Arc<dyn ServerC
 
 /// For modes that trust the given authorities.
 pub(super) fn trusting(
-    roots: RootCertStore,
+    authorities: Vec<CertificateDer<'static>>,
     mode: TlsMode,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ServerCertVerifier>, String> {
+    let mut roots = RootCertStore::empty();
+    for authority in &authorities {
+        roots.add(authority.clone()).map_err(|error| error.to_string())?;
+    }
     let strict = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
         .build()
         .map_err(|error| error.to_string())?;
-    if mode == TlsMode::VerifyFull { Ok(strict) } else { Ok(Arc::new(AnyName(strict))) }
+    Ok(Arc::new(Trusting { strict, authorities, checks_name: mode == TlsMode::VerifyFull }))
 }
 
 /// The name to ask for and to hold the certificate against. Without a check of names one that cannot stand in a
@@ -80,11 +85,25 @@ impl ServerCertVerifier for SignaturesOnly {
     }
 }
 
-/// `verify-ca`: everything the strict verifier asks for, except whom the certificate names.
+/// rustls' own verifier, except for two things that libpq sees otherwise.
 #[derive(Debug)]
-struct AnyName(Arc<WebPkiServerVerifier>);
+struct Trusting {
+    strict: Arc<WebPkiServerVerifier>,
+    authorities: Vec<CertificateDer<'static>>,
+    checks_name: bool,
+}
 
-impl ServerCertVerifier for AnyName {
+impl Trusting {
+    /// `openssl req -x509` makes self-signed certificates that call themselves an authority, and PostgreSQL's manual
+    /// shows it. Such a server is trusted by having its very certificate in the authority file.
+    fn is_trusted_itself(&self, end_entity: &CertificateDer<'_>, other: &OtherError) -> bool {
+        // Dates and signature scheme were checked before this was found.
+        let verdict = other.0.downcast_ref::<webpki::Error>();
+        verdict == Some(&webpki::Error::CaUsedAsEndEntity) && self.authorities.contains(end_entity)
+    }
+}
+
+impl ServerCertVerifier for Trusting {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -93,11 +112,19 @@ impl ServerCertVerifier for AnyName {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        // The name is checked last, after signatures, dates and revocation.
-        match self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+        match self.strict.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+            // verify-ca. The name is checked last, after signatures, dates and revocation.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) => Ok(ServerCertVerified::assertion()),
+            )) if !self.checks_name => Ok(ServerCertVerified::assertion()),
+            Err(Error::InvalidCertificate(CertificateError::Other(other)))
+                if self.is_trusted_itself(end_entity, &other) =>
+            {
+                if self.checks_name {
+                    verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                }
+                Ok(ServerCertVerified::assertion())
+            }
             verdict => verdict,
         }
     }
@@ -108,7 +135,7 @@ impl ServerCertVerifier for AnyName {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, certificate, signed)
+        self.strict.verify_tls12_signature(message, certificate, signed)
     }
 
     fn verify_tls13_signature(
@@ -117,10 +144,10 @@ impl ServerCertVerifier for AnyName {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, certificate, signed)
+        self.strict.verify_tls13_signature(message, certificate, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.strict.supported_verify_schemes()
     }
 }

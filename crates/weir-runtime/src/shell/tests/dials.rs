@@ -260,6 +260,22 @@ fn verify_ca_forgives_the_name_and_verify_full_does_not() {
 }
 
 #[test]
+fn a_self_signed_server_is_trusted_by_its_own_certificate() {
+    run(async {
+        let check = async |mode, trusted: &Authority, shown: &Authority, host| {
+            handshake_with_itself(trusted.trusting_itself_shown(mode, shown), host).await.0
+        };
+        let (one, other) = (Authority::new(), Authority::new());
+        for mode in [TlsMode::VerifyCa, TlsMode::VerifyFull] {
+            assert!(check(mode, &one, &one, "localhost").await.is_ok(), "{mode:?}");
+            assert!(check(mode, &one, &other, "localhost").await.is_err(), "{mode:?}");
+        }
+        assert!(check(TlsMode::VerifyCa, &one, &one, "127.0.0.1").await.is_ok());
+        assert!(check(TlsMode::VerifyFull, &one, &one, "127.0.0.1").await.is_err());
+    });
+}
+
+#[test]
 fn a_stranger_s_certificate_is_refused() {
     run(async {
         let (ours, theirs) = (Authority::new(), Authority::new());
