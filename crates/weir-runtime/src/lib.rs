@@ -2,6 +2,7 @@
 //! (one thread per worker, one small task per socket) and the control thread. Decides nothing about sessions, pools
 //! or leaders; those decisions are made by pure machines that this crate feeds and obeys.
 
+mod control;
 mod dial;
 mod entropy;
 mod handle;
@@ -9,7 +10,6 @@ mod listen;
 mod machine;
 mod shell;
 mod socket;
-mod standalone;
 mod thread;
 mod tls;
 
@@ -96,7 +96,7 @@ pub fn run(startup: Startup) -> Result<(), RunError> {
         let topology = Arc::new(first_topology(&config));
         Worker::new(config, topology, Box::new(SystemEntropy::new()), index)
     };
-    run_with(startup, machine, standalone::run)
+    run_with(startup, machine, control::run)
 }
 
 /// A panic in a task is otherwise caught by the runtime, and a worker would go on with a machine that stopped

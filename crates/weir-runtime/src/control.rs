@@ -1,0 +1,130 @@
+//! The control thread: one single-threaded runtime of small tasks around shared state that never leaves it. Follows the
+//! cluster, executes console commands, serves HTTP, reloads, and ends weir. Touches no client and no pooled server
+//! connection; workers hear from it by orders only.
+
+mod console;
+mod follow;
+mod http;
+mod monitor;
+mod page;
+mod patroni;
+mod reload;
+mod shutdown;
+mod state;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::rc::Rc;
+
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::spawn_local;
+use tokio::time::{self, MissedTickBehavior};
+
+use crate::handle::Report;
+use crate::{ControlSetup, RunError};
+use state::Control;
+
+/// Runs until weir ends: by signal, by SHUTDOWN, or because a worker is gone.
+pub(crate) fn run(setup: ControlSetup) -> Result<(), RunError> {
+    let runtime = runtime().map_err(cannot_start)?;
+    let outcome = runtime.block_on(work(setup));
+    // A resolver that hangs must not keep the process from ending.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn runtime() -> io::Result<LocalRuntime> {
+    Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(RESOLVER_THREADS_MAX)
+        .build_local(LocalOptions::default())
+}
+
+async fn work(setup: ControlSetup) -> Result<(), RunError> {
+    let ControlSetup { config, workers, reports, http, reload } = setup;
+    let signals = Signals::listen().map_err(cannot_start)?;
+    let http = tokio::net::TcpListener::from_std(http).map_err(cannot_start)?;
+    let (control, events) = Control::new(config, workers, reload)?;
+    spawn_local(http::serve(Rc::clone(&control), http));
+    spawn_local(follow::follow(Rc::clone(&control), events));
+    spawn_local(listen_to_workers(Rc::clone(&control), reports));
+    spawn_local(listen_to_signals(Rc::clone(&control), signals));
+    spawn_local(keep_averages(Rc::clone(&control)));
+    control.ended().await;
+    Ok(())
+}
+
+fn cannot_start(source: io::Error) -> RunError {
+    RunError::Start { what: "the control thread", source }
+}
+
+async fn listen_to_workers(control: Rc<Control>, mut reports: mpsc::Receiver<Report>) {
+    while let Some(report) = reports.recv().await {
+        match report {
+            Report::Console { worker, request } => console::execute(&control, worker, request),
+            Report::Evidence(evidence) => control.evidence(evidence),
+            Report::Drained { worker } => control.drained(worker),
+        }
+    }
+    tracing::error!("all workers have ended");
+    control.end();
+}
+
+/// Signals as PgBouncer's users know them: HUP reloads, TERM lets transactions end, a second TERM, INT and QUIT
+/// do not wait.
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+        })
+    }
+}
+
+async fn listen_to_signals(control: Rc<Control>, mut signals: Signals) {
+    loop {
+        tokio::select! {
+            _ = signals.hangup.recv() => drop(reload::reload(&control)),
+            _ = signals.terminate.recv() => {
+                if control.is_draining() {
+                    shutdown::at_once(&control, "a second SIGTERM");
+                } else {
+                    shutdown::drain(&control, "SIGTERM");
+                }
+            }
+            _ = signals.interrupt.recv() => shutdown::at_once(&control, "SIGINT"),
+            _ = signals.quit.recv() => shutdown::at_once(&control, "SIGQUIT"),
+        }
+    }
+}
+
+/// Averages are over whole periods, so that two programs that read them at different times see the same.
+async fn keep_averages(control: Rc<Control>) {
+    let mut clock = time::interval(STATS_PERIOD);
+    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        clock.tick().await;
+        let snapshot = control.snapshot().await;
+        control.averages.borrow_mut().close_period(state::now(), &snapshot.pools);
+    }
+}
+
+/// PgBouncer's `stats_period`.
+const STATS_PERIOD: time::Duration = time::Duration::from_secs(60);
+
+/// Host names are resolved on other threads, so many at a time.
+const RESOLVER_THREADS_MAX: usize = 4;

@@ -1,0 +1,189 @@
+//! One monitor for each member: a task that holds one connection to the member's PostgreSQL, pings it when asked, and
+//! tells at once when it ends. Owns the deadlines; what the connection says is read in [`session`].
+
+mod link;
+mod session;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::spawn_local;
+use tokio::time::timeout;
+use weir_auth::StoredSecret;
+use weir_config::{Config, Patroni, Upstream};
+use weir_discovery::{Address, Event, MonitorReport};
+use weir_protocol::message;
+use weir_protocol::sqlstate::SqlState;
+use weir_session::server_login::{LoginFailure, ServerCredential, ServerSecret};
+
+use super::state::Control;
+use link::Link;
+use session::{Identification, Session};
+use weir_worker::DialError;
+
+/// The follower's end of one monitor.
+pub(super) struct MonitorHandle {
+    pings: mpsc::Sender<()>,
+}
+
+impl MonitorHandle {
+    /// Asks for one report. Discovery waits for each before it asks again, so there is always room.
+    pub(super) fn ping(&self) {
+        if self.pings.try_send(()).is_err() {
+            tracing::debug!("a ping found its monitor busy");
+        }
+    }
+
+    /// False once the task has ended; a new one has to be started.
+    pub(super) fn is_alive(&self) -> bool {
+        !self.pings.is_closed()
+    }
+}
+
+/// Starts the task. It ends when nobody has asked for [`IDLE_MAX`].
+pub(super) fn start(
+    control: Rc<Control>,
+    place: (String, Address),
+    events: mpsc::Sender<Event>,
+) -> MonitorHandle {
+    let (pings, asked) = mpsc::channel(2);
+    let (member, address) = place;
+    spawn_local(Monitor { control, member, address, events }.run(asked));
+    MonitorHandle { pings }
+}
+
+/// Who the monitor is towards PostgreSQL; `None`: no user is configured, so there is no monitor.
+pub(super) fn credential(config: &Config, patroni: &Patroni) -> Option<ServerCredential> {
+    let user = patroni.monitor_user.as_ref().or(config.auth.user.as_ref())?;
+    let own = patroni.monitor_password.as_ref().filter(|_| patroni.monitor_user.is_some());
+    let secret = match (own, config.auth.users.get(user)) {
+        (Some(password), _) | (None, Some(StoredSecret::Plain(password))) => {
+            Some(ServerSecret::password(password.clone()))
+        }
+        (None, Some(StoredSecret::Md5(stored))) => Some(ServerSecret::Md5(stored.clone())),
+        // A verifier opens no door. PostgreSQL may still let the user in without a secret.
+        (None, Some(StoredSecret::Scram(_)) | None) => None,
+    };
+    Some(ServerCredential { user: user.clone(), secret })
+}
+
+struct Monitor {
+    control: Rc<Control>,
+    member: String,
+    address: Address,
+    events: mpsc::Sender<Event>,
+}
+
+impl Monitor {
+    async fn run(self, mut asked: mpsc::Receiver<()>) {
+        let mut session: Option<Session> = None;
+        loop {
+            let word = match session.as_mut() {
+                None => timeout(IDLE_MAX, asked.recv()).await.ok().flatten().map(Ok),
+                Some(open) => tokio::select! {
+                    biased;
+                    why = open.until_it_ends() => Some(Err(why)),
+                    word = timeout(IDLE_MAX, asked.recv()) => word.ok().flatten().map(Ok),
+                },
+            };
+            let report = match word {
+                None => break,
+                Some(Err(why)) => {
+                    session = None;
+                    MonitorReport::Lost { why }
+                }
+                Some(Ok(())) => self.look(&mut session).await,
+            };
+            let event = Event::Monitor { member: self.member.clone(), address: self.address.clone(), report };
+            if self.events.send(event).await.is_err() {
+                break;
+            }
+        }
+        if let Some(open) = session {
+            open.say_goodbye();
+        }
+    }
+
+    /// Pings, or opens the connection first if there is none.
+    async fn look(&self, session: &mut Option<Session>) -> MonitorReport {
+        if session.is_none() {
+            match timeout(OPEN_TIME_MAX, self.open()).await {
+                Ok(Ok(open)) => *session = Some(open),
+                Ok(Err(report)) => return report,
+                Err(_) => return unreachable("does not answer"),
+            }
+        }
+        let Some(open) = session.as_mut() else { return unreachable("does not answer") };
+        let lost = match timeout(PING_TIME_MAX, open.ping()).await {
+            Ok(Ok(Identification { in_hot_standby, timeline, system_identifier })) => {
+                return MonitorReport::Answered { in_hot_standby, timeline, system_identifier };
+            }
+            Ok(Err(why)) => why,
+            Err(_) => "a ping was not answered in time".to_owned(),
+        };
+        *session = None;
+        MonitorReport::Lost { why: lost }
+    }
+
+    async fn open(&self) -> Result<Session, MonitorReport> {
+        let config = self.control.config();
+        let tls = Arc::clone(&self.control.tls.borrow());
+        let Upstream::Patroni(patroni) = &config.upstream else {
+            return Err(unreachable("is no member of a cluster"));
+        };
+        let Some(credential) = credential(&config, patroni) else {
+            return Err(MonitorReport::RoleUnknown { why: "no monitor user is configured".to_owned() });
+        };
+        let link = Link::dial(&self.address, &tls).await.map_err(not_dialed)?;
+        Session::log_in(link, &patroni.monitor_database, credential).await.map_err(not_let_in)
+    }
+}
+
+fn not_dialed(error: DialError) -> MonitorReport {
+    match error {
+        DialError::Refused(_) | DialError::NoAddress(_) => {
+            unreachable(&format!("cannot be reached: {error}"))
+        }
+        DialError::TimedOut => unreachable("does not answer"),
+        // Somebody is there; that we cannot agree on TLS says nothing about its role.
+        DialError::Tls(why) => MonitorReport::RoleUnknown { why },
+    }
+}
+
+/// SQLSTATEs that prove a living PostgreSQL which only does not want the monitor: too many connections, no such user,
+/// database or password, no privilege. Anything else it refuses with is trouble of its own.
+fn not_let_in(failure: LoginFailure) -> MonitorReport {
+    match &failure {
+        LoginFailure::Refused(message::Report { code, .. }) => {
+            let alive = *code == SqlState::TOO_MANY_CONNECTIONS
+                || ["28", "3D", "42"].iter().any(|class| code.as_str().starts_with(class));
+            if alive {
+                MonitorReport::RoleUnknown { why: failure.to_string() }
+            } else {
+                unreachable(&format!("refuses connections: {failure}"))
+            }
+        }
+        LoginFailure::Malformed(_) => unreachable(&format!("cannot be logged in to: {failure}")),
+        LoginFailure::NoCredential { .. }
+        | LoginFailure::NotPrimary
+        | LoginFailure::NotReplica
+        | LoginFailure::WrongTimeline { .. }
+        | LoginFailure::WrongSystem { .. } => MonitorReport::RoleUnknown { why: failure.to_string() },
+    }
+}
+
+/// `why` is the rest of a sentence about the server.
+fn unreachable(why: &str) -> MonitorReport {
+    MonitorReport::Unreachable { why: why.to_owned() }
+}
+
+/// An established connection that does not answer an empty query within this is lost.
+const PING_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// Dial, TLS and login together.
+const OPEN_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// A member that discovery has not asked about for this long has left the cluster.
+const IDLE_MAX: Duration = Duration::from_secs(30);

@@ -1,0 +1,209 @@
+//! What is said on a monitor connection: the login, empty queries, and one question to a primary for its timeline and
+//! identity. Owns no deadline.
+
+use weir_protocol::backend::read;
+use weir_protocol::frame;
+use weir_protocol::frontend;
+use weir_protocol::tag::FromServer;
+use weir_session::server_login::{Fence, LoginFailure, ServerCredential, ServerLogin, ServerStep};
+
+use super::link::Link;
+use crate::entropy::SystemEntropy;
+use weir_worker::Entropy;
+
+/// A logged-in connection.
+pub(super) struct Session {
+    link: Link,
+    buffer: Vec<u8>,
+    /// As last reported; `None`: the server (before PostgreSQL 14) does not report it.
+    in_hot_standby: Option<bool>,
+    /// Asked once for each time a standby became a primary: a primary never changes its timeline inside a session.
+    identity: Option<(u32, u64)>,
+}
+
+/// What a PostgreSQL says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identification {
+    pub(super) in_hot_standby: bool,
+    pub(super) timeline: Option<u32>,
+    pub(super) system_identifier: Option<u64>,
+}
+
+/// Rows of a query, as text.
+type Rows = Vec<Vec<Option<String>>>;
+
+impl Session {
+    pub(super) async fn log_in(
+        mut link: Link,
+        database: &str,
+        credential: ServerCredential,
+    ) -> Result<Self, LoginFailure> {
+        let broken = |why: String| LoginFailure::Malformed(why);
+        let mut out = Vec::new();
+        let mut login = ServerLogin::start(
+            database,
+            &[("application_name", NAME)],
+            credential,
+            &nonce(),
+            Fence::None,
+            &mut out,
+        );
+        if let Some(end_point) = link.end_point() {
+            login.bind_to(end_point);
+        }
+        let mut arrived = Vec::new();
+        loop {
+            link.write(&out).await.map_err(|error| broken(error.to_string()))?;
+            out.clear();
+            arrived.clear();
+            if !link.read(&mut arrived).await.map_err(|error| broken(error.to_string()))? {
+                return Err(broken("the connection ended during login".to_owned()));
+            }
+            match login.received(&arrived, &mut out) {
+                ServerStep::Wait => {}
+                ServerStep::Ready(ready) => {
+                    let in_hot_standby = ready.in_hot_standby;
+                    return Ok(Self { link, buffer: ready.rest, in_hot_standby, identity: None });
+                }
+                ServerStep::Failed(failure) => return Err(failure),
+            }
+        }
+    }
+
+    /// Asks for the role, and a primary for its identity.
+    ///
+    /// # Errors
+    /// How the connection ended.
+    pub(super) async fn ping(&mut self) -> Result<Identification, String> {
+        let in_hot_standby = match self.in_hot_standby {
+            // It is reported with the ReadyForQuery behind any query, the empty one included.
+            Some(_) => {
+                self.query("").await?;
+                self.in_hot_standby.unwrap_or(true)
+            }
+            None => {
+                self.query(IN_RECOVERY).await?.first().and_then(|row| row.first())
+                    != Some(&Some("f".to_owned()))
+            }
+        };
+        if in_hot_standby {
+            self.identity = None;
+        } else if self.identity.is_none() {
+            self.identity = self.query(IDENTITY).await?.first().and_then(|row| identity(row));
+        }
+        let identity = self.identity;
+        Ok(Identification {
+            in_hot_standby,
+            timeline: identity.map(|(timeline, _)| timeline),
+            system_identifier: identity.map(|(_, system)| system),
+        })
+    }
+
+    /// Waits for the end of an idle connection and says how it came. May be cancelled and called again.
+    pub(super) async fn until_it_ends(&mut self) -> String {
+        loop {
+            match self.message().await {
+                Ok((tag, body)) => {
+                    if let Err(why) = self.note(tag, &body) {
+                        return why;
+                    }
+                }
+                Err(why) => return why,
+            }
+        }
+    }
+
+    /// Says Terminate, so that PostgreSQL logs no lost connection.
+    pub(super) fn say_goodbye(self) {
+        let mut out = Vec::new();
+        frontend::terminate(&mut out);
+        self.link.close_with(&out);
+    }
+
+    /// One simple query. An ERROR gives no rows: the next ping asks again.
+    async fn query(&mut self, sql: &str) -> Result<Rows, String> {
+        let mut out = Vec::new();
+        frontend::query(sql.as_bytes(), &mut out);
+        self.link.write(&out).await.map_err(|error| error.to_string())?;
+        let mut rows = Rows::new();
+        loop {
+            let (tag, body) = self.message().await?;
+            if tag == FromServer::ReadyForQuery {
+                return Ok(rows);
+            }
+            if tag == FromServer::DataRow && rows.len() < ROWS_MAX {
+                let row = read::data_row(&body).map_err(|bad| bad.to_string())?;
+                let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+                rows.push(row.into_iter().map(|value| value.map(text)).collect());
+            }
+            self.note(tag, &body)?;
+        }
+    }
+
+    /// Takes in what may come at any time.
+    fn note(&mut self, tag: FromServer, body: &[u8]) -> Result<(), String> {
+        if tag == FromServer::ParameterStatus {
+            let (name, value) = read::parameter_status(body).map_err(|bad| bad.to_string())?;
+            if name == b"in_hot_standby" {
+                self.in_hot_standby = Some(value == b"on");
+            }
+        }
+        if tag == FromServer::ErrorResponse {
+            let report = read::report(body).map_err(|bad| bad.to_string())?;
+            if report.ends_connection() {
+                return Err(report.to_report().to_string());
+            }
+            tracing::debug!("monitor: {}", report.to_report());
+        }
+        Ok(())
+    }
+
+    /// The next whole message. Loses nothing when it is cancelled.
+    async fn message(&mut self) -> Result<(FromServer, Vec<u8>), String> {
+        loop {
+            if let Some(header) =
+                frame::peek(&self.buffer, MESSAGE_BYTES_MAX).map_err(|bad| bad.to_string())?
+                && self.buffer.len() >= header.total
+            {
+                let message: Vec<u8> = self.buffer.drain(..header.total).collect();
+                let tag = FromServer::of(header.tag).ok_or("the server sent an unknown message")?;
+                let body = message.get(frame::HEADER_BYTES..).unwrap_or_default();
+                return Ok((tag, body.to_vec()));
+            }
+            match self.link.read(&mut self.buffer).await {
+                Ok(true) => {}
+                Ok(false) => return Err("the connection ended".to_owned()),
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+}
+
+/// Timeline and system identifier from the answer to [`IDENTITY`].
+fn identity(row: &[Option<String>]) -> Option<(u32, u64)> {
+    let [Some(timeline), Some(system)] = row else { return None };
+    let timeline = u32::from_str_radix(timeline, 16).ok()?;
+    // PostgreSQL has no unsigned type: the number comes as a bigint.
+    let system = system.parse::<i64>().ok()?.cast_unsigned();
+    Some((timeline, system))
+}
+
+fn nonce() -> String {
+    let mut bytes = [0; 18];
+    SystemEntropy::new().fill(&mut bytes);
+    weir_auth::scram::nonce(bytes)
+}
+
+const NAME: &str = "weir monitor";
+
+const IN_RECOVERY: &str = "SELECT pg_catalog.pg_is_in_recovery()";
+
+/// Everybody may call these. The timeline comes from the name of the file being written, because
+/// `pg_control_checkpoint()` shows the old one for seconds after a promotion.
+const IDENTITY: &str = "SELECT pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8), \
+    system_identifier FROM pg_catalog.pg_control_system()";
+
+/// Nothing that a monitor asks has a longer answer.
+const MESSAGE_BYTES_MAX: u32 = 64 * 1024;
+
+const ROWS_MAX: usize = 8;

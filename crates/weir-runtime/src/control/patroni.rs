@@ -1,0 +1,82 @@
+//! One GET to a Patroni REST API: connect, ask at once, read a bounded answer, close. The whole has one deadline,
+//! because a frozen host accepts connections and says nothing, and because a silent connection costs Patroni one of
+//! its few threads. Does not read the answer's meaning.
+
+use std::io;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::header::{CONNECTION, HOST, USER_AGENT};
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::task::spawn_local;
+use tokio::time::timeout;
+use weir_discovery::{ANSWER_BYTES_MAX, Answer, ApiUrl, PollFailure};
+
+/// Asks for `path`.
+///
+/// # Errors
+/// When there is no whole answer within `deadline`.
+pub(super) async fn get(url: &ApiUrl, path: &str, deadline: Duration) -> Result<Answer, PollFailure> {
+    timeout(deadline, ask(url, path)).await.unwrap_or(Err(PollFailure::TimedOut))
+}
+
+async fn ask(url: &ApiUrl, path: &str) -> Result<Answer, PollFailure> {
+    if url.is_https() {
+        return Err(PollFailure::Unreachable("https is not supported for Patroni's REST API".to_owned()));
+    }
+    let stream = TcpStream::connect((url.host(), url.port())).await.map_err(|error| unreachable(&error))?;
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
+    // Ends when the answer is read or this function gives up: both drop what it serves.
+    let connection = AbortOnDrop(spawn_local(async move {
+        if let Err(error) = connection.await {
+            tracing::trace!("connection to a REST API: {error}");
+        }
+    }));
+    let request = Request::builder()
+        .method(Method::GET)
+        .uri(path)
+        .header(HOST, url.authority())
+        .header(USER_AGENT, concat!("weir/", env!("CARGO_PKG_VERSION")))
+        .header(CONNECTION, "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| PollFailure::Broken(error.to_string()))?;
+    let answer = sender.send_request(request).await.map_err(|error| broken(&error))?;
+    let status = answer.status().as_u16();
+    let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            PollFailure::Broken(format!("the answer has more than {ANSWER_BYTES_MAX} bytes"))
+        } else {
+            PollFailure::Broken(error.to_string())
+        }
+    })?;
+    drop(connection);
+    Ok(Answer { status, body: body.to_bytes().to_vec() })
+}
+
+/// Short and without the address, which the reader knows: it becomes part of a sentence about the member.
+fn unreachable(error: &io::Error) -> PollFailure {
+    let why = if error.kind() == io::ErrorKind::ConnectionRefused {
+        "connection refused".to_owned()
+    } else {
+        error.to_string()
+    };
+    PollFailure::Unreachable(why)
+}
+
+fn broken(error: &hyper::Error) -> PollFailure {
+    PollFailure::Broken(error.to_string())
+}
+
+/// A task that must not outlive the request it serves.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

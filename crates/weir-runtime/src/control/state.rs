@@ -1,0 +1,198 @@
+//! What the control thread knows. Shared between its tasks on one thread; nothing is borrowed across an await.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{Notify, mpsc};
+use weir_admin::averages::Averages;
+use weir_admin::snapshot::Snapshot;
+use weir_config::{Config, Upstream};
+use weir_discovery::{Address, Discovery, Event, SessionEvidence, Topology};
+
+use super::follow;
+use crate::handle::WorkerHandle;
+use crate::tls::TlsBundle;
+use crate::{Reload, RunError};
+use weir_worker::Order;
+
+/// The control thread's state.
+pub(super) struct Control {
+    pub(super) config: RefCell<Arc<Config>>,
+    pub(super) tls: RefCell<Arc<TlsBundle>>,
+    pub(super) workers: Vec<WorkerHandle>,
+    pub(super) reload: RefCell<Option<Reload>>,
+    pub(super) following: Following,
+    pub(super) averages: RefCell<Averages>,
+    pub(super) paused: RefCell<Paused>,
+    pub(super) started: Instant,
+    /// Workers that hold no client any more; `None` unless weir is draining.
+    draining: RefCell<Option<BTreeSet<u16>>>,
+    end: Notify,
+    /// Tells the follower that somebody else has changed what discovery knows.
+    changed: Notify,
+    /// Counts RESUMEs: a PAUSE that still waits for quiet learns that it was undone.
+    pub(super) resumed: Cell<u64>,
+}
+
+/// Whom weir follows.
+pub(super) enum Following {
+    /// One PostgreSQL server.
+    Plain(Arc<Topology>),
+    /// A cluster; what happens there goes to [`follow::follow`] by this channel.
+    Cluster { discovery: Box<RefCell<Discovery>>, events: mpsc::Sender<Event> },
+}
+
+/// What PAUSE has stopped.
+#[derive(Debug, Default)]
+pub(super) struct Paused {
+    /// PAUSE without a database.
+    pub(super) all: bool,
+    /// PAUSE of one database each.
+    pub(super) databases: BTreeSet<String>,
+}
+
+impl Control {
+    /// The state, and the receiving end of [`Following::Cluster`].
+    ///
+    /// # Errors
+    /// When certificates cannot be read.
+    pub(super) fn new(
+        config: Arc<Config>,
+        workers: Vec<WorkerHandle>,
+        reload: Option<Reload>,
+    ) -> Result<(Rc<Self>, mpsc::Receiver<Event>), RunError> {
+        let started = now();
+        let (events_in, events) = mpsc::channel(EVENTS_WAITING_MAX);
+        let tls = Arc::new(TlsBundle::load(&config)?);
+        let following = match &config.upstream {
+            Upstream::Plain { host, port } => {
+                Following::Plain(Arc::new(Topology::plain(Address { host: host.clone(), port: *port })))
+            }
+            Upstream::Patroni(patroni) => {
+                let settings = follow::settings(&config, patroni);
+                let discovery = Box::new(RefCell::new(Discovery::new(started, settings)));
+                Following::Cluster { discovery, events: events_in }
+            }
+        };
+        let control = Self {
+            config: RefCell::new(config),
+            tls: RefCell::new(tls),
+            workers,
+            reload: RefCell::new(reload),
+            following,
+            averages: RefCell::new(Averages::new(started)),
+            paused: RefCell::default(),
+            started,
+            draining: RefCell::new(None),
+            end: Notify::new(),
+            changed: Notify::new(),
+            resumed: Cell::new(0),
+        };
+        Ok((Rc::new(control), events))
+    }
+
+    pub(super) fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.borrow())
+    }
+
+    /// Gives every worker the same order.
+    pub(super) fn order(&self, order: &Order) {
+        for worker in &self.workers {
+            worker.order(order.clone());
+        }
+    }
+
+    /// The topology in force, with members as they are at this moment.
+    pub(super) fn topology(&self, now: Instant) -> Topology {
+        match &self.following {
+            Following::Plain(topology) => Topology::clone(topology),
+            Following::Cluster { discovery, events: _ } => {
+                let discovery = discovery.borrow();
+                let topology = discovery.topology();
+                Topology { members: discovery.members(now), ..Topology::clone(&topology) }
+            }
+        }
+    }
+
+    /// How things are in all workers together.
+    pub(super) async fn snapshot(&self) -> Snapshot {
+        let mut sum = Snapshot::default();
+        for worker in &self.workers {
+            let Some(Snapshot { pools, clients, servers, totals }) = worker.snapshot().await else {
+                continue;
+            };
+            sum.pools.extend(pools);
+            sum.clients.extend(clients);
+            sum.servers.extend(servers);
+            sum.totals.login_clients += totals.login_clients;
+            sum.totals.logins_accepted += totals.logins_accepted;
+            sum.totals.logins_refused += totals.logins_refused;
+            sum.totals.protocol_errors += totals.protocol_errors;
+            sum.totals.cancels += totals.cancels;
+            sum.totals.max_client_conn = totals.max_client_conn;
+        }
+        sum
+    }
+
+    /// Passes on what a session met. With that many events waiting a poll is about to start anyway.
+    pub(super) fn evidence(&self, evidence: SessionEvidence) {
+        if let Following::Cluster { discovery: _, events } = &self.following {
+            tracing::debug!(?evidence, "evidence from a session");
+            if events.try_send(Event::Evidence(evidence)).is_err() {
+                tracing::debug!("evidence dropped: too many events wait");
+            }
+        }
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.borrow().is_some()
+    }
+
+    /// True if this call began it.
+    pub(super) fn start_draining(&self) -> bool {
+        let mut draining = self.draining.borrow_mut();
+        let begins = draining.is_none();
+        draining.get_or_insert_default();
+        begins
+    }
+
+    /// A worker holds no client any more; when all do not, weir ends.
+    pub(super) fn drained(&self, worker: u16) {
+        let mut draining = self.draining.borrow_mut();
+        let Some(done) = draining.as_mut() else { return };
+        done.insert(worker);
+        if done.len() >= self.workers.len() {
+            tracing::info!("all clients are gone");
+            self.end();
+        }
+    }
+
+    /// Lets the follower publish what was changed behind its back.
+    pub(super) fn poke(&self) {
+        self.changed.notify_one();
+    }
+
+    pub(super) async fn poked(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Lets [`super::run`] return.
+    pub(super) fn end(&self) {
+        self.end.notify_one();
+    }
+
+    pub(super) async fn ended(&self) {
+        self.end.notified().await;
+    }
+}
+
+/// The clock of the control thread: tokio's, so that tests can hold it.
+pub(super) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// Answers that may wait for the follower. Each comes from a request it made, of which there is one per place.
+const EVENTS_WAITING_MAX: usize = 1024;
