@@ -95,7 +95,7 @@ pub struct Admitted {
     pub keys: Option<Keys>,
     /// The user's password, when that is what was given to [`ClientLogin::secret`].
     pub password: Option<Secret>,
-    /// Minor protocol version agreed upon, 0 to 2. Below 2 a cancel key has four bytes.
+    /// Minor protocol version agreed upon, 0 or 2. Below 2 a cancel key has four bytes.
     pub minor: u16,
     /// Bytes that the client sent behind its last login message without waiting.
     pub rest: Vec<u8>,
@@ -276,7 +276,7 @@ impl ClientLogin {
         if policy.tls == ClientTls::Required && !self.encrypted {
             return self.refuse(not_encrypted());
         }
-        let minor = startup.version.minor.min(ProtocolVersion::V3_2.minor);
+        let minor = minor_in_force(startup.version);
         if minor != startup.version.minor || !startup.protocol_options.is_empty() {
             backend::negotiate_protocol_version(minor, &startup.protocol_options, out);
         }
@@ -413,6 +413,12 @@ impl Default for ClientLogin {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// The newest minor version that both sides speak. There never was a 3.1.
+fn minor_in_force(asked: ProtocolVersion) -> u16 {
+    let newest = ProtocolVersion::V3_2.minor;
+    if asked.minor >= newest { newest } else { ProtocolVersion::V3_0.minor }
 }
 
 /// PostgreSQL's words for a client that did not prove itself, whatever the reason: they do not say whether the user

@@ -93,7 +93,7 @@ pub struct Ready {
     pub timeline: Option<u32>,
     /// The cluster's identity; only after [`Fence::Primary`].
     pub system_identifier: Option<u64>,
-    /// Keys that SCRAM used, for the next login of the same user to the same cluster.
+    /// Keys that SCRAM derived from the password, for the next login of the same user to the same cluster.
     pub derived: Option<DerivedKeys>,
     /// Bytes that came behind the login.
     pub rest: Vec<u8>,
@@ -225,7 +225,10 @@ impl ServerLogin {
                 self.sasl_proof(first, challenge, out)?
             }
             (Stage::SaslFinal(last), Authentication::SaslFinal(outcome)) => {
-                self.learned.derived = Some(last.verify(outcome)?);
+                let derived = last.verify(outcome)?;
+                // Keys that were given are known to whoever gave them.
+                let is_password = matches!(self.credential.secret, Some(ServerSecret::Password { .. }));
+                self.learned.derived = is_password.then_some(derived);
                 Stage::Proven
             }
             (Stage::Asked, Authentication::Unsupported(method)) => {

@@ -47,6 +47,16 @@ pub fn first(
     binding: &ChannelBinding,
     mechanism: Mechanism,
 ) -> Result<(First, Vec<u8>), ScramError> {
+    first_as("", nonce, binding, mechanism)
+}
+
+/// The same with a user name, which peers other than PostgreSQL insist on.
+pub(super) fn first_as(
+    user: &str,
+    nonce: &str,
+    binding: &ChannelBinding,
+    mechanism: Mechanism,
+) -> Result<(First, Vec<u8>), ScramError> {
     if nonce.is_empty() || !is_printable(nonce.as_bytes()) {
         return Err(ScramError::UnusableNonce);
     }
@@ -57,7 +67,7 @@ pub fn first(
         (Mechanism::Sha256Plus, ChannelBinding::ServerEndPoint(hash)) => (b"p=tls-server-end-point,,", hash),
         (Mechanism::Sha256Plus, ChannelBinding::NotSupported) => return Err(ScramError::UnsupportedBinding),
     };
-    let bare = format!("n=,r={nonce}").into_bytes();
+    let bare = format!("n={user},r={nonce}").into_bytes();
     let message = [header, &bare].concat();
     Ok((First { nonce: nonce.as_bytes().to_vec(), binding: [header, data].concat(), bare }, message))
 }
