@@ -288,10 +288,10 @@ fn keep_or_hold(followed: Option<&Followed>, members: &[Sighting<'_>], standings
         return Verdict::Hold { why: format!("{} is no member of the cluster any more", leader.member) };
     };
     if let Some(why) = lost(leader, &members[index], &standings[index]) {
-        return Verdict::Hold { why: format!("{} is lost: {why}", leader.member) };
+        return Verdict::Hold { why: leader.is_lost(&why) };
     }
     // Somebody else holds the leader key and is about to write: what the old leader still takes could be lost.
-    match heir(members, standings) {
+    match heir(followed, members, standings) {
         Some(why) => Verdict::Hold { why },
         None => Verdict::Lead {
             index,
@@ -325,11 +325,14 @@ fn lost(leader: &Followed, member: &Sighting<'_>, standing: &Standing) -> Option
     }
 }
 
-/// A member that claims to lead and whose PostgreSQL is not there yet.
-fn heir(members: &[Sighting<'_>], standings: &[Standing]) -> Option<String> {
-    members.iter().zip(standings).find_map(|(member, standing)| match standing {
-        Standing::NotReady { why } => Some(format!("{} is to lead, but {why}", member.name)),
-        Standing::Fenced { .. } | Standing::Eligible { .. } | Standing::No => None,
+/// A member, other than the leader that we follow or lost, that claims to lead and whose PostgreSQL is not there yet.
+fn heir(followed: Option<&Followed>, members: &[Sighting<'_>], standings: &[Standing]) -> Option<String> {
+    let is_new = |member: &Sighting<'_>| followed.is_none_or(|followed| followed.member != member.name);
+    members.iter().zip(standings).filter(|(member, _)| is_new(member)).find_map(|(member, standing)| {
+        match standing {
+            Standing::NotReady { why } => Some(format!("{} is to lead, but {why}", member.name)),
+            Standing::Fenced { .. } | Standing::Eligible { .. } | Standing::No => None,
+        }
     })
 }
 
@@ -339,7 +342,7 @@ fn nobody(followed: Option<&Followed>, members: &[Sighting<'_>], standings: &[St
         Standing::Fenced { why } => Some(format!("{} claims to lead and is refused: {why}", member.name)),
         Standing::NotReady { .. } | Standing::Eligible { .. } | Standing::No => None,
     });
-    heir(members, standings)
+    heir(followed, members, standings)
         .or(refused)
         .or_else(|| still_lost(followed?, members, standings))
         .unwrap_or_else(|| "no member claims to lead".to_owned())
@@ -350,7 +353,18 @@ fn still_lost(leader: &Followed, members: &[Sighting<'_>], standings: &[Standing
     let index = members.iter().position(|member| member.name == leader.member)?;
     let why = lost(leader, &members[index], &standings[index])
         .unwrap_or_else(|| "its REST API does not answer".to_owned());
-    Some(format!("{} is lost: {why}", leader.member))
+    Some(leader.is_lost(&why))
+}
+
+impl Followed {
+    fn is_lost(&self, why: &str) -> String {
+        format!("{} is lost: {why}", self.member)
+    }
+
+    /// True if `why` tells nothing but how this leader does, which the log hears anyway.
+    pub(crate) fn is_old_story(&self, why: &str) -> bool {
+        why.strip_prefix(self.member.as_str()).is_some_and(|rest| rest.starts_with(" is lost: "))
+    }
 }
 
 fn names(members: &[Sighting<'_>], among: &[(usize, Epoch)]) -> String {

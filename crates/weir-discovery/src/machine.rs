@@ -425,8 +425,13 @@ impl Discovery {
             let from = followed.member.clone();
             self.journal.lost(now, &from, &why);
             self.news(now, true, format!("no leader: {why}"));
-        } else if !matches!(&self.topology.leader, Leadership::Leaderless { why: told } if *told == why) {
-            self.news(now, true, format!("no leader: {why}"));
+        } else {
+            let told = matches!(&self.topology.leader, Leadership::Leaderless { why: told } if *told == why)
+                || self.followed.as_ref().is_some_and(|followed| followed.is_old_story(&why));
+            if !told {
+                // Before the first leader it is only the order in which answers come.
+                self.news(now, self.followed.is_some(), format!("no leader: {why}"));
+            }
         }
         why
     }
