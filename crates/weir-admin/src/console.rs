@@ -50,8 +50,10 @@ pub enum Shutdown {
 /// The tables of SHOW.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Table {
-    /// One row per (database, user, role).
+    /// One row per (database, user), as PgBouncer has it: the write and the read pool summed.
     Pools,
+    /// One row per (database, user, role).
+    PoolsByRole,
     /// One row per client connection.
     Clients,
     /// One row per server connection.
@@ -255,8 +257,9 @@ fn not_there(what: &str) -> Report {
 /// How much of a word an error repeats.
 const SHOWN_CHARS_MAX: usize = 64;
 
-const TABLES: [(&str, Table); 19] = [
+const TABLES: [(&str, Table); 20] = [
     ("POOLS", Table::Pools),
+    ("POOLS_BY_ROLE", Table::PoolsByRole),
     ("CLIENTS", Table::Clients),
     ("SERVERS", Table::Servers),
     ("DATABASES", Table::Databases),

@@ -77,7 +77,7 @@ fn ready(mut out: Vec<u8>) -> Vec<u8> {
 
 const HELP: &str = "
 \tSHOW HELP | VERSION | STATE | CONFIG | LISTS
-\tSHOW POOLS | CLIENTS | SERVERS | DATABASES | USERS
+\tSHOW POOLS | POOLS_BY_ROLE | CLIENTS | SERVERS | DATABASES | USERS
 \tSHOW STATS | STATS_TOTALS | STATS_AVERAGES | TOTALS
 \tSHOW MEMBERS | FAILOVERS
 \tRELOAD                   read the configuration again

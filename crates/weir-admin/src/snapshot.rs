@@ -76,6 +76,46 @@ pub struct PoolRow {
     pub stats: PoolStats,
 }
 
+impl PoolRow {
+    /// Adds another pool of the same database and user: counts and sizes are summed, the longest wait wins, and one that
+    /// is held or paused makes the sum so. Names and pool mode stay.
+    pub fn absorb(&mut self, other: &Self) {
+        let Self {
+            database: _,
+            user: _,
+            role: _,
+            pool_mode: _,
+            server_database: _,
+            pool_size,
+            cl_active,
+            cl_waiting,
+            cl_active_cancel_req,
+            sv_active,
+            sv_being_canceled,
+            sv_active_cancel,
+            sv_idle,
+            sv_login,
+            max_wait,
+            held,
+            paused,
+            stats,
+        } = other;
+        self.pool_size += pool_size;
+        self.cl_active += cl_active;
+        self.cl_waiting += cl_waiting;
+        self.cl_active_cancel_req += cl_active_cancel_req;
+        self.sv_active += sv_active;
+        self.sv_being_canceled += sv_being_canceled;
+        self.sv_active_cancel += sv_active_cancel;
+        self.sv_idle += sv_idle;
+        self.sv_login += sv_login;
+        self.max_wait = self.max_wait.max(*max_wait);
+        self.held |= held;
+        self.paused |= paused;
+        self.stats += *stats;
+    }
+}
+
 /// Sums of one pool since start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PoolStats {

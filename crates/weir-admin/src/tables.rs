@@ -89,6 +89,7 @@ pub struct DatabaseRow {
 pub fn show(table: Table, view: &ConsoleView<'_>) -> Vec<u8> {
     match table {
         Table::Pools => write(&pools::COLUMNS, pools::rows(view)),
+        Table::PoolsByRole => write(&pools::COLUMNS_BY_ROLE, pools::by_role(view)),
         Table::Clients => write(&connections::COLUMNS_CLIENTS, connections::clients(view)),
         Table::Servers => write(&connections::COLUMNS_SERVERS, connections::servers(view)),
         Table::Databases => write(&databases::COLUMNS, databases::rows(view)),

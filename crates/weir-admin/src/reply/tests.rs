@@ -29,8 +29,17 @@ fn help_is_a_notice() {
     let notice = backend::read::report(notice).expect("a report");
     assert_eq!((notice.code, notice.message), (b"00000".as_slice(), b"Console usage".as_slice()));
     let detail = String::from_utf8_lossy(notice.detail.expect("a detail"));
-    for word in ["SHOW HELP", "POOLS", "MEMBERS", "RELOAD", "PAUSE", "RECONNECT", "SHUTDOWN", "ACCEPT LEADER"]
-    {
+    for word in [
+        "SHOW HELP",
+        "POOLS",
+        "POOLS_BY_ROLE",
+        "MEMBERS",
+        "RELOAD",
+        "PAUSE",
+        "RECONNECT",
+        "SHUTDOWN",
+        "ACCEPT LEADER",
+    ] {
         assert!(detail.contains(word), "{word}");
     }
     assert_eq!(tag, b"SHOW\0");

@@ -45,15 +45,17 @@ pub(super) fn rows(view: &ConsoleView<'_>) -> Vec<[Cell; 17]> {
 
 /// Configured databases, then those that clients brought up, each once.
 pub(super) fn all(view: &ConsoleView<'_>) -> Vec<DatabaseRow> {
+    let pools = &view.snapshot.pools;
+    let paused = |name: &str| pools.iter().any(|pool| pool.paused && pool.database == name);
     let mut all = view.databases.to_vec();
     let mut known: BTreeSet<&str> = view.databases.iter().map(|database| database.name.as_str()).collect();
-    for pool in &view.snapshot.pools {
+    for pool in pools {
         if known.insert(&pool.database) {
             all.push(DatabaseRow {
                 name: pool.database.clone(),
                 database: pool.server_database.clone(),
                 pool_size: pool.pool_size,
-                paused: pool.paused,
+                paused: paused(&pool.database),
                 ..DatabaseRow::default()
             });
         }

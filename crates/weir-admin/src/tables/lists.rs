@@ -3,7 +3,7 @@
 use weir_protocol::backend::Column;
 
 use super::cell::Cell;
-use super::{ConsoleView, databases};
+use super::{ConsoleView, databases, pools};
 
 pub(super) const COLUMNS: [Column<'static>; 2] = [Column::text("list"), Column::int4("items")];
 pub(super) const COLUMNS_CONFIG: [Column<'static>; 4] =
@@ -32,7 +32,7 @@ pub(super) fn rows(view: &ConsoleView<'_>) -> Vec<[Cell; 2]> {
         ("databases", databases::all(view).len()),
         ("users", databases::all_users(view).len()),
         ("peers", 0),
-        ("pools", snapshot.pools.len()),
+        ("pools", pools::summed(&snapshot.pools).len()),
         ("peer_pools", 0),
         // PgBouncer counts the objects it keeps in reserve here; weir keeps none.
         ("free_clients", 0),

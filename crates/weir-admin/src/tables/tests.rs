@@ -10,6 +10,8 @@ use weir_protocol::tag::FromServer;
 use super::*;
 use crate::snapshot::{ClientRow, PoolRow, PoolStats, ServerRow};
 
+mod pools;
+
 /// Owns what a view borrows.
 struct Scene {
     snapshot: Snapshot,
@@ -159,36 +161,6 @@ fn server(id: u64) -> ServerRow {
 }
 
 #[test]
-fn pools() {
-    let mut scene = Scene::new();
-    let write = PoolRow {
-        cl_active: 3,
-        cl_waiting: 2,
-        cl_active_cancel_req: 1,
-        sv_active: 4,
-        sv_being_canceled: 5,
-        sv_active_cancel: 6,
-        sv_idle: 7,
-        sv_login: 8,
-        max_wait: Duration::from_micros(2_000_345),
-        ..pool("app", "write")
-    };
-    let read = PoolRow { held: true, paused: true, ..pool("app", "read") };
-    scene.snapshot.pools = vec![pool("zoe", "write"), read, write];
-    scene.check(
-        Table::Pools,
-        "\
-database:s user:s cl_active:i cl_waiting:i cl_active_cancel_req:i cl_waiting_cancel_req:i sv_active:i \
-sv_active_cancel:i sv_being_canceled:i sv_idle:i sv_used:i sv_tested:i sv_login:i maxwait:i maxwait_us:i pool_mode:s \
-load_balance_hosts:s role:s held:s paused:s
-mrg|app|3|2|1|0|4|6|5|7|0|0|8|2|345|transaction|~|write|no|no
-mrg|app|0|0|0|0|0|0|0|0|0|0|0|0|0|transaction|~|read|yes|yes
-mrg|zoe|0|0|0|0|0|0|0|0|0|0|0|0|0|transaction|~|write|no|no
-SHOW",
-    );
-}
-
-#[test]
 fn clients() {
     let mut scene = Scene::new();
     let busy = ClientRow { state: "active", link: Some(7), prepared_statements: 2, ..client(2) };
@@ -255,6 +227,16 @@ fixed|db9|5433|real|shared|5|0|0|3600|session|~|0|0|0|0|1|0
 mrg|10.0.0.1|5432|mrg_main|~|20|0|0|0|~|~|0|1|0|2|0|0
 SHOW"
         ),
+    );
+}
+
+#[test]
+fn a_database_is_paused_if_any_of_its_pools_is() {
+    let mut scene = Scene::new();
+    scene.snapshot.pools = vec![pool("app", "write"), PoolRow { paused: true, ..pool("app", "read") }];
+    scene.check(
+        Table::Databases,
+        &format!("{DATABASES}\nmrg|10.0.0.1|5432|mrg_main|~|20|0|0|0|~|~|0|0|0|0|1|0\nSHOW"),
     );
 }
 
@@ -392,7 +374,7 @@ list:s items:i
 databases|1
 users|1
 peers|0
-pools|2
+pools|1
 peer_pools|0
 free_clients|0
 used_clients|2
