@@ -206,7 +206,7 @@ impl ServerLogin {
             Some(FromServer::BackendKeyData) if started => self.backend_key(body).map(|()| None),
             Some(FromServer::DataRow) if fencing => self.row(body).map(|()| None),
             Some(FromServer::RowDescription | FromServer::CommandComplete) if fencing => Ok(None),
-            Some(FromServer::ReadyForQuery) if started => self.ready(out),
+            Some(FromServer::ReadyForQuery) if started => self.ready(body, out),
             Some(unexpected) => {
                 Err(LoginFailure::Malformed(format!("unexpected {unexpected:?} during login")))
             }
@@ -320,7 +320,11 @@ impl ServerLogin {
     }
 
     /// ReadyForQuery: behind the login the fence may have a question, behind the fence's answer there is the verdict.
-    fn ready(&mut self, out: &mut Vec<u8>) -> Result<Option<Box<Ready>>, LoginFailure> {
+    fn ready(&mut self, body: &[u8], out: &mut Vec<u8>) -> Result<Option<Box<Ready>>, LoginFailure> {
+        // Whoever gets the connection begins outside a transaction.
+        if read::ready_status(body)? != b'I' {
+            return Err(LoginFailure::Malformed("the server is in a transaction after the login".into()));
+        }
         match mem::replace(&mut self.stage, Stage::Over) {
             Stage::Starting => {
                 if let Some(question) = self.fence.question(self.learned.answer.in_recovery)? {
