@@ -29,8 +29,11 @@ async fn ask(url: &ApiUrl, path: &str) -> Result<Answer, PollFailure> {
         return Err(PollFailure::Unreachable("https is not supported for Patroni's REST API".to_owned()));
     }
     let stream = TcpStream::connect((url.host(), url.port())).await.map_err(|error| unreachable(&error))?;
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| broken(&error))?;
     // Ends when the answer is read or this function gives up: both drop what it serves.
     let connection = AbortOnDrop(spawn_local(async move {
         if let Err(error) = connection.await {
@@ -71,6 +74,9 @@ fn unreachable(error: &io::Error) -> PollFailure {
 fn broken(error: &hyper::Error) -> PollFailure {
     PollFailure::Broken(error.to_string())
 }
+
+/// Longest head of an answer; Patroni's has a few hundred bytes.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
 /// A task that must not outlive the request it serves.
 struct AbortOnDrop(tokio::task::JoinHandle<()>);
