@@ -8,8 +8,9 @@ use weir_protocol::message::Report;
 use weir_protocol::sqlstate::SqlState;
 use weir_protocol::tag::FromClient;
 
+use crate::extended::too_many_statements;
 use crate::from_client::{Cut, Step};
-use crate::prepared::{StatementKind, Unnamed};
+use crate::prepared::{CLIENT_STATEMENTS_MAX, Catalog, StatementKind};
 use crate::server::TxStatus;
 use crate::session::{Phase, Session};
 use crate::wires::Wires;
@@ -58,7 +59,7 @@ enum Verdict {
     Ends,
     /// This error; the block goes on, or ends all the same (COMMIT as the first request after the loss).
     Error { report: Report, ends: bool },
-    /// A new transaction is to begin on a server connection (ROLLBACK AND CHAIN and the like).
+    /// The block ends, but something was to follow (ROLLBACK AND CHAIN, or several statements).
     Restarts,
 }
 
@@ -68,6 +69,7 @@ impl Session {
         &mut self,
         tag: FromClient,
         cut: Cut<'_>,
+        catalog: &mut Catalog,
         wires: &mut W,
     ) -> Result<Step, Report> {
         let looked_into = matches!(
@@ -84,13 +86,13 @@ impl Session {
         if tag == FromClient::Sync {
             return Ok(self.aborted_sync(cut, wires));
         }
-        if self.block().skipping && tag != FromClient::Query {
+        if self.block().skipping {
             return Ok(self.swallow(cut));
         }
         match tag {
             FromClient::Query => return Ok(self.aborted_query(cut, wires)),
             FromClient::FunctionCall => self.aborted_call(wires),
-            FromClient::Parse => self.aborted_parse(cut, wires)?,
+            FromClient::Parse => self.aborted_parse(cut, catalog, wires)?,
             FromClient::Bind => self.aborted_bind(cut, wires)?,
             FromClient::Describe => self.aborted_describe(cut, wires)?,
             FromClient::Execute => self.aborted_execute(wires),
@@ -131,10 +133,10 @@ impl Session {
         self.tx = TxStatus::Idle;
     }
 
-    fn verdict(&mut self, kind: StatementKind, chain: bool) -> Verdict {
+    fn verdict_in_block(&mut self, kind: StatementKind, restarts: bool) -> Verdict {
         let explanation = self.block().explanation.take();
         match (kind, explanation) {
-            (StatementKind::MayEnd, None) if chain => Verdict::Restarts,
+            (StatementKind::MayEnd, None) if restarts => Verdict::Restarts,
             (StatementKind::Rollback, _) | (StatementKind::Commit, None) => Verdict::Ends,
             (StatementKind::Commit, Some(report)) => Verdict::Error { report, ends: true },
             (_, Some(report)) => Verdict::Error { report, ends: false },
@@ -153,8 +155,10 @@ impl Session {
             });
             return self.swallow(cut);
         }
-        let chain = class.statements == weir_protocol::sql::Count::One && class.chain;
-        match self.verdict(kind, chain) {
+        self.statements.forget_unnamed();
+        // AND CHAIN, or more statements behind the end of the block.
+        let restarts = class.first.ends_transaction();
+        match self.verdict_in_block(kind, restarts) {
             Verdict::Ends => {
                 self.end_block();
                 wires.to_client(|out| backend::command_complete("ROLLBACK", out));
@@ -165,10 +169,10 @@ impl Session {
                 }
                 wires.to_client(|out| backend::error(&report, out));
             }
-            // Outside a block PostgreSQL refuses AND CHAIN, so the client begins its next transaction itself.
+            // What was to come behind the end of the block has not run, and must not look as if it had.
             Verdict::Restarts => {
                 self.end_block();
-                wires.to_client(|out| backend::error(&cannot_chain(), out));
+                wires.to_client(|out| backend::error(&nothing_behind(), out));
             }
         }
         wires.to_client(|out| backend::ready_for_query(self.tx.byte(), out));
@@ -211,7 +215,12 @@ impl Session {
         false
     }
 
-    fn aborted_parse<W: Wires>(&mut self, cut: Cut<'_>, wires: &mut W) -> Result<(), Report> {
+    fn aborted_parse<W: Wires>(
+        &mut self,
+        cut: Cut<'_>,
+        catalog: &mut Catalog,
+        wires: &mut W,
+    ) -> Result<(), Report> {
         if !cut.is_whole() {
             self.fail(in_failed_transaction(), wires);
             return Ok(());
@@ -221,15 +230,18 @@ impl Session {
         if !self.admit(kind, wires) {
             return Ok(());
         }
-        if !parse.name.is_empty() {
-            // A named statement would have to be remembered for every server connection; clients do not name their ROLLBACK.
-            self.fail(in_failed_transaction(), wires);
+        if parse.name.is_empty() {
+            self.statements.set_unnamed(catalog.next_unnamed(), kind, cut.body().get(1..));
+        } else if self.statements.named(parse.name).is_some() {
+            self.fail(name_taken(parse.name), wires);
             return Ok(());
+        } else if self.statements.len() >= CLIENT_STATEMENTS_MAX {
+            return Err(too_many_statements());
+        } else {
+            // Drivers do name their ROLLBACK. It is parsed on a server connection when it is used there.
+            let statement = catalog.intern(parse.sql, parse.types_raw, self.context);
+            self.statements.insert(parse.name.into(), statement);
         }
-        // No mark is given out for it: on the next server connection it counts as not parsed.
-        let mark = crate::prepared::UnnamedMark::NOWHERE;
-        let body = cut.body().get(1..).map(Into::into);
-        self.statements.unnamed = Some(Box::new(Unnamed { mark, body, kind }));
         wires.to_client(backend::parse_complete);
         Ok(())
     }
@@ -246,7 +258,7 @@ impl Session {
 
     fn kind_named(&self, name: &[u8]) -> StatementKind {
         if name.is_empty() {
-            return self.statements.unnamed.as_ref().map_or(StatementKind::Other, |unnamed| unnamed.kind);
+            return self.statements.unnamed().map_or(StatementKind::Other, |unnamed| unnamed.kind);
         }
         self.statements.named(name).map_or(StatementKind::Other, |statement| statement.kind)
     }
@@ -284,7 +296,7 @@ impl Session {
         if cut.is_whole() {
             let (target, name) = frontend::read::close(cut.body()).map_err(malformed)?;
             if target == TargetKind::Statement {
-                self.statements.remove(name);
+                self.forget(name);
             }
         }
         wires.to_client(backend::close_complete);
@@ -292,14 +304,17 @@ impl Session {
     }
 }
 
-fn cannot_chain() -> Report {
+fn nothing_behind() -> Report {
     Report::error(
         SqlState::SERIALIZATION_FAILURE,
-        "the lost transaction is rolled back, but no new one was begun",
+        "the lost transaction is rolled back, but nothing behind its end was run",
     )
-    .hint(
-        "Send BEGIN; AND CHAIN cannot copy the properties of a transaction whose server connection is lost.",
-    )
+    .hint("Send a ROLLBACK of its own, then BEGIN: AND CHAIN cannot copy the properties of a lost transaction.")
+}
+
+fn name_taken(name: &[u8]) -> Report {
+    let name = String::from_utf8_lossy(name);
+    Report::error(SqlState::DUPLICATE_PREPARED_STATEMENT, format!("prepared statement \"{name}\" already exists"))
 }
 
 fn malformed(bad: impl std::fmt::Display) -> Report {

@@ -3,23 +3,19 @@
 //! Only the five header bytes of most messages are looked at. Messages that need no look inside stream through in pieces of
 //! any size; those that do are bounded.
 
-use std::rc::Rc;
 use std::time::Instant;
 
 use weir_protocol::backend;
 use weir_protocol::frame::{self, HEADER_BYTES, Header, MESSAGE_BYTES_MAX};
-use weir_protocol::frontend::{self, TargetKind};
+use weir_protocol::frontend;
 use weir_protocol::message::Report;
 use weir_protocol::sqlstate::SqlState;
 use weir_protocol::tag::FromClient;
 
-use crate::owed::{OWED_MAX, Owed, ParseOf};
-use crate::prepared::{
-    CLIENT_STATEMENTS_MAX, Catalog, KnownState, STATEMENT_BYTES_MAX, Statement, StatementKind,
-    UNNAMED_BYTES_MAX, Unnamed,
-};
-use crate::server::{Server, TxStatus};
-use crate::session::{Mode, Phase, Session, Then, Turn};
+use crate::owed::{OWED_MAX, Owed};
+use crate::prepared::{Catalog, StatementKind};
+use crate::server::{Server, TxStatus, Unsynced};
+use crate::session::{Phase, Session, Then, Turn};
 use crate::wires::Wires;
 
 /// What became of one frame.
@@ -123,21 +119,31 @@ impl Session {
         match &mut self.phase {
             Phase::Relaying => {}
             Phase::Skipping => return Ok(self.skip(tag, cut, wires)),
-            Phase::Aborted(_) => return self.play_aborted(tag, cut, wires),
+            Phase::Aborted(_) => return self.play_aborted(tag, cut, catalog, wires),
             Phase::Refusing(_) => return Ok(self.refuse(tag, cut, wires)),
         }
         match server {
             Some(server) => self.relay(now, tag, cut, server, catalog, wires),
-            None => Ok(self.without_server(tag, cut, wires)),
+            None => self.without_server(tag, cut, catalog, wires),
         }
     }
 
     /// A message that finds no server connection: most need one, a few are answered here.
-    fn without_server<W: Wires>(&mut self, tag: FromClient, cut: Cut<'_>, wires: &mut W) -> Step {
-        match tag {
+    fn without_server<W: Wires>(
+        &mut self,
+        tag: FromClient,
+        cut: Cut<'_>,
+        catalog: &mut Catalog,
+        wires: &mut W,
+    ) -> Result<Step, Report> {
+        if tag == FromClient::Parse && self.parse_without_server(cut, catalog)? {
+            wires.to_client(backend::parse_complete);
+            return Ok(Step::Took(cut.bytes.len()));
+        }
+        Ok(match tag {
             FromClient::Sync => {
                 wires.to_client(|out| backend::ready_for_query(self.tx.byte(), out));
-                Step::Took(cut.header.total)
+                self.swallow(cut)
             }
             // Left over from a COPY that has failed, or with nothing to flush: PostgreSQL ignores them, too.
             FromClient::CopyData | FromClient::CopyDone | FromClient::CopyFail | FromClient::Flush => {
@@ -153,7 +159,7 @@ impl Session {
             FromClient::Response | FromClient::Terminate => {
                 Step::Then(Then::Refuse(Box::new(unexpected_response())))
             }
-        }
+        })
     }
 
     fn relay<W: Wires>(
@@ -165,13 +171,21 @@ impl Session {
         catalog: &mut Catalog,
         wires: &mut W,
     ) -> Result<Step, Report> {
+        if server.is_skipping() && tag != FromClient::Sync {
+            return Ok(self.swallow(cut));
+        }
         if server.owed.len() >= OWED_MAX {
             return Err(Report::fatal(SqlState::PROGRAM_LIMIT_EXCEEDED, "too many requests in flight")
                 .hint("Read replies while sending, or send smaller pipelines."));
         }
         server.query_started.get_or_insert(now);
         server.transaction_started.get_or_insert(now);
-        self.has_run = true;
+        if server.copy_in && !may_come_in_copy(tag) {
+            // PostgreSQL fails the COPY for it, and answers nothing else.
+            server.copy_in = false;
+            server.replay.give_up();
+            return Ok(self.forward(cut, wires));
+        }
         match tag {
             FromClient::Query => Ok(self.query(cut, server, wires)),
             FromClient::Parse => self.parse(cut, server, catalog, wires),
@@ -179,17 +193,10 @@ impl Session {
             FromClient::Describe => self.describe(cut, server, wires),
             FromClient::Execute => self.execute(cut, server, wires),
             FromClient::Close => self.close(cut, server, wires),
-            FromClient::Sync => {
-                if server.copy_in {
-                    return Ok(self.forward(cut, wires));
-                }
-                server.batch += 1;
-                server.replay.sync(cut.bytes, self.rules.retry_bytes_max);
-                server.owed.push(Owed::Sync);
-                Ok(self.forward(cut, wires))
-            }
+            FromClient::Sync => self.sync(cut, server, wires),
             FromClient::FunctionCall => {
                 server.replay.give_up();
+                server.unsynced = Unsynced::Nothing;
                 server.owed.push(Owed::Query(StatementKind::Other));
                 Ok(self.forward(cut, wires))
             }
@@ -210,214 +217,25 @@ impl Session {
         };
         server.replay.query(cut.bytes, kind, self.rules.retry_bytes_max);
         // A simple query destroys the unnamed statement (protocol chapter, "Extended Query").
-        server.statements.unnamed = None;
-        self.statements.unnamed = None;
+        server.statements.forget_unnamed();
+        self.statements.forget_unnamed();
+        server.unsynced = Unsynced::Nothing;
         server.owed.push(Owed::Query(kind));
         self.forward(cut, wires)
     }
 
-    fn parse<W: Wires>(
-        &mut self,
-        cut: Cut<'_>,
-        server: &mut Server,
-        catalog: &mut Catalog,
-        wires: &mut W,
-    ) -> Result<Step, Report> {
-        let Some(&first) = cut.body().first() else { return Ok(Step::NeedMore) };
-        let unnamed = first == 0;
-        if unnamed && cut.header.total > UNNAMED_BYTES_MAX {
-            return Ok(self.parse_long_unnamed(cut, server, catalog, wires));
+    fn sync<W: Wires>(&mut self, cut: Cut<'_>, server: &mut Server, wires: &mut W) -> Result<Step, Report> {
+        if cut.header.total != HEADER_BYTES {
+            return Err(protocol_violation("Sync message with a body"));
         }
-        if cut.header.total > STATEMENT_BYTES_MAX {
-            return Err(statement_too_long(cut.header.total));
+        // During COPY IN PostgreSQL does not answer it.
+        if !server.copy_in {
+            server.batch += 1;
+            server.unsynced = Unsynced::Nothing;
+            server.replay.sync(cut.bytes, self.rules.retry_bytes_max);
+            server.owed.push(Owed::Sync);
         }
-        if !cut.is_whole() {
-            return Ok(Step::NeedMore);
-        }
-        let parse = frontend::read::parse(cut.body()).map_err(|bad| protocol_violation(&bad.to_string()))?;
-        let kind = StatementKind::of(parse.sql);
-        server.tally.client_parses += 1;
-        server.replay.batch_frame(cut.bytes, Some(kind), self.rules.retry_bytes_max);
-        if unnamed {
-            let mark = catalog.next_unnamed();
-            self.statements.unnamed =
-                Some(Box::new(Unnamed { mark, body: Some(cut.body()[1..].into()), kind }));
-            server.statements.unnamed = Some(mark);
-            server.owed.push(Owed::Parse(ParseOf::Unnamed));
-        } else if self.names_pass_through(server) {
-            // Kept for the kind only: the name is the server's own.
-            let statement = catalog.intern(parse.sql, parse.types_raw, self.context, kind);
-            self.statements.insert(parse.name.into(), statement);
-            server.owed.push(Owed::Parse(ParseOf::AsIs));
-        } else {
-            let statement = catalog.intern(parse.sql, parse.types_raw, self.context, kind);
-            self.parse_named(parse.name, &statement, server, wires)?;
-            return Ok(Step::Took(cut.header.total));
-        }
-        server.tally.server_parses += 1;
         Ok(self.forward(cut, wires))
-    }
-
-    /// An unnamed statement too long to be carried to another server connection streams through.
-    fn parse_long_unnamed<W: Wires>(
-        &mut self,
-        cut: Cut<'_>,
-        server: &mut Server,
-        catalog: &mut Catalog,
-        wires: &mut W,
-    ) -> Step {
-        let mark = catalog.next_unnamed();
-        self.statements.unnamed = Some(Box::new(Unnamed { mark, body: None, kind: StatementKind::MayEnd }));
-        server.statements.unnamed = Some(mark);
-        server.replay.give_up();
-        server.owed.push(Owed::Parse(ParseOf::Unnamed));
-        server.tally.client_parses += 1;
-        server.tally.server_parses += 1;
-        self.forward(cut, wires)
-    }
-
-    fn parse_named<W: Wires>(
-        &mut self,
-        name: &[u8],
-        statement: &Rc<Statement>,
-        server: &mut Server,
-        wires: &mut W,
-    ) -> Result<(), Report> {
-        if let Some(held) = self.statements.named(name).cloned() {
-            // PostgreSQL refuses a name that is taken (42P05); so that it does it in the right place of the batch, it is
-            // asked to take the one it has a second time.
-            make_known(&held, server, wires);
-            send_parse(&held, server, wires);
-            server.owed.push(Owed::Parse(ParseOf::AsIs));
-            return Ok(());
-        }
-        if self.statements.len() >= CLIENT_STATEMENTS_MAX {
-            return Err(Report::fatal(SqlState::PROGRAM_LIMIT_EXCEEDED, "too many prepared statements")
-                .detail(format!("A client may hold {CLIENT_STATEMENTS_MAX} of them."))
-                .hint("Close prepared statements that are no longer used."));
-        }
-        self.statements.insert(name.into(), Rc::clone(statement));
-        match usable(statement, server) {
-            Usable::Yes => server.owed.push(Owed::LocalParse(Some(name.into()))),
-            Usable::No => {
-                evict_if_full(server, wires);
-                send_parse(statement, server, wires);
-                server.owed.push(Owed::Parse(ParseOf::Named(statement.id, Some(name.into()))));
-            }
-            Usable::Unclear => {
-                send_close_hidden(statement, server, wires);
-                send_parse(statement, server, wires);
-                server.owed.push(Owed::Parse(ParseOf::Named(statement.id, Some(name.into()))));
-            }
-        }
-        self.give_local_replies(server, wires);
-        Ok(())
-    }
-
-    fn bind<W: Wires>(&mut self, cut: Cut<'_>, server: &mut Server, wires: &mut W) -> Result<Step, Report> {
-        let names =
-            frontend::read::bind_names(cut.body()).map_err(|bad| protocol_violation(&bad.to_string()))?;
-        let Some(names) = names else {
-            return need_more_or(cut, "Bind message without names");
-        };
-        server.tally.binds += 1;
-        let kind = self.kind_of(names.statement);
-        if names.portal.is_empty() {
-            self.unnamed_portal = kind;
-        } else {
-            self.named_portals = worse(self.named_portals, kind);
-        }
-        if cut.is_whole() {
-            server.replay.batch_frame(cut.bytes, Some(kind), self.rules.retry_bytes_max);
-        } else {
-            server.replay.give_up();
-        }
-        let target = self.target(names.statement, server, wires);
-        server.owed.push(Owed::Bind);
-        let Target::Renamed(server_name) = target else { return Ok(self.forward(cut, wires)) };
-        let total = cut.header.total - names.statement.len() + server_name.len();
-        let rest = cut.body().get(names.end..).unwrap_or_default();
-        wires.to_server(|out| {
-            push_header(out, cut.header.tag, total);
-            out.extend_from_slice(names.portal);
-            out.push(0);
-            out.extend_from_slice(&server_name);
-            out.push(0);
-            out.extend_from_slice(rest);
-        });
-        self.passing = cut.header.total - cut.bytes.len();
-        Ok(Step::Took(cut.bytes.len()))
-    }
-
-    fn describe<W: Wires>(
-        &mut self,
-        cut: Cut<'_>,
-        server: &mut Server,
-        wires: &mut W,
-    ) -> Result<Step, Report> {
-        if !cut.is_whole() {
-            return need_more_or(cut, "Describe message too long");
-        }
-        let (kind, name) =
-            frontend::read::describe(cut.body()).map_err(|bad| protocol_violation(&bad.to_string()))?;
-        server.replay.batch_frame(cut.bytes, None, self.rules.retry_bytes_max);
-        let target = match kind {
-            TargetKind::Statement => self.target(name, server, wires),
-            TargetKind::Portal => Target::Same,
-        };
-        server.owed.push(Owed::Describe { statement: kind == TargetKind::Statement });
-        let Target::Renamed(server_name) = target else { return Ok(self.forward(cut, wires)) };
-        wires.to_server(|out| {
-            push_header(out, cut.header.tag, HEADER_BYTES + 2 + server_name.len());
-            out.push(b'S');
-            out.extend_from_slice(&server_name);
-            out.push(0);
-        });
-        Ok(Step::Took(cut.header.total))
-    }
-
-    fn execute<W: Wires>(
-        &mut self,
-        cut: Cut<'_>,
-        server: &mut Server,
-        wires: &mut W,
-    ) -> Result<Step, Report> {
-        if !cut.is_whole() {
-            return need_more_or(cut, "Execute message too long");
-        }
-        let execute =
-            frontend::read::execute(cut.body()).map_err(|bad| protocol_violation(&bad.to_string()))?;
-        let kind = if execute.portal.is_empty() { self.unnamed_portal } else { self.named_portals };
-        server.replay.execute(cut.bytes, self.rules.retry_bytes_max);
-        server.owed.push(Owed::Execute(kind));
-        Ok(self.forward(cut, wires))
-    }
-
-    fn close<W: Wires>(&mut self, cut: Cut<'_>, server: &mut Server, wires: &mut W) -> Result<Step, Report> {
-        if !cut.is_whole() {
-            return need_more_or(cut, "Close message too long");
-        }
-        let (kind, name) =
-            frontend::read::close(cut.body()).map_err(|bad| protocol_violation(&bad.to_string()))?;
-        server.replay.batch_frame(cut.bytes, None, self.rules.retry_bytes_max);
-        if kind == TargetKind::Portal || self.names_pass_through(server) {
-            if kind == TargetKind::Statement {
-                self.forget(name);
-            }
-            server.owed.push(Owed::Close);
-            return Ok(self.forward(cut, wires));
-        }
-        let held = self.forget(name).map(|statement| (name.into(), statement));
-        server.owed.push(Owed::LocalClose(held));
-        self.give_local_replies(server, wires);
-        Ok(Step::Took(cut.header.total))
-    }
-
-    fn forget(&mut self, name: &[u8]) -> Option<Rc<Statement>> {
-        if name.is_empty() {
-            self.statements.unnamed = None;
-        }
-        self.statements.remove(name)
     }
 
     fn copy_data<W: Wires>(&mut self, cut: Cut<'_>, server: &mut Server, wires: &mut W) -> Step {
@@ -440,8 +258,14 @@ impl Session {
     }
 
     /// Sends the frame on as it is; what has not arrived yet streams behind it.
-    fn forward<W: Wires>(&mut self, cut: Cut<'_>, wires: &mut W) -> Step {
+    pub(crate) fn forward<W: Wires>(&mut self, cut: Cut<'_>, wires: &mut W) -> Step {
         wires.to_server(|out| out.extend_from_slice(cut.bytes));
+        self.passed(cut)
+    }
+
+    /// The frame was sent on, as far as it has arrived; the rest streams behind it.
+    pub(crate) fn passed(&mut self, cut: Cut<'_>) -> Step {
+        self.has_run = true;
         self.passing = cut.header.total - cut.bytes.len();
         Step::Took(cut.bytes.len())
     }
@@ -483,63 +307,6 @@ impl Session {
         if tag == FromClient::Sync { self.skip(tag, cut, wires) } else { self.swallow(cut) }
     }
 
-    /// Names mean the same to client and server: the server is this client's alone, or weir was told not to care.
-    fn names_pass_through(&self, server: &Server) -> bool {
-        self.mode == Mode::Session || server.statements_max == 0
-    }
-
-    fn kind_of(&self, name: &[u8]) -> StatementKind {
-        if name.is_empty() {
-            return self.statements.unnamed.as_ref().map_or(StatementKind::Other, |unnamed| unnamed.kind);
-        }
-        self.statements.named(name).map_or(StatementKind::MayEnd, |statement| statement.kind)
-    }
-
-    /// Makes sure that the statement a Bind or Describe names is there, or that PostgreSQL says it is not.
-    fn target<W: Wires>(&mut self, name: &[u8], server: &mut Server, wires: &mut W) -> Target {
-        if self.mode == Mode::Session {
-            return Target::Same;
-        }
-        if name.is_empty() {
-            self.bring_unnamed(server, wires);
-            return Target::Same;
-        }
-        if server.statements_max == 0 {
-            return Target::Same;
-        }
-        match self.statements.named(name).cloned() {
-            Some(statement) => {
-                make_known(&statement, server, wires);
-                Target::Renamed(statement.server_name.clone())
-            }
-            // What another client prepared by SQL under this name must not be found.
-            None => Target::Renamed([MISSING_PREFIX, name].concat().into()),
-        }
-    }
-
-    /// The unnamed statement may have been parsed on another server connection.
-    fn bring_unnamed<W: Wires>(&mut self, server: &mut Server, wires: &mut W) {
-        let wanted = self.statements.unnamed.as_ref();
-        if wanted.is_some_and(|unnamed| server.statements.unnamed == Some(unnamed.mark)) {
-            return;
-        }
-        let Some(body) = wanted.and_then(|unnamed| unnamed.body.as_ref()) else {
-            // Nothing of another client's may be found under the empty name.
-            wires.to_server(|out| frontend::close_statement(b"", out));
-            server.owed.push(Owed::HiddenClose(None));
-            server.statements.unnamed = None;
-            return;
-        };
-        wires.to_server(|out| {
-            push_header(out, b'P', HEADER_BYTES + 1 + body.len());
-            out.push(0);
-            out.extend_from_slice(body);
-        });
-        server.statements.unnamed = wanted.map(|unnamed| unnamed.mark);
-        server.tally.server_parses += 1;
-        server.owed.push(Owed::HiddenParse(ParseOf::Unnamed));
-    }
-
     /// True when the client is outside a transaction and waits for nothing.
     #[must_use]
     pub fn is_idle(&self) -> bool {
@@ -547,93 +314,21 @@ impl Session {
     }
 }
 
-/// Where a Bind or Describe goes.
-enum Target {
-    /// To the name the client used.
-    Same,
-    /// To this name.
-    Renamed(Box<[u8]>),
+/// What a client may say while PostgreSQL reads its COPY.
+fn may_come_in_copy(tag: FromClient) -> bool {
+    matches!(
+        tag,
+        FromClient::CopyData
+            | FromClient::CopyDone
+            | FromClient::CopyFail
+            | FromClient::Flush
+            | FromClient::Sync
+            | FromClient::Response
+            | FromClient::Terminate
+    )
 }
 
-/// Whether a statement can be named on a server connection.
-enum Usable {
-    /// It is there, or its Parse is ahead in the same batch (and if that fails, this is skipped as well).
-    Yes,
-    /// It is not there.
-    No,
-    /// Its Parse is ahead in an earlier batch and may fail.
-    Unclear,
-}
-
-fn usable(statement: &Statement, server: &mut Server) -> Usable {
-    match server.statements.use_of(statement.id) {
-        Some(KnownState::Confirmed) => Usable::Yes,
-        Some(KnownState::Pending(batch)) if batch == server.batch => Usable::Yes,
-        Some(KnownState::Pending(_)) => Usable::Unclear,
-        None => Usable::No,
-    }
-}
-
-/// Parses the statement on the server connection unless it is there already.
-fn make_known<W: Wires>(statement: &Rc<Statement>, server: &mut Server, wires: &mut W) {
-    match usable(statement, server) {
-        Usable::Yes => return,
-        Usable::No => evict_if_full(server, wires),
-        Usable::Unclear => send_close_hidden(statement, server, wires),
-    }
-    send_parse(statement, server, wires);
-    server.owed.push(Owed::HiddenParse(ParseOf::Named(statement.id, None)));
-}
-
-fn send_parse<W: Wires>(statement: &Statement, server: &mut Server, wires: &mut W) {
-    wires.to_server(|out| frontend::parse(&statement.server_name, &statement.sql, &statement.types, out));
-    if server.statements.use_of(statement.id) != Some(KnownState::Confirmed) {
-        server.statements.parse_sent(statement, server.batch);
-    }
-    server.tally.server_parses += 1;
-}
-
-/// Closing a statement that does not exist is no error, so after this the Parse behind it cannot find the name taken.
-fn send_close_hidden<W: Wires>(statement: &Statement, server: &mut Server, wires: &mut W) {
-    wires.to_server(|out| frontend::close_statement(&statement.server_name, out));
-    server.owed.push(Owed::HiddenClose(None));
-}
-
-fn evict_if_full<W: Wires>(server: &mut Server, wires: &mut W) {
-    if let Some((id, name)) = server.evict_statement() {
-        wires.to_server(|out| frontend::close_statement(&name, out));
-        server.owed.push(Owed::HiddenClose(Some(id)));
-    }
-}
-
-/// The kind that constrains more, for portals that are not told apart.
-fn worse(one: StatementKind, other: StatementKind) -> StatementKind {
-    let rank = |kind| match kind {
-        StatementKind::Other => 0,
-        StatementKind::Repeatable => 1,
-        StatementKind::Rollback | StatementKind::Commit | StatementKind::MayEnd => 2,
-    };
-    match (rank(one), rank(other)) {
-        (2, _) | (_, 2) => StatementKind::MayEnd,
-        (a, b) if a >= b => one,
-        _ => other,
-    }
-}
-
-fn push_header(out: &mut Vec<u8>, tag: u8, total: usize) {
-    out.push(tag);
-    out.extend_from_slice(&u32::try_from(total - 1).unwrap_or(u32::MAX).to_be_bytes());
-}
-
-/// A frame that has to be looked into is waited for as long as it is of a sane size.
-fn need_more_or(cut: Cut<'_>, why: &str) -> Result<Step, Report> {
-    if cut.is_whole() || cut.bytes.len() > NAMES_BYTES_MAX {
-        return Err(protocol_violation(why));
-    }
-    Ok(Step::NeedMore)
-}
-
-fn protocol_violation(why: &str) -> Report {
+pub(crate) fn protocol_violation(why: &str) -> Report {
     Report::fatal(SqlState::PROTOCOL_VIOLATION, why.to_owned())
 }
 
@@ -641,20 +336,6 @@ fn unexpected_response() -> Report {
     protocol_violation("a password message outside the login")
 }
 
-fn statement_too_long(bytes: usize) -> Report {
-    Report::fatal(SqlState::PROGRAM_LIMIT_EXCEEDED, "a named prepared statement is too long")
-        .detail(format!(
-            "Its Parse message has {bytes} bytes; weir keeps at most {STATEMENT_BYTES_MAX} for one statement."
-        ))
-        .hint("Send it as an unnamed statement, or use session pooling.")
-}
-
 /// Queries up to this size are classified (may they be repeated, do they end the transaction); longer ones stream
 /// through, and count as unknown.
 const QUERY_BYTES_CLASSIFIED_MAX: usize = 64 * 1024;
-
-/// Names in Bind, Describe, Execute and Close may be this long together.
-const NAMES_BYTES_MAX: usize = 64 * 1024;
-
-/// In front of a statement name that the client does not hold, so that PostgreSQL's error is certain.
-const MISSING_PREFIX: &[u8] = b"weir?";

@@ -4,23 +4,25 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use weir_protocol::backend;
+use weir_protocol::backend::{self, read::ErrorFields};
 use weir_protocol::frame::{self, HEADER_BYTES, Header, MESSAGE_BYTES_MAX};
 use weir_protocol::sqlstate::SqlState;
 use weir_protocol::tag::FromServer;
 
 use crate::lost::LossCause;
 use crate::owed::{Owed, ParseOf};
-use crate::prepared::Catalog;
-use crate::server::{Dying, Server, TxStatus};
+use crate::prepared::{Catalog, StatementKind};
+use crate::server::{Ended, Server, TxStatus, Unsynced};
 use crate::session::{Mode, Session, Then, Turn};
-use crate::settings::{IN_HOT_STANDBY, Settings};
+use crate::settings::IN_HOT_STANDBY;
 use crate::wires::Wires;
 
 /// What to do with one frame from the server.
 enum Fate {
     Forward,
     Drop,
+    /// Kept back until it is known whether these were its last words.
+    Hold,
     Stop(Then),
 }
 
@@ -36,29 +38,45 @@ impl Session {
     ) -> Turn {
         let mut run = Run { bytes, start: 0, at: 0 };
         run.pass(server);
+        self.answer_locally(server, &mut run, wires);
         while let Some(header) = match frame::peek(run.rest(), MESSAGE_BYTES_MAX) {
             Ok(header) => header,
-            Err(_) => return run.stop(Then::Desync("a message of impossible length"), server, wires),
+            Err(_) => return self.stop(run, Then::Desync("a message of impossible length"), server, wires),
         } {
             let whole = run.rest().len() >= header.total;
             let Some(tag) = FromServer::of(header.tag) else {
-                return run.stop(Then::Desync("an unknown message type"), server, wires);
+                return self.stop(run, Then::Desync("an unknown message type"), server, wires);
             };
             if !whole && is_looked_into(tag) && header.total <= LOOKED_INTO_BYTES_MAX {
                 break;
             }
             let body = &run.rest()[HEADER_BYTES..header.total.min(run.rest().len())];
             match self.fate(now, tag, body, whole, server, catalog) {
-                Fate::Forward => run.keep(header, server),
+                Fate::Forward => {
+                    run.give_warning(server, wires);
+                    run.keep(header, server);
+                }
                 Fate::Drop => run.skip(header, server, wires),
-                Fate::Stop(then) => return run.stop(then, server, wires),
+                Fate::Hold => run.hold(header, server, wires),
+                Fate::Stop(then) => return self.stop(run, then, server, wires),
             }
             if let Some(then) = self.after(tag, server, &mut run, wires) {
-                return run.stop(then, server, wires);
+                return self.stop(run, then, server, wires);
             }
         }
         run.flush(server, wires);
-        Turn { consumed: run.at, then: Then::Continue }
+        // What came behind the last ReadyForQuery is still this client's, and may be the connection's last words.
+        let released = run.at == bytes.len() && self.may_release(server);
+        Turn { consumed: run.at, then: if released { Then::Release } else { Then::Continue } }
+    }
+
+    /// Ends the turn in front of the next frame.
+    fn stop<W: Wires>(&self, mut run: Run<'_>, then: Then, server: &mut Server, wires: &mut W) -> Turn {
+        // A request that is going to be repeated has not been answered at all.
+        if !(matches!(then, Then::Lost(_)) && self.was_rolled_back(server)) {
+            run.flush(server, wires);
+        }
+        Turn { consumed: run.at, then }
     }
 
     /// Decides over one frame and notes what it says.
@@ -77,11 +95,16 @@ impl Session {
         match tag {
             FromServer::ReadyForQuery => self.ready(now, body, server),
             FromServer::ErrorResponse => self.error(body, server),
-            FromServer::NoticeResponse => notice(body, server),
+            FromServer::NoticeResponse => notice(body),
             FromServer::ParameterStatus => self.parameter(body, whole, server, catalog),
             FromServer::ParseComplete => parse_complete(server),
             FromServer::CloseComplete => match server.owed.pop() {
-                Some(Owed::HiddenClose(_)) => Fate::Drop,
+                Some(Owed::HiddenClose(evicted)) => {
+                    if let Some(statement) = evicted {
+                        server.statements.evicted(statement.id);
+                    }
+                    Fate::Drop
+                }
                 Some(Owed::Close) => Fate::Forward,
                 _ => Fate::Stop(Then::Desync("CloseComplete")),
             },
@@ -102,7 +125,11 @@ impl Session {
                 self.completed(tag, body, server)
             }
             FromServer::CopyInResponse | FromServer::CopyBothResponse => {
-                server.copy_in = server.owed.copy_in_started();
+                let copy = server.owed.copy_in_started();
+                server.copy_in = copy.open;
+                if copy.syncs_ignored && server.owed.ready_owed() == 0 {
+                    server.unsynced = Unsynced::Work;
+                }
                 Fate::Forward
             }
             FromServer::Authentication
@@ -131,10 +158,7 @@ impl Session {
         run: &mut Run<'_>,
         wires: &mut W,
     ) -> Option<Then> {
-        if matches!(server.owed.head(), Some(Owed::LocalParse(_) | Owed::LocalClose(_) | Owed::CopyEnd)) {
-            run.flush(server, wires);
-            self.give_local_replies(server, wires);
-        }
+        self.answer_locally(server, run, wires);
         if tag != FromServer::ReadyForQuery {
             return None;
         }
@@ -149,12 +173,20 @@ impl Session {
             run.flush(server, wires);
             return Some(Then::Refuse(Box::new(no_blocks())));
         }
-        self.may_release(server).then_some(Then::Release)
+        None
+    }
+
+    fn answer_locally<W: Wires>(&mut self, server: &mut Server, run: &mut Run<'_>, wires: &mut W) {
+        if matches!(server.owed.head(), Some(Owed::LocalParse(_) | Owed::LocalClose(_) | Owed::CopyEnd)) {
+            run.flush(server, wires);
+            self.give_local_replies(server, wires);
+        }
     }
 
     /// Gives the replies that are weir's to give and are next in the queue.
     pub(crate) fn give_local_replies<W: Wires>(&mut self, server: &mut Server, wires: &mut W) {
-        loop {
+        // Not in the middle of a message.
+        while server.relaying == 0 {
             match server.owed.head() {
                 Some(Owed::LocalParse(_)) => wires.to_client(backend::parse_complete),
                 Some(Owed::LocalClose(_)) => wires.to_client(backend::close_complete),
@@ -178,32 +210,45 @@ impl Session {
         server.copy_in = false;
         self.tx = status;
         self.retried = false;
+        server.failed = false;
+        server.ended = Ended::No;
         server.replay.give_up();
         if server.owed.is_empty() {
             server.answered_uses = server.statements.clock();
         }
         if status == TxStatus::Idle {
-            self.named_portals = crate::prepared::StatementKind::Other;
+            self.named_portals = StatementKind::Other;
         }
         server.count_ready(now);
         Fate::Forward
     }
 
     fn error(&mut self, body: &[u8], server: &mut Server) -> Fate {
-        if let Ok(fields) = backend::read::report(body)
-            && matches!(fields.severity, b"FATAL" | b"PANIC")
-        {
-            let code = SqlState::parse(fields.code).unwrap_or(SqlState::INTERNAL_ERROR);
-            let message = String::from_utf8_lossy(fields.message).into_owned();
-            server.dying = Some(Dying { code, message });
-            return Fate::Stop(Then::Lost(LossCause::default()));
-        }
-        server.copy_in = false;
-        if !matches!(server.owed.head(), Some(Owed::Query(_))) {
-            while let Some(skipped) = server.owed.pop_skipped() {
-                self.undo(skipped, server);
+        if let Ok(fields) = backend::read::report(body) {
+            if fields.ends_connection() {
+                server.note_dying(&fields);
+                return Fate::Stop(Then::Lost(LossCause::default()));
+            }
+            if shows_other_statements(&fields, server) {
+                server.statements.doubt_all();
             }
         }
+        server.copy_in = false;
+        match server.owed.head() {
+            None => return Fate::Forward,
+            Some(Owed::Query(_)) => {}
+            Some(_) => {
+                let skipped: Vec<Owed> = std::iter::from_fn(|| server.owed.pop_skipped()).collect();
+                for owed in skipped.into_iter().rev() {
+                    self.undo(owed, server);
+                }
+                if server.owed.ready_owed() == 0 {
+                    // PostgreSQL waits for a Sync that has not been sent.
+                    server.unsynced = Unsynced::Work;
+                }
+            }
+        }
+        server.failed = true;
         Fate::Forward
     }
 
@@ -220,15 +265,18 @@ impl Session {
             Owed::LocalParse(Some(name)) => {
                 self.statements.remove(&name);
             }
-            Owed::Parse(ParseOf::Unnamed) | Owed::HiddenParse(ParseOf::Unnamed) => {
-                server.statements.unnamed = None
+            // If it was skipped, PostgreSQL still has the one before, which weir has not kept: to have none is the safe side.
+            Owed::Parse(ParseOf::Unnamed(mark)) => {
+                server.statements.unnamed_refuted(mark);
+                self.statements.unnamed_refuted(mark);
             }
+            Owed::HiddenParse(ParseOf::Unnamed(mark)) => server.statements.unnamed_refuted(mark),
             Owed::LocalClose(Some((name, statement))) => self.statements.insert(name, statement),
-            Owed::HiddenClose(Some(id)) => server.statements.not_evicted(id),
+            Owed::HiddenClose(Some(statement)) => server.statements.not_evicted(statement),
             Owed::Query(_)
             | Owed::Sync
-            | Owed::Parse(ParseOf::AsIs)
-            | Owed::HiddenParse(ParseOf::AsIs)
+            | Owed::Parse(ParseOf::AsIs | ParseOf::Taken(_))
+            | Owed::HiddenParse(ParseOf::AsIs | ParseOf::Taken(_))
             | Owed::LocalParse(None)
             | Owed::Bind
             | Owed::Describe { .. }
@@ -247,30 +295,36 @@ impl Session {
             return Fate::Drop;
         }
         let told_all = Rc::ptr_eq(&self.told, &server.reported);
-        if Rc::make_mut(&mut server.reported).note(name, value) {
+        if server.reported.value(name) != Some(value) && Rc::make_mut(&mut server.reported).note(name, value) {
             server.reported = catalog.reported.intern_shared(&server.reported);
             server.applied = None;
         }
         if told_all {
             self.told = Rc::clone(&server.reported);
-        } else {
+        } else if self.told.value(name) != Some(value) {
             Rc::make_mut(&mut self.told).note(name, value);
         }
         Fate::Forward
     }
 
     fn completed(&mut self, tag: FromServer, body: &[u8], server: &mut Server) -> Fate {
+        let said = tag == FromServer::CommandComplete;
+        let tag_text = if said { backend::read::command_tag(body).unwrap_or_default() } else { b"" };
         match server.owed.head() {
-            Some(Owed::Execute(_)) => {
+            Some(Owed::Execute(kind)) => {
+                let kind = *kind;
                 server.owed.pop();
+                note_executed(kind, tag_text, false, server);
             }
-            Some(Owed::Query(_)) if tag != FromServer::PortalSuspended => {}
+            Some(Owed::Query(kind)) if tag != FromServer::PortalSuspended => {
+                note_executed(*kind, tag_text, true, server);
+            }
             _ => return Fate::Stop(Then::Desync("CommandComplete")),
         }
         if tag == FromServer::CommandComplete {
             // From here on the request may be committed.
             server.replay.give_up();
-            self.note_tag(backend::read::command_tag(body).unwrap_or_default(), server);
+            self.note_tag(tag_text, server);
         }
         Fate::Forward
     }
@@ -281,15 +335,18 @@ impl Session {
             b"SET" | b"RESET" => server.applied = None,
             b"DISCARD ALL" => {
                 server.applied = None;
-                server.statements.forget_all();
-                self.statements.forget_all();
+                self.forget_named(server);
             }
-            b"DEALLOCATE ALL" => {
-                server.statements.forget_all();
-                self.statements.forget_all();
-            }
+            b"DEALLOCATE ALL" => self.forget_named(server),
             _ => {}
         }
+    }
+
+    /// Named statements are gone, except for those whose Parse is behind the command in flight.
+    fn forget_named(&mut self, server: &mut Server) {
+        server.statements.forget_named();
+        let newer: Vec<&[u8]> = server.owed.iter().filter_map(Owed::promised_name).collect();
+        self.statements.forget_named(|name| newer.contains(&name));
     }
 
     /// The reply to the query that applies startup parameters: all of it is weir's business.
@@ -300,93 +357,23 @@ impl Session {
         server: &mut Server,
         catalog: &mut Catalog,
     ) -> Fate {
-        match tag {
-            FromServer::ReadyForQuery => {
-                server.owed.pop();
-                server.reported = catalog.reported.intern_shared(&server.reported);
-                server.applied = server.applying.take();
-                Fate::Drop
-            }
-            FromServer::ParameterStatus => {
-                if let Some((name, value)) = parameter_text(body, true) {
-                    Rc::make_mut(&mut server.reported).note(name, value);
-                }
-                Fate::Drop
-            }
-            FromServer::ErrorResponse => match backend::read::report(body) {
-                Ok(fields) if matches!(fields.severity, b"FATAL" | b"PANIC") => self.error(body, server),
+        if tag == FromServer::ReadyForQuery {
+            server.owed.pop();
+            server.reported = catalog.reported.intern_shared(&server.reported);
+            server.applied = server.applying.take();
+        } else if tag == FromServer::ParameterStatus {
+            server.note_reported(body);
+        } else if tag == FromServer::ErrorResponse {
+            return match backend::read::report(body) {
+                Ok(fields) if fields.ends_connection() => self.error(body, server),
                 Ok(_) | Err(_) => Fate::Stop(Then::SettingsRefused(body.to_vec())),
-            },
-            _ => Fate::Drop,
+            };
         }
+        Fate::Drop
     }
 }
 
 impl Server {
-    /// Bytes from a server connection that no client holds: notices, parameter changes, its last words. Returns how many
-    /// bytes are done with, or why it must be closed.
-    pub fn idle_bytes(&mut self, bytes: &[u8]) -> Result<usize, &'static str> {
-        let mut at = 0;
-        while let Some(header) = frame::peek(&bytes[at..], MESSAGE_BYTES_MAX).map_err(|_| "a bad message")? {
-            if header.total > LOOKED_INTO_BYTES_MAX {
-                return Err("a long message while idle");
-            }
-            let Some(frame) = bytes.get(at..at + header.total) else { break };
-            let body = &frame[HEADER_BYTES..];
-            match FromServer::of(header.tag) {
-                Some(FromServer::NoticeResponse | FromServer::NotificationResponse) => {}
-                Some(FromServer::ParameterStatus) => {
-                    if let Some((name, value)) = parameter_text(body, true) {
-                        Rc::make_mut(&mut self.reported).note(name, value);
-                    }
-                }
-                Some(FromServer::ErrorResponse) => {
-                    self.note_dying(body);
-                    return Err("an error while idle");
-                }
-                _ => return Err("an unexpected message while idle"),
-            }
-            at += header.total;
-        }
-        Ok(at)
-    }
-
-    /// Bytes in reply to a reset query; takes whole messages from `carry`. True when the connection is clean.
-    ///
-    /// # Errors
-    /// If the reset failed, or something else came.
-    pub fn reset_reply(&mut self, carry: &mut Vec<u8>, carried: Rc<Settings>) -> Result<bool, &'static str> {
-        while let Some(header) = frame::peek(carry, LOOKED_INTO_BYTES_MAX_U32).map_err(|_| "a bad message")? {
-            if carry.len() < header.total {
-                return Ok(false);
-            }
-            let frame: Vec<u8> = carry.drain(..header.total).collect();
-            let body = &frame[HEADER_BYTES..];
-            match FromServer::of(header.tag) {
-                Some(FromServer::ReadyForQuery) if body == b"I" => {
-                    self.was_reset(carried);
-                    return Ok(true);
-                }
-                Some(FromServer::ParameterStatus) => {
-                    if let Some((name, value)) = parameter_text(body, true) {
-                        Rc::make_mut(&mut self.reported).note(name, value);
-                    }
-                }
-                Some(FromServer::ErrorResponse) => return Err("an error"),
-                Some(FromServer::ReadyForQuery) | None => return Err("an unexpected message"),
-                Some(_) => {}
-            }
-        }
-        Ok(false)
-    }
-
-    fn note_dying(&mut self, body: &[u8]) {
-        if let Ok(fields) = backend::read::report(body) {
-            let code = SqlState::parse(fields.code).unwrap_or(SqlState::INTERNAL_ERROR);
-            self.dying = Some(Dying { code, message: String::from_utf8_lossy(fields.message).into_owned() });
-        }
-    }
-
     /// Counts a ReadyForQuery that a client was waiting for.
     fn count_ready(&mut self, now: Instant) {
         self.tally.queries += 1;
@@ -415,10 +402,20 @@ fn parse_complete(server: &mut Server) -> Fate {
             server.statements.confirm(id);
             Fate::Forward
         }
-        Some(Owed::Parse(ParseOf::Unnamed | ParseOf::AsIs)) => Fate::Forward,
+        Some(Owed::Parse(ParseOf::AsIs)) => Fate::Forward,
+        Some(Owed::Parse(ParseOf::Taken(statement))) => {
+            server.statements.parsed_again(statement);
+            Fate::Forward
+        }
+        Some(Owed::Parse(ParseOf::Unnamed(_))) => {
+            server.statements.unnamed_confirmed();
+            Fate::Forward
+        }
         Some(Owed::HiddenParse(of)) => {
-            if let ParseOf::Named(id, _) = of {
-                server.statements.confirm(id);
+            match of {
+                ParseOf::Named(id, _) => server.statements.confirm(id),
+                ParseOf::Unnamed(_) => server.statements.unnamed_confirmed(),
+                ParseOf::AsIs | ParseOf::Taken(_) => {}
             }
             Fate::Drop
         }
@@ -426,18 +423,52 @@ fn parse_complete(server: &mut Server) -> Fate {
     }
 }
 
-/// An immediate shutdown warns (57P02), and so does a commit that was not replicated yet (57P01): neither is for the client,
-/// who gets one honest error, and after both nobody knows whether the request was executed.
-fn notice(body: &[u8], server: &mut Server) -> Fate {
-    let Ok(fields) = backend::read::report(body) else { return Fate::Forward };
-    if fields.severity == b"WARNING" && matches!(fields.code, b"57P01" | b"57P02") {
-        server.warned = true;
-        return Fate::Drop;
+/// Errors which show that the server connection's statements are not what weir takes them for: one of weir's own names is
+/// missing or taken, or a statement cannot be run since its tables were altered.
+fn shows_other_statements(fields: &ErrorFields<'_>, server: &Server) -> bool {
+    let says = |text: &[u8]| fields.message.windows(text.len()).any(|window| window == text);
+    match fields.code {
+        b"26000" => says(b"\"weir_"),
+        b"42P05" => {
+            says(b"\"weir_") && !matches!(server.owed.head(), Some(Owed::Parse(ParseOf::Taken(_))))
+        }
+        b"0A000" => says(b"cached plan"),
+        _ => false,
     }
-    Fate::Forward
 }
 
-fn parameter_text(body: &[u8], whole: bool) -> Option<(&str, &str)> {
+/// What a statement that has succeeded did to the transaction.
+fn note_executed(kind: StatementKind, tag: &[u8], by_query: bool, server: &mut Server) {
+    let sure = matches!(kind, StatementKind::Commit | StatementKind::Rollback);
+    let may_end = sure || kind == StatementKind::MayEnd;
+    match tag {
+        b"COMMIT" | b"PREPARE TRANSACTION" | b"ROLLBACK" if sure => {
+            server.ended = Ended::Cleanly { by_query };
+            server.unsynced = server.unsynced.min(Unsynced::Names);
+        }
+        // With AND CHAIN, or from one of several portals; ROLLBACK TO has the tag ROLLBACK but is of no such kind.
+        b"COMMIT" | b"PREPARE TRANSACTION" | b"ROLLBACK" if may_end => server.ended = Ended::ThenWorked,
+        _ => {
+            if server.ended != Ended::No {
+                server.ended = Ended::ThenWorked;
+            }
+            if server.unsynced != Unsynced::Nothing {
+                server.unsynced = Unsynced::Work;
+            }
+        }
+    }
+}
+
+/// An immediate shutdown warns (57P02), and so does a commit that was not replicated yet (57P01): after both nobody knows
+/// whether the request was executed, and the client gets one honest error. A function may raise the same, and goes on.
+fn notice(body: &[u8]) -> Fate {
+    match backend::read::report(body) {
+        Ok(fields) if fields.severity == b"WARNING" && matches!(fields.code, b"57P01" | b"57P02") => Fate::Hold,
+        Ok(_) | Err(_) => Fate::Forward,
+    }
+}
+
+pub(crate) fn parameter_text(body: &[u8], whole: bool) -> Option<(&str, &str)> {
     let (name, value) = whole.then(|| backend::read::parameter_status(body).ok())??;
     Some((std::str::from_utf8(name).ok()?, std::str::from_utf8(value).ok()?))
 }
@@ -511,12 +542,25 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn stop<W: Wires>(mut self, then: Then, server: &mut Server, wires: &mut W) -> Turn {
-        self.flush(server, wires);
-        Turn { consumed: self.at, then }
+    /// Keeps the message back.
+    fn hold<W: Wires>(&mut self, header: Header, server: &mut Server, wires: &mut W) {
+        self.give_warning(server, wires);
+        let whole = header.total.min(self.rest().len());
+        server.warning.extend_from_slice(&self.rest()[..whole]);
+        self.skip(header, server, wires);
+    }
+
+    /// The warning was not the connection's last word.
+    fn give_warning<W: Wires>(&mut self, server: &mut Server, wires: &mut W) {
+        if !server.warning.is_empty() {
+            self.flush(server, wires);
+            server.replay.give_up();
+            let warning = std::mem::take(&mut server.warning);
+            wires.to_client(|out| out.extend_from_slice(&warning));
+        }
     }
 }
 
 /// Messages that weir reads are waited for up to this size; longer ones are forwarded unread.
-const LOOKED_INTO_BYTES_MAX: usize = 64 * 1024;
-const LOOKED_INTO_BYTES_MAX_U32: u32 = 64 * 1024;
+pub(crate) const LOOKED_INTO_BYTES_MAX: usize = 64 * 1024;
+pub(crate) const LOOKED_INTO_BYTES_MAX_U32: u32 = 64 * 1024;

@@ -6,7 +6,8 @@
 //! | module | owns |
 //! |---|---|
 //! | [`session`] | a client after its login: phase, transaction status, what it prepared |
-//! | `from_client`, `from_server` | the two directions of the relay |
+//! | `from_client`, `extended`, `from_server` | the two directions of the relay |
+//! | `idle` | a server connection between clients |
 //! | [`server`] | a server connection after its login: replies owed, statements known, parameters applied |
 //! | [`owed`] | the queue of replies that PostgreSQL (or weir) still owes |
 //! | [`prepared`] | prepared statements, shared between clients by text |
@@ -28,8 +29,10 @@ pub mod settings;
 pub mod wires;
 
 mod aborted;
+mod extended;
 mod from_client;
 mod from_server;
+mod idle;
 
 pub use lost::{AfterLoss, LossCause};
 pub use server::{AtRest, Server};

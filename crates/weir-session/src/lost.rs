@@ -3,13 +3,16 @@
 //! back.
 
 use weir_protocol::backend;
+use weir_protocol::frame::{self, HEADER_BYTES, MESSAGE_BYTES_MAX};
+use weir_protocol::frontend;
 use weir_protocol::message::Report;
 use weir_protocol::sqlstate::SqlState;
+use weir_protocol::tag::FromClient;
 
-use crate::aborted::Aborted;
+use crate::aborted::{Aborted, in_failed_transaction};
 use crate::owed::Owed;
 use crate::prepared::StatementKind;
-use crate::server::{Server, TxStatus};
+use crate::server::{Ended, Server, TxStatus, Unsynced};
 use crate::session::{Mode, Phase, Session};
 use crate::wires::Wires;
 
@@ -50,23 +53,70 @@ impl Session {
         if self.mode == Mode::Session {
             return self.session_lost(server, cause);
         }
-        let promised: Vec<Owed> = server.owed.iter().cloned().collect();
-        for owed in promised.iter().rev() {
-            self.undo(owed.clone(), server);
+        let repeats = self.was_rolled_back(server) || (cause.read_only_member && self.can_repeat(server));
+        if repeats && let Some(bytes) = server.replay.take() {
+            return self.repeat(bytes, server);
         }
-        let sent: Vec<Owed> = promised.into_iter().filter(|owed| !owed.is_hidden()).collect();
-        match self.tx {
-            TxStatus::Idle if sent.is_empty() => AfterLoss::Stays,
-            TxStatus::Idle => self.lost_outside_transaction(&sent, server, cause, wires),
-            TxStatus::Open => {
-                self.lost_in_transaction(&sent, cause, wires);
-                AfterLoss::Stays
-            }
-            TxStatus::Failed => {
-                self.lost_in_failed_transaction(&sent, wires);
-                AfterLoss::Stays
+        self.retried = false;
+        if server.ended != Ended::No {
+            self.tx = TxStatus::Idle;
+        }
+        let mut sent = Vec::new();
+        while let Some(owed) = server.owed.pop() {
+            if !owed.is_hidden() && !matches!(owed, Owed::CopyEnd) {
+                sent.push(owed);
             }
         }
+        let told = server.failed && self.finish_failed(&mut sent, wires);
+        match self.verdict(&sent, told, server) {
+            Verdict::Nothing => {}
+            Verdict::Skip => self.leave_with(if self.tx == TxStatus::Idle { self.tx } else { TxStatus::Failed }, true),
+            Verdict::TellNext => self.tell_next(cause),
+            Verdict::Play => self.leave_with(TxStatus::Failed, false),
+            Verdict::Done => {
+                wires.to_client(|out| backend::ready_for_query(TxStatus::Idle.byte(), out));
+                self.leave_with(TxStatus::Idle, false);
+            }
+            Verdict::Confirm => self.confirm(&sent, wires),
+            Verdict::InDoubt(status) => self.answer_all(sent, &in_doubt(cause), status, server, wires),
+            Verdict::RolledBack => self.answer_all(sent, &rolled_back(cause), TxStatus::Failed, server, wires),
+            Verdict::StillFailed => {
+                self.answer_all(sent, &in_failed_transaction(), TxStatus::Failed, server, wires);
+            }
+        }
+        AfterLoss::Stays
+    }
+
+    /// PostgreSQL has said that it rolled back the request in flight, and all of the request is at hand.
+    pub(crate) fn was_rolled_back(&self, server: &Server) -> bool {
+        let said = server.dying.as_ref().is_some_and(|dying| dying.code == SqlState::ADMIN_SHUTDOWN);
+        said && server.warning.is_empty() && self.can_repeat(server)
+    }
+
+    fn can_repeat(&self, server: &Server) -> bool {
+        self.mode != Mode::Session && self.tx == TxStatus::Idle && !self.retried && server.replay.is_complete()
+    }
+
+    fn repeat(&mut self, bytes: Vec<u8>, server: &mut Server) -> AfterLoss {
+        self.retried = true;
+        let promised: Vec<Owed> = std::iter::from_fn(|| server.owed.pop()).collect();
+        for owed in promised.into_iter().rev() {
+            self.undo(owed, server);
+        }
+        // A ParseComplete that came, but was not forwarded, has made the name: it will be made once more.
+        let mut rest = bytes.as_slice();
+        while let Ok(Some(header)) = frame::peek(rest, MESSAGE_BYTES_MAX)
+            && let Some((frame, behind)) = rest.split_at_checked(header.total)
+        {
+            let body = frame.get(HEADER_BYTES..).unwrap_or_default();
+            if FromClient::of(header.tag) == Some(FromClient::Parse)
+                && let Ok(parse) = frontend::read::parse(body)
+            {
+                self.statements.remove(parse.name);
+            }
+            rest = behind;
+        }
+        AfterLoss::Again(bytes)
     }
 
     /// Session pooling: settings, temporary tables, locks and statements died with the connection.
@@ -81,81 +131,77 @@ impl Session {
         ))
     }
 
-    fn lost_outside_transaction<W: Wires>(
-        &mut self,
-        sent: &[Owed],
-        server: &mut Server,
-        cause: &LossCause,
-        wires: &mut W,
-    ) -> AfterLoss {
-        let rolled_back = server.dying.as_ref().is_some_and(|dying| dying.code == SqlState::ADMIN_SHUTDOWN);
-        if !self.retried
-            && !server.warned
-            && (rolled_back || cause.read_only_member)
-            && let Some(bytes) = server.replay.take()
-        {
-            self.retried = true;
-            return AfterLoss::Again(bytes);
-        }
-        self.retried = false;
-        self.answer_all(sent, &in_doubt(cause), TxStatus::Idle, wires);
-        AfterLoss::Stays
+    /// The oldest request has got its error already: it gets its ReadyForQuery, unless its Sync is still to come from the
+    /// client (then true).
+    fn finish_failed<W: Wires>(&mut self, sent: &mut Vec<Owed>, wires: &mut W) -> bool {
+        let status = match (self.tx, sent.first()) {
+            (_, None) => return true,
+            // A COMMIT that failed has rolled back.
+            (TxStatus::Idle, _) | (_, Some(Owed::Query(StatementKind::Commit))) => TxStatus::Idle,
+            (TxStatus::Open | TxStatus::Failed, Some(_)) => TxStatus::Failed,
+        };
+        sent.remove(0);
+        wires.to_client(|out| backend::ready_for_query(status.byte(), out));
+        self.tx = status;
+        false
     }
 
-    fn lost_in_transaction<W: Wires>(&mut self, sent: &[Owed], cause: &LossCause, wires: &mut W) {
-        let kinds = || sent.iter().filter_map(kind_of_request);
-        if sent.is_empty() {
-            self.phase = Phase::Aborted(Box::new(Aborted::owing(rolled_back(cause))));
-            self.tx = TxStatus::Failed;
-        } else if kinds().any(|kind| kind == StatementKind::Commit) {
-            self.answer_all(sent, &in_doubt(cause), TxStatus::Idle, wires);
-        } else if kinds().any(|kind| kind == StatementKind::MayEnd) {
-            self.answer_all(sent, &in_doubt(cause), TxStatus::Failed, wires);
-        } else if is_lone_rollback(sent) {
-            self.answer_rollback(sent, wires);
-        } else {
-            self.answer_all(sent, &rolled_back(cause), TxStatus::Failed, wires);
+    fn verdict(&self, sent: &[Owed], told: bool, server: &Server) -> Verdict {
+        if told {
+            return Verdict::Skip;
+        }
+        match self.tx {
+            TxStatus::Idle if sent.is_empty() && server.unsynced == Unsynced::Work => Verdict::TellNext,
+            TxStatus::Idle if sent.is_empty() => Verdict::Nothing,
+            TxStatus::Idle if is_done(sent, server.ended) => Verdict::Done,
+            TxStatus::Idle => Verdict::InDoubt(TxStatus::Idle),
+            TxStatus::Open if sent.is_empty() => Verdict::TellNext,
+            TxStatus::Failed if sent.is_empty() => Verdict::Play,
+            TxStatus::Open => verdict_in_transaction(sent),
+            TxStatus::Failed => verdict_in_failed_transaction(sent),
         }
     }
 
-    /// The client knows already that its transaction failed: nothing can have been committed.
-    fn lost_in_failed_transaction<W: Wires>(&mut self, sent: &[Owed], wires: &mut W) {
-        if sent.is_empty() {
-            self.phase = Phase::Aborted(Box::new(Aborted::told()));
-        } else if is_lone_rollback(sent) {
-            self.answer_rollback(sent, wires);
-        } else {
-            self.answer_all(sent, &crate::aborted::in_failed_transaction(), TxStatus::Failed, wires);
+    /// Nothing was in flight: the next request gets the error.
+    fn tell_next(&mut self, cause: &LossCause) {
+        let report = rolled_back(cause);
+        match self.tx {
+            TxStatus::Idle => self.phase = Phase::Refusing(Box::new(report)),
+            TxStatus::Open | TxStatus::Failed => {
+                self.phase = Phase::Aborted(Box::new(Aborted::owing(report)));
+                self.tx = TxStatus::Failed;
+            }
         }
     }
 
     /// One error for each request in flight, and the ReadyForQuery it waits for. A batch whose Sync has not been sent is
-    /// skipped up to there.
-    fn answer_all<W: Wires>(&mut self, sent: &[Owed], report: &Report, status: TxStatus, wires: &mut W) {
+    /// skipped up to there. What the requests had promised is undone.
+    fn answer_all<W: Wires>(
+        &mut self,
+        sent: Vec<Owed>,
+        report: &Report,
+        status: TxStatus,
+        server: &mut Server,
+        wires: &mut W,
+    ) {
         let mut answered = false;
-        for owed in sent {
-            match owed {
-                Owed::Query(_) | Owed::Sync => {
-                    wires.to_client(|out| {
-                        if !std::mem::take(&mut answered) {
-                            backend::error(report, out);
-                        }
-                        backend::ready_for_query(status.byte(), out);
-                    });
-                }
-                _ if !answered => {
-                    answered = true;
-                    wires.to_client(|out| backend::error(report, out));
-                }
-                _ => {}
+        for owed in &sent {
+            if !std::mem::replace(&mut answered, true) {
+                wires.to_client(|out| backend::error(report, out));
             }
+            if owed.ends_in_ready() {
+                answered = false;
+                wires.to_client(|out| backend::ready_for_query(status.byte(), out));
+            }
+        }
+        for owed in sent.into_iter().rev() {
+            self.undo(owed, server);
         }
         self.leave_with(status, answered);
     }
 
-    /// Nothing but a ROLLBACK was in flight: what it asked for has happened.
-    fn answer_rollback<W: Wires>(&mut self, sent: &[Owed], wires: &mut W) {
-        let mut ready = false;
+    /// The only request in flight ends the transaction, and nothing else can have become of it: it gets plain success.
+    fn confirm<W: Wires>(&mut self, sent: &[Owed], wires: &mut W) {
         for owed in sent {
             wires.to_client(|out| match owed {
                 Owed::Query(_) => {
@@ -175,14 +221,9 @@ impl Session {
                 Owed::Close | Owed::LocalClose(_) => backend::close_complete(out),
                 Owed::HiddenParse(_) | Owed::HiddenClose(_) | Owed::HiddenSettings | Owed::CopyEnd => {}
             });
-            ready = matches!(owed, Owed::Query(_) | Owed::Sync);
         }
-        self.phase = Phase::Relaying;
-        self.tx = TxStatus::Idle;
-        if !ready {
-            // The batch goes on; nothing that may still come in it can be answered by a server connection.
-            self.phase = Phase::Skipping;
-        }
+        // If its batch goes on, it goes on elsewhere.
+        self.leave_with(TxStatus::Idle, false);
     }
 
     fn leave_with(&mut self, status: TxStatus, in_batch: bool) {
@@ -195,18 +236,93 @@ impl Session {
     }
 }
 
-fn kind_of_request(owed: &Owed) -> Option<StatementKind> {
-    match owed {
-        Owed::Query(kind) | Owed::Execute(kind) => Some(*kind),
-        _ => None,
+/// What becomes of the requests in flight.
+enum Verdict {
+    /// Nothing was in flight, and nothing is lost.
+    Nothing,
+    /// The request in flight has got its error: everything up to its Sync is skipped.
+    Skip,
+    /// Nothing was in flight, but something is lost: the next request gets the error.
+    TellNext,
+    /// Nothing was in flight, and the client knows that its transaction has failed.
+    Play,
+    /// PostgreSQL has said that the transaction is over, and only ReadyForQuery is missing.
+    Done,
+    /// What it asked for is done: see [`Session::confirm`].
+    Confirm,
+    /// They may have been carried out. Then this status.
+    InDoubt(TxStatus),
+    /// Nothing of the transaction was committed.
+    RolledBack,
+    /// PostgreSQL had refused them in any case.
+    StillFailed,
+}
+
+/// Requests in flight in an open transaction, which is gone unless one of them has ended it.
+fn verdict_in_transaction(sent: &[Owed]) -> Verdict {
+    let mut kinds = sent.iter().filter_map(kind_of_request).skip_while(|kind| !may_end(*kind));
+    match (kinds.next(), kinds.next()) {
+        (None, _) => Verdict::RolledBack,
+        (Some(StatementKind::Rollback), None) if is_lone(sent) => Verdict::Confirm,
+        // Behind other requests: they were rolled back, whether it was carried out or not.
+        (Some(StatementKind::Rollback), None) => Verdict::RolledBack,
+        (Some(StatementKind::MayEnd), None) => Verdict::InDoubt(TxStatus::Failed),
+        // What comes behind the end of the transaction may have been carried out on its own.
+        (Some(_), _) => Verdict::InDoubt(TxStatus::Idle),
     }
 }
 
-/// Exactly one request is in flight, and it can only roll back.
-fn is_lone_rollback(sent: &[Owed]) -> bool {
+/// The client knows already that its transaction has failed: COMMIT, too, can only have rolled back.
+fn verdict_in_failed_transaction(sent: &[Owed]) -> Verdict {
     let mut kinds = sent.iter().filter_map(kind_of_request);
+    match (kinds.next(), kinds.next()) {
+        (Some(StatementKind::Rollback | StatementKind::Commit), None) if is_lone(sent) => Verdict::Confirm,
+        (Some(StatementKind::MayEnd), None) => Verdict::InDoubt(TxStatus::Failed),
+        (_, None) => Verdict::StillFailed,
+        // ROLLBACK TO may have brought the transaction back before a COMMIT.
+        (Some(_), Some(_)) if sent.iter().filter_map(kind_of_request).any(may_end) => {
+            Verdict::InDoubt(TxStatus::Idle)
+        }
+        (_, Some(_)) => Verdict::StillFailed,
+    }
+}
+
+fn may_end(kind: StatementKind) -> bool {
+    match kind {
+        StatementKind::Commit | StatementKind::Rollback | StatementKind::MayEnd => true,
+        StatementKind::Repeatable | StatementKind::Other => false,
+    }
+}
+
+fn is_done(sent: &[Owed], ended: Ended) -> bool {
+    match (sent, ended) {
+        ([Owed::Sync], Ended::Cleanly { by_query }) => !by_query,
+        ([Owed::Query(_)], Ended::Cleanly { by_query }) => by_query,
+        _ => false,
+    }
+}
+
+fn kind_of_request(owed: &Owed) -> Option<StatementKind> {
+    match owed {
+        Owed::Query(kind) | Owed::Execute(kind) => Some(*kind),
+        Owed::Sync
+        | Owed::Parse(_)
+        | Owed::LocalParse(_)
+        | Owed::Bind
+        | Owed::Describe { .. }
+        | Owed::Close
+        | Owed::LocalClose(_)
+        | Owed::HiddenParse(_)
+        | Owed::HiddenClose(_)
+        | Owed::HiddenSettings
+        | Owed::CopyEnd => None,
+    }
+}
+
+/// Exactly one request is in flight.
+fn is_lone(sent: &[Owed]) -> bool {
     let endings = sent.iter().filter(|owed| owed.ends_in_ready()).count();
-    kinds.next() == Some(StatementKind::Rollback) && kinds.next().is_none() && endings <= 1
+    sent.iter().filter_map(kind_of_request).count() == 1 && endings <= 1
 }
 
 fn in_doubt(cause: &LossCause) -> Report {

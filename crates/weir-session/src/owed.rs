@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use crate::prepared::{ClientStatementName, Statement, StatementId, StatementKind};
+use crate::prepared::{ClientStatementName, Statement, StatementId, StatementKind, UnnamedMark};
 
 /// One reply that is owed.
 #[derive(Debug, Clone)]
@@ -35,8 +35,8 @@ pub enum Owed {
     LocalClose(Option<(ClientStatementName, Rc<Statement>)>),
     /// ParseComplete for a Parse that weir sent: swallowed.
     HiddenParse(ParseOf),
-    /// CloseComplete for a Close that weir sent: swallowed. The id is set when the statement was evicted.
-    HiddenClose(Option<StatementId>),
+    /// CloseComplete for a Close that weir sent: swallowed. Names the statement when it was evicted.
+    HiddenClose(Option<Rc<Statement>>),
     /// The whole reply to the query that applies startup parameters: swallowed.
     HiddenSettings,
     /// Marks where the client ended (or failed) a COPY: no reply.
@@ -47,11 +47,22 @@ pub enum Owed {
 #[derive(Debug, Clone)]
 pub enum ParseOf {
     /// The unnamed statement.
-    Unnamed,
+    Unnamed(UnnamedMark),
     /// A statement under weir's own name; the client's name for it when the client asked for it.
     Named(StatementId, Option<ClientStatementName>),
+    /// A name that the client has used already: PostgreSQL is asked to take this statement a second time, and refuses.
+    Taken(Rc<Statement>),
     /// A statement under the client's own name (session mode, or prepared statements not handled).
     AsIs,
+}
+
+/// What the beginning of a COPY IN changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CopyIn {
+    /// The client has not ended the COPY yet.
+    pub open: bool,
+    /// A Sync was sent that PostgreSQL does not answer.
+    pub syncs_ignored: bool,
 }
 
 /// Replies owed, oldest first.
@@ -113,20 +124,22 @@ impl OwedQueue {
     }
 
     /// PostgreSQL entered COPY IN for the oldest entry: it ignores each Sync up to the end of the COPY (protocol chapter,
-    /// "COPY Operations"). Returns whether the client has not ended the COPY yet.
-    pub fn copy_in_started(&mut self) -> bool {
+    /// "COPY Operations").
+    pub fn copy_in_started(&mut self) -> CopyIn {
         let end = self.entries.iter().position(|owed| matches!(owed, Owed::CopyEnd));
         let until = end.unwrap_or(self.entries.len());
         let mut at = 0;
-        let mut dropped = 0;
+        let mut ignored = 0;
         self.entries.retain(|owed| {
-            let ignored = at < until && matches!(owed, Owed::Sync);
+            let sync = at < until && matches!(owed, Owed::Sync);
+            // One end belongs to one COPY: the next COPY of the same query has an end of its own.
+            let spent = Some(at) == end;
             at += 1;
-            dropped += u32::from(ignored);
-            !ignored
+            ignored += u32::from(sync);
+            !sync && !spent
         });
-        self.ready_owed -= dropped;
-        end.is_none()
+        self.ready_owed -= ignored;
+        CopyIn { open: end.is_none(), syncs_ignored: ignored > 0 }
     }
 
     /// Nothing is owed any more.
@@ -144,6 +157,13 @@ impl Owed {
         matches!(self, Owed::Query(_) | Owed::Sync | Owed::HiddenSettings)
     }
 
+    /// The client's name for a statement that this reply makes.
+    #[must_use]
+    pub fn promised_name(&self) -> Option<&[u8]> {
+        let (Owed::Parse(ParseOf::Named(_, name)) | Owed::LocalParse(name)) = self else { return None };
+        name.as_deref()
+    }
+
     /// True for what weir sent on its own account.
     #[must_use]
     pub fn is_hidden(&self) -> bool {
@@ -151,8 +171,9 @@ impl Owed {
     }
 }
 
-/// Entries one pairing may have in flight; a client that pipelines more is not read until replies come.
-pub const OWED_MAX: usize = 65_536;
+/// Entries one pairing may have in flight. A batch of a driver can have some hundred thousand in the sockets between weir
+/// and PostgreSQL; a client that pipelines more is refused, because the queue must have an end.
+pub const OWED_MAX: usize = 524_288;
 
 /// Queue memory kept by an idle server connection.
 const ENTRIES_KEPT: usize = 64;

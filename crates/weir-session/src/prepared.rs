@@ -2,7 +2,9 @@
 //! weir uses names of its own, one for each distinct (text, parameter types, client_encoding, search_path), so that
 //! clients which prepare the same statement share it.
 
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::BuildHasher;
 use std::rc::{Rc, Weak};
 
@@ -41,7 +43,15 @@ pub struct Statement {
     pub types: Box<[u8]>,
     /// What the SQL is, for the rules about lost requests.
     pub kind: StatementKind,
+    /// PostgreSQL has parsed it at least once, so that a client which prepares it can be answered without asking.
+    pub proven: Cell<bool>,
     context: u64,
+}
+
+impl Statement {
+    fn is(&self, sql: &[u8], types: &[u8], context: u64) -> bool {
+        *self.sql == *sql && *self.types == *types && self.context == context
+    }
 }
 
 /// What matters about a statement when its server connection is lost.
@@ -72,30 +82,17 @@ impl StatementKind {
     }
 
     fn of_one(first: Keyword, chain: bool) -> Self {
-        match first {
-            Keyword::Commit | Keyword::End if !chain => Self::Commit,
-            Keyword::Rollback | Keyword::Abort if !chain => Self::Rollback,
-            Keyword::Commit
-            | Keyword::End
-            | Keyword::Rollback
-            | Keyword::Abort
-            | Keyword::PrepareTransaction => Self::MayEnd,
-            first if REPEATABLE.contains(&first) => Self::Repeatable,
-            _ => Self::Other,
+        if first.is_plain_statement() {
+            return Self::Repeatable;
+        }
+        match (first, chain) {
+            (Keyword::Commit | Keyword::End, false) => Self::Commit,
+            (Keyword::Rollback | Keyword::Abort, false) => Self::Rollback,
+            (first, _) if first.ends_transaction() => Self::MayEnd,
+            (_, _) => Self::Other,
         }
     }
 }
-
-/// Statements that leave nothing behind when their transaction is rolled back.
-const REPEATABLE: [Keyword; 7] = [
-    Keyword::Select,
-    Keyword::Insert,
-    Keyword::Update,
-    Keyword::Delete,
-    Keyword::Merge,
-    Keyword::Values,
-    Keyword::With,
-];
 
 /// All named statements of one worker, found by content.
 #[derive(Debug, Default)]
@@ -110,14 +107,19 @@ pub struct Catalog {
 }
 
 impl Catalog {
+    /// The statement with this content, if some client holds one.
+    #[must_use]
+    pub fn find(&self, sql: &[u8], types: &[u8], context: u64) -> Option<Rc<Statement>> {
+        let bucket = self.by_key.get(&self.hasher.hash_one((sql, types, context)))?;
+        bucket.iter().filter_map(Weak::upgrade).find(|statement| statement.is(sql, types, context))
+    }
+
     /// The statement with this content. `context` stands for the client's client_encoding and search_path.
-    pub fn intern(&mut self, sql: &[u8], types: &[u8], context: u64, kind: StatementKind) -> Rc<Statement> {
+    pub fn intern(&mut self, sql: &[u8], types: &[u8], context: u64) -> Rc<Statement> {
         let key = self.hasher.hash_one((sql, types, context));
         let bucket = self.by_key.entry(key).or_default();
-        let found = bucket.iter().filter_map(Weak::upgrade).find(|statement| {
-            *statement.sql == *sql && *statement.types == *types && statement.context == context
-        });
-        if let Some(statement) = found {
+        let found = bucket.iter().filter_map(Weak::upgrade);
+        if let Some(statement) = found.into_iter().find(|statement| statement.is(sql, types, context)) {
             return statement;
         }
         self.last_id += 1;
@@ -127,7 +129,8 @@ impl Catalog {
             server_name: id.server_name().into_bytes().into(),
             sql: sql.into(),
             types: types.into(),
-            kind,
+            kind: StatementKind::of(sql),
+            proven: Cell::new(false),
             context,
         });
         bucket.retain(|weak| weak.strong_count() > 0);
@@ -156,28 +159,32 @@ impl Catalog {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnnamedMark(u64);
 
-impl UnnamedMark {
-    /// Of a statement that no server connection has parsed.
-    pub const NOWHERE: Self = Self(0);
-}
-
 /// The unnamed statement as a client last parsed it.
 #[derive(Debug)]
 pub struct Unnamed {
     /// Which Parse it was.
     pub mark: UnnamedMark,
-    /// Query text and types as in the Parse message's body after the name; `None` if too long to carry along.
-    pub body: Option<Box<[u8]>>,
     /// What the SQL is.
     pub kind: StatementKind,
+    /// Query text and types as in the Parse message's body after the name; empty if too long to carry along.
+    body: Vec<u8>,
+}
+
+impl Unnamed {
+    /// What to parse on another server connection; `None` if it was too long to carry along.
+    #[must_use]
+    pub fn body(&self) -> Option<&[u8]> {
+        (!self.body.is_empty()).then_some(&self.body)
+    }
 }
 
 /// What one client has prepared, by its own names.
 #[derive(Debug, Default)]
 pub struct ClientStatements {
+    #[expect(clippy::box_collection, reason = "most clients hold none, and idle clients are many")]
     named: Option<Box<HashMap<ClientStatementName, Rc<Statement>>>>,
     /// The unnamed statement.
-    pub unnamed: Option<Box<Unnamed>>,
+    unnamed: Option<Box<Unnamed>>,
 }
 
 impl ClientStatements {
@@ -209,10 +216,45 @@ impl ClientStatements {
         self.named.as_mut()?.remove(name)
     }
 
-    /// DISCARD ALL or DEALLOCATE ALL succeeded.
-    pub fn forget_all(&mut self) {
-        self.named = None;
+    /// DISCARD ALL or DEALLOCATE ALL succeeded: forgets the named statements, except for those parsed behind it.
+    pub fn forget_named(&mut self, is_newer: impl Fn(&[u8]) -> bool) {
+        if let Some(named) = &mut self.named {
+            named.retain(|name, _| is_newer(name));
+        }
+        if self.is_empty() {
+            self.named = None;
+        }
+    }
+
+    /// The unnamed statement.
+    #[must_use]
+    pub fn unnamed(&self) -> Option<&Unnamed> {
+        self.unnamed.as_deref()
+    }
+
+    /// Parses the unnamed statement anew. A `body` of `None` is too long to carry along.
+    pub fn set_unnamed(&mut self, mark: UnnamedMark, kind: StatementKind, body: Option<&[u8]>) {
+        let unnamed = self.unnamed.get_or_insert_with(|| Box::new(Unnamed { mark, kind, body: Vec::new() }));
+        unnamed.mark = mark;
+        unnamed.kind = kind;
+        unnamed.body.clear();
+        unnamed.body.extend_from_slice(body.unwrap_or_default());
+        // The memory serves the next Parse, but one long statement is no reason to keep it for ever.
+        if unnamed.body.capacity() > UNNAMED_BYTES_KEPT.max(4 * unnamed.body.len()) {
+            unnamed.body.shrink_to_fit();
+        }
+    }
+
+    /// The unnamed statement is gone.
+    pub fn forget_unnamed(&mut self) {
         self.unnamed = None;
+    }
+
+    /// That Parse failed, was skipped, or was lost with its server connection.
+    pub fn unnamed_refuted(&mut self, mark: UnnamedMark) {
+        if self.unnamed.as_ref().is_some_and(|unnamed| unnamed.mark == mark) {
+            self.unnamed = None;
+        }
     }
 }
 
@@ -220,16 +262,22 @@ impl ClientStatements {
 #[derive(Debug, Default)]
 pub struct ServerStatements {
     known: HashMap<StatementId, Known, foldhash::fast::RandomState>,
+    /// Evicted ones whose Close has not been answered. Rarely more than one.
+    leaving: Vec<StatementId>,
     clock: u64,
-    /// Which unnamed statement the connection holds, as far as weir can tell.
-    pub unnamed: Option<UnnamedMark>,
+    unnamed: UnnamedThere,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Known {
+    /// Held here too, so that a statement keeps its name while any server connection knows it.
+    statement: Rc<Statement>,
     state: KnownState,
     used: u64,
-    name: Box<[u8]>,
+    /// Parse messages on their way.
+    in_flight: u32,
+    /// More than one Parse was sent: if the last one fails, an earlier one may have succeeded.
+    repeated: bool,
 }
 
 /// How sure weir is that a statement exists on a server connection.
@@ -239,6 +287,18 @@ pub enum KnownState {
     Confirmed,
     /// A Parse is on its way, in this batch (counted by Syncs sent).
     Pending(u64),
+    /// It may be there or not: it has to be closed before it is parsed.
+    Unclear,
+}
+
+/// Which unnamed statement a server connection holds.
+#[derive(Debug, Default)]
+struct UnnamedThere {
+    mark: Option<UnnamedMark>,
+    /// Its Parse is on its way in this batch, and if that is skipped, another client's statement is still there.
+    hides_other: Option<u64>,
+    /// What is there belongs to the client that is attached.
+    own: bool,
 }
 
 impl ServerStatements {
@@ -257,53 +317,108 @@ impl ServerStatements {
     /// Whether the statement exists there; counts as a use.
     pub fn use_of(&mut self, id: StatementId) -> Option<KnownState> {
         self.clock += 1;
-        let known = self.known.get_mut(&id)?;
-        known.used = self.clock;
-        Some(known.state)
+        match self.known.get_mut(&id) {
+            Some(known) => {
+                known.used = self.clock;
+                Some(known.state)
+            }
+            None if self.leaving.contains(&id) => Some(KnownState::Unclear),
+            None => None,
+        }
     }
 
     /// A Parse under weir's name was sent in this batch.
-    pub fn parse_sent(&mut self, statement: &Statement, batch: u64) {
+    pub fn parse_sent(&mut self, statement: &Rc<Statement>, batch: u64) {
         self.clock += 1;
-        let name = statement.server_name.clone();
-        self.known.insert(statement.id, Known { state: KnownState::Pending(batch), used: self.clock, name });
+        let state = KnownState::Pending(batch);
+        match self.known.entry(statement.id) {
+            Entry::Occupied(mut entry) => {
+                let known = entry.get_mut();
+                known.state = state;
+                known.used = self.clock;
+                known.in_flight += 1;
+                known.repeated = true;
+            }
+            Entry::Vacant(entry) => {
+                let statement = Rc::clone(statement);
+                entry.insert(Known { statement, state, used: self.clock, in_flight: 1, repeated: false });
+            }
+        }
     }
 
     /// ParseComplete came.
     pub fn confirm(&mut self, id: StatementId) {
         if let Some(known) = self.known.get_mut(&id) {
-            known.state = KnownState::Confirmed;
+            known.statement.proven.set(true);
+            known.in_flight = known.in_flight.saturating_sub(1);
+            if known.in_flight == 0 {
+                known.state = KnownState::Confirmed;
+                known.repeated = false;
+            }
         }
     }
 
     /// The Parse failed or was skipped.
     pub fn refuted(&mut self, id: StatementId) {
-        if self.known.get(&id).is_some_and(|known| known.state != KnownState::Confirmed) {
-            self.known.remove(&id);
+        let Entry::Occupied(mut entry) = self.known.entry(id) else { return };
+        let known = entry.get_mut();
+        known.in_flight = known.in_flight.saturating_sub(1);
+        match (known.in_flight, known.repeated) {
+            (0, false) => _ = entry.remove(),
+            (0, true) => known.state = KnownState::Unclear,
+            // A later Parse follows a Close of its own; it decides.
+            (_, _) => {}
         }
     }
 
-    /// The least recently used statement that may go when more than `max` are known, with its name. `in_use` names those
-    /// that an unanswered request refers to: they all were used in this very pairing, after `since`.
-    pub fn evict(&mut self, max: usize, since: u64) -> Option<(StatementId, Box<[u8]>)> {
+    /// It was parsed although it should have been there: something has deallocated it.
+    pub fn parsed_again(&mut self, statement: Rc<Statement>) {
+        self.not_evicted(statement);
+    }
+
+    /// Something that weir has not seen has changed what is there: each statement is closed and parsed anew before its
+    /// next use.
+    pub fn doubt_all(&mut self) {
+        for known in self.known.values_mut() {
+            known.state = match known.state {
+                KnownState::Confirmed | KnownState::Unclear => KnownState::Unclear,
+                KnownState::Pending(batch) => KnownState::Pending(batch),
+            };
+        }
+    }
+
+    /// The least recently used statement, if `max` are known and no unanswered request can name it: it was not used after
+    /// `since`. It has to be closed.
+    pub fn evict(&mut self, max: usize, since: u64) -> Option<Rc<Statement>> {
         if self.known.len() < max {
             return None;
         }
         let (&id, known) = self.known.iter().min_by_key(|(_, known)| known.used)?;
-        if known.used > since || known.state != KnownState::Confirmed {
+        if known.used > since || known.in_flight > 0 {
             return None;
         }
-        let name = known.name.clone();
-        self.known.remove(&id);
-        Some((id, name))
+        self.leaving.push(id);
+        self.known.remove(&id).map(|known| known.statement)
+    }
+
+    /// An eviction's Close was answered.
+    pub fn evicted(&mut self, id: StatementId) {
+        if let Some(at) = self.leaving.iter().position(|leaving| *leaving == id) {
+            self.leaving.swap_remove(at);
+        }
     }
 
     /// An eviction's Close was skipped by PostgreSQL: the statement is still there.
-    pub fn not_evicted(&mut self, id: StatementId) {
-        self.known.insert(
-            id,
-            Known { state: KnownState::Confirmed, used: 0, name: id.server_name().into_bytes().into() },
-        );
+    pub fn not_evicted(&mut self, statement: Rc<Statement>) {
+        self.evicted(statement.id);
+        match self.known.entry(statement.id) {
+            // It was parsed again in the meantime, with a Close in front. If both are skipped, it is still there.
+            Entry::Occupied(mut entry) => entry.get_mut().repeated = true,
+            Entry::Vacant(entry) => {
+                let state = KnownState::Unclear;
+                entry.insert(Known { statement, state, used: 0, in_flight: 0, repeated: false });
+            }
+        }
     }
 
     /// The use counter now; see [`ServerStatements::evict`].
@@ -312,10 +427,54 @@ impl ServerStatements {
         self.clock
     }
 
-    /// DISCARD ALL or DEALLOCATE ALL succeeded.
+    /// DISCARD ALL or DEALLOCATE ALL succeeded: forgets the named statements, except for those parsed behind it.
+    pub fn forget_named(&mut self) {
+        self.known.retain(|_, known| known.in_flight > 0);
+    }
+
+    /// Nothing is left: the connection was reset.
     pub fn forget_all(&mut self) {
         self.known.clear();
-        self.unnamed = None;
+        self.leaving.clear();
+        self.unnamed = UnnamedThere::default();
+    }
+
+    /// Another client is attached.
+    pub fn next_client(&mut self) {
+        self.unnamed.own = false;
+        self.unnamed.hides_other = None;
+    }
+
+    /// Whether a Bind in this batch finds the client's unnamed statement there, or nothing of another client's.
+    #[must_use]
+    pub fn has_unnamed(&self, mark: UnnamedMark, batch: u64) -> bool {
+        self.unnamed.mark == Some(mark) && self.unnamed.hides_other.is_none_or(|pending| pending == batch)
+    }
+
+    /// A Parse of the unnamed statement was sent in this batch.
+    pub fn unnamed_sent(&mut self, mark: UnnamedMark, batch: u64) {
+        if !self.unnamed.own {
+            self.unnamed.hides_other = Some(batch);
+        }
+        self.unnamed.mark = Some(mark);
+    }
+
+    /// ParseComplete came for an unnamed statement.
+    pub fn unnamed_confirmed(&mut self) {
+        self.unnamed.own = true;
+        self.unnamed.hides_other = None;
+    }
+
+    /// That Parse failed or was skipped: nobody knows which unnamed statement is there.
+    pub fn unnamed_refuted(&mut self, mark: UnnamedMark) {
+        if self.unnamed.mark == Some(mark) {
+            self.unnamed.mark = None;
+        }
+    }
+
+    /// The unnamed statement is gone.
+    pub fn forget_unnamed(&mut self) {
+        self.unnamed.mark = None;
     }
 }
 
@@ -328,6 +487,9 @@ pub const STATEMENT_BYTES_MAX: usize = 1024 * 1024;
 
 /// Unnamed statements longer than this are not carried to another server connection.
 pub const UNNAMED_BYTES_MAX: usize = 64 * 1024;
+
+/// Memory that a client's unnamed statement may keep unused.
+const UNNAMED_BYTES_KEPT: usize = 1024;
 
 /// Named statements that one client may hold.
 pub const CLIENT_STATEMENTS_MAX: usize = 10_000;

@@ -80,6 +80,12 @@ impl Replay {
         self.bytes.shrink_to(BYTES_KEPT);
     }
 
+    /// The request in flight may be repeated.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.state == State::Complete
+    }
+
     /// The request's bytes as the client sent them, if it may be repeated.
     pub fn take(&mut self) -> Option<Vec<u8>> {
         let complete = self.state == State::Complete;

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use weir_protocol::sqlstate::SqlState;
 
-use crate::owed::OwedQueue;
-use crate::prepared::ServerStatements;
+use crate::owed::{Owed, OwedQueue};
+use crate::prepared::{ServerStatements, Statement};
 use crate::replay::Replay;
 use crate::settings::{Reported, Settings};
 
@@ -54,6 +54,31 @@ pub struct Dying {
     pub message: String,
 }
 
+/// What was sent in an extended-protocol batch whose Sync has not been sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Unsynced {
+    /// There is no such batch.
+    Nothing,
+    /// Statements were prepared, described or closed: PostgreSQL has a transaction open, but nothing in it counts.
+    Names,
+    /// Portals were made or run: it counts.
+    Work,
+}
+
+/// Whether a request in flight has ended the transaction. Only the extended protocol says so before ReadyForQuery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Not as far as is known.
+    No,
+    /// A COMMIT or ROLLBACK has succeeded, and nothing has run since then.
+    Cleanly {
+        /// It was a simple query; otherwise an Execute, whose Sync may be still to come.
+        by_query: bool,
+    },
+    /// The same, and something else has run since then.
+    ThenWorked,
+}
+
 /// A server connection as its sessions see it.
 #[derive(Debug)]
 pub struct Server {
@@ -75,6 +100,12 @@ pub struct Server {
     pub(crate) dropping: usize,
     /// It is in COPY IN mode and the client has not ended the COPY.
     pub(crate) copy_in: bool,
+    /// What was sent since the last Sync or Query.
+    pub(crate) unsynced: Unsynced,
+    /// The oldest request in flight has failed, and its ReadyForQuery is still to come.
+    pub(crate) failed: bool,
+    /// Whether the request in flight has ended the transaction that the last ReadyForQuery spoke of.
+    pub(crate) ended: Ended,
     /// Syncs sent in this pairing; names a batch.
     pub(crate) batch: u64,
     /// Uses of statements up to this count have been answered.
@@ -83,8 +114,9 @@ pub struct Server {
     pub(crate) replay: Replay,
     /// The FATAL error it announced.
     pub(crate) dying: Option<Dying>,
-    /// It sent a WARNING 57P01/57P02: whether the last request was executed cannot be known.
-    pub(crate) warned: bool,
+    /// A WARNING 57P01/57P02 it sent. If these are its last words, nobody can know whether the last request was executed;
+    /// if something follows, it was the application's own and goes to the client.
+    pub(crate) warning: Vec<u8>,
     /// Figures of this pairing that the worker has not collected yet.
     pub(crate) tally: Tally,
     pub(crate) query_started: Option<Instant>,
@@ -131,11 +163,14 @@ impl Server {
             relaying: 0,
             dropping: 0,
             copy_in: false,
+            unsynced: Unsynced::Nothing,
+            failed: false,
+            ended: Ended::No,
             batch: 0,
             answered_uses: 0,
             replay: Replay::default(),
             dying: None,
-            warned: false,
+            warning: Vec::new(),
             tally: Tally::default(),
             query_started: None,
             transaction_started: None,
@@ -147,7 +182,34 @@ impl Server {
     #[must_use]
     pub fn at_rest(&self) -> Option<AtRest> {
         let quiet = self.owed.is_empty() && self.relaying == 0 && self.dropping == 0 && !self.copy_in;
-        (quiet && self.status == TxStatus::Idle && self.dying.is_none()).then_some(AtRest(()))
+        // A batch without its Sync is an open transaction that no ReadyForQuery has spoken of.
+        let closed = self.status == TxStatus::Idle && self.unsynced == Unsynced::Nothing;
+        (quiet && closed && self.dying.is_none()).then_some(AtRest(()))
+    }
+
+    /// PostgreSQL drops everything up to a Sync that has not been sent yet.
+    pub(crate) fn is_skipping(&self) -> bool {
+        self.failed && self.owed.ready_owed() == 0
+    }
+
+    /// Owes the reply to a message of an extended-protocol batch.
+    pub(crate) fn owe_in_batch(&mut self, owed: Owed) {
+        let weight = match owed {
+            Owed::Bind | Owed::Execute(_) => Unsynced::Work,
+            Owed::Query(_)
+            | Owed::Sync
+            | Owed::Parse(_)
+            | Owed::LocalParse(_)
+            | Owed::Describe { .. }
+            | Owed::Close
+            | Owed::LocalClose(_)
+            | Owed::HiddenParse(_)
+            | Owed::HiddenClose(_)
+            | Owed::HiddenSettings
+            | Owed::CopyEnd => Unsynced::Names,
+        };
+        self.unsynced = self.unsynced.max(weight);
+        self.owed.push(owed);
     }
 
     /// Takes the figures collected since the last call.
@@ -186,7 +248,7 @@ impl Server {
     }
 
     /// Whether a new named statement needs an eviction first; returns what to close.
-    pub(crate) fn evict_statement(&mut self) -> Option<(crate::prepared::StatementId, Box<[u8]>)> {
+    pub(crate) fn evict_statement(&mut self) -> Option<Rc<Statement>> {
         self.statements.evict(self.statements_max, self.answered_uses)
     }
 }

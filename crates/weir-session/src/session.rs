@@ -62,6 +62,8 @@ pub enum Then {
 pub struct Rules {
     /// Bytes of a request kept for a retry; 0: never retry.
     pub retry_bytes_max: usize,
+    /// Named statements are shared over server connections under weir's own names (`max_prepared_statements` is not 0).
+    pub shares_statements: bool,
 }
 
 /// A logged-in client.
@@ -157,6 +159,9 @@ impl Session {
         let keep = if self.mode == Mode::Session { 0 } else { self.rules.retry_bytes_max };
         server.replay.begin(keep);
         server.answered_uses = server.statements.clock();
+        server.statements.next_client();
+        server.query_started = None;
+        server.transaction_started = None;
         if server.applied.as_ref().is_some_and(|applied| Rc::ptr_eq(applied, &self.settings)) {
             self.tell_news(server, wires);
             return;
@@ -168,7 +173,7 @@ impl Session {
             return;
         }
         wires.to_server(|out| weir_protocol::frontend::query(&sql, out));
-        server.statements.unnamed = None;
+        server.statements.forget_unnamed();
         server.applied = None;
         server.applying = Some(Rc::clone(&self.settings));
         server.owed.push(Owed::HiddenSettings);

@@ -12,7 +12,6 @@ use weir_protocol::sqlstate::SqlState;
 use weir_protocol::startup::{BackendKey, SecretKey, parse_options};
 use weir_session::Session;
 use weir_session::client_login::{Admitted, ClientTls, LoginPolicy, LoginStep};
-use weir_session::session::Rules;
 use weir_session::settings::{IN_HOT_STANDBY, Reported, Settings};
 
 use crate::client::{Open, Stage, Welcoming};
@@ -179,7 +178,7 @@ impl Worker {
         let Stage::Welcoming(waiting) = std::mem::replace(&mut client.stage, Stage::placeholder()) else {
             return;
         };
-        let rules = Rules { retry_bytes_max: self.config.limits.retry_bytes_max };
+        let rules = crate::pools::rules(&self.config);
         let application_name = waiting.settings.value("application_name").unwrap_or_default().into();
         let settings = self.settings.intern(waiting.settings);
         client.stage = Stage::Open(Box::new(Open {

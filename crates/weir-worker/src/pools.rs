@@ -10,6 +10,7 @@ use weir_config::{Config, PoolMode};
 use weir_discovery::{Address, Leadership, ReadFallback, Topology};
 use weir_pool::{ClientId, Limits, MemberId, Pool, PoolKind, ServerId, Target};
 use weir_session::Mode;
+use weir_session::session::Rules;
 use weir_session::settings::Reported;
 
 use crate::io::{ConnId, Effect, Effects, Role};
@@ -219,6 +220,14 @@ pub(crate) fn limits(config: &Config, database: &str) -> Limits {
         lifetime: config.pool.server_lifetime,
         waiting_max: config.limits.max_client_conn,
         dials_at_once: DIALS_AT_ONCE,
+    }
+}
+
+/// What sessions have to know of the configuration.
+pub(crate) fn rules(config: &Config) -> Rules {
+    Rules {
+        retry_bytes_max: config.limits.retry_bytes_max,
+        shares_statements: config.pool.max_prepared_statements > 0,
     }
 }
 

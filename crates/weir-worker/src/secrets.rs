@@ -14,7 +14,6 @@ use weir_protocol::startup::SecretKey;
 use weir_protocol::tag::FromServer;
 use weir_protocol::{backend, frontend};
 use weir_session::server_login::{ServerCredential, ServerSecret};
-use weir_session::session::Rules;
 use weir_session::settings::{Reported, Settings};
 use weir_session::{Mode, Session};
 
@@ -207,7 +206,7 @@ impl Worker {
         // which functions the auth_query finds (CVE-2025-12819).
         let settings = self.settings.intern(Settings::default());
         let told = self.catalog.reported.intern(Reported::default());
-        let rules = Rules { retry_bytes_max: self.config.limits.retry_bytes_max };
+        let rules = crate::pools::rules(&self.config);
         self.last_serial += 1;
         let mut client = Client::new(Accepted { role, peer: None, local: None }, now, self.last_serial);
         client.stage = Stage::Open(Box::new(Open {
