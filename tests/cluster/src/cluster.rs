@@ -127,7 +127,8 @@ impl Cluster {
         };
         cluster.wait_etcd().await?;
         cluster.write_nodes(&options, &bin_dir)?;
-        cluster.bring_up().await.with_context(|| cluster.culprit_log())?;
+        let outcome = cluster.bring_up().await;
+        process::with_log(outcome, &cluster.culprit_log())?;
         cluster.run_dir.write(LAYOUT_FILE, &cluster.layout.to_json())?;
         Ok(cluster)
     }
@@ -212,16 +213,15 @@ impl Cluster {
 
     async fn wait_etcd(&mut self) -> Result<()> {
         let address = self.layout.etcd;
-        until("etcd", Limit::quick(Duration::from_secs(15)), async || {
+        let outcome = until("etcd", Limit::quick(Duration::from_secs(15)), async || {
             if let Some(status) = self.etcd.ended() {
                 return Some(Err(anyhow::anyhow!("etcd ended: {status}")));
             }
             let answer = http::get(address, "/health").await.ok()?;
             (answer.status == 200).then_some(Ok(()))
         })
-        .await
-        .and_then(|outcome| outcome)
-        .with_context(|| process::tail(self.etcd.log()))?;
+        .await;
+        process::with_log(outcome.and_then(|ready| ready), self.etcd.log())?;
         self.progress.say(&format!("etcd answers on {address}"));
         Ok(())
     }
@@ -258,7 +258,8 @@ impl Cluster {
         let synchronous = self.synchronous;
         self.progress.say("waiting for the replicas");
         self.wait_alive("the replicas", async |layout| {
-            layout.wait_healthy(synchronous, Duration::from_millis(200)).await.ok()
+            layout.wait_healthy(synchronous, Duration::from_millis(200)).await.ok()?;
+            have_schema(layout).await.then_some(())
         })
         .await?;
         self.progress.say(&format!("cluster is healthy: {}", describe(&self.layout.members().await?)));
@@ -300,9 +301,9 @@ impl Cluster {
     }
 
     /// The log to show when the cluster does not come up: of a node that ended, else of the first.
-    fn culprit_log(&mut self) -> String {
+    fn culprit_log(&mut self) -> PathBuf {
         let name = self.ended_nodes().into_iter().next().unwrap_or_else(|| "n1".to_owned());
-        process::tail(&self.run_dir.log(&name))
+        self.run_dir.log(&name)
     }
 }
 
@@ -357,6 +358,16 @@ fn check_free(layout: &Layout) -> Result<()> {
             .with_context(|| format!("{address} is not free: is another cluster running?"))?;
     }
     Ok(())
+}
+
+/// Whether the roles and tables have reached every node; a replica that follows may still be behind.
+async fn have_schema(layout: &Layout) -> bool {
+    for node in &layout.nodes {
+        if sql::rows(node.postgres, schema::SUPERUSER, "SELECT FROM public.drill LIMIT 0").await.is_err() {
+            return false;
+        }
+    }
+    true
 }
 
 const BRING_UP_PATIENCE: Duration = Duration::from_secs(90);

@@ -151,7 +151,7 @@ async fn start(label: &str, progress: Progress) -> Result<(Cluster, Weir)> {
             .await?;
     let weir = start_weir(&cluster).await?;
     progress.say(&format!("weir answers on {} and {}, {HTTP}", FRONT.write, FRONT.read));
-    check_front().await.with_context(|| process::tail(weir.log()))?;
+    process::with_log(check_front().await, weir.log())?;
     progress.say("a write through the one port and a read through the other worked");
     Ok((cluster, weir))
 }

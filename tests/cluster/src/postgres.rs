@@ -196,20 +196,22 @@ impl Postgres {
         let login = Login { database: "postgres", ..schema::SUPERUSER };
         let address = self.address;
         let tls_only = self.authority_pem.is_some();
-        until("PostgreSQL to accept connections", Limit::quick(Duration::from_secs(60)), async || {
-            if let Some(status) = self.process.ended() {
-                return Some(Err(anyhow::anyhow!("PostgreSQL ended: {status}")));
-            }
-            match sql::connect(address, login).await {
-                Ok(_) => Some(Ok(())),
-                // Behind `hostssl` a plain login is refused, by a server that is up.
-                Err(problem) if tls_only && format!("{problem:#}").contains("no encryption") => Some(Ok(())),
-                Err(_) => None,
-            }
-        })
-        .await
-        .and_then(|outcome| outcome)
-        .with_context(|| process::tail(self.process.log()))
+        let outcome =
+            until("PostgreSQL to accept connections", Limit::quick(Duration::from_secs(60)), async || {
+                if let Some(status) = self.process.ended() {
+                    return Some(Err(anyhow::anyhow!("PostgreSQL ended: {status}")));
+                }
+                match sql::connect(address, login).await {
+                    Ok(_) => Some(Ok(())),
+                    // Behind `hostssl` a plain login is refused, by a server that is up.
+                    Err(problem) if tls_only && format!("{problem:#}").contains("no encryption") => {
+                        Some(Ok(()))
+                    }
+                    Err(_) => None,
+                }
+            })
+            .await;
+        process::with_log(outcome.and_then(|ready| ready), self.process.log())
     }
 }
 

@@ -108,7 +108,8 @@ impl Drop for Process {
 pub async fn run(command: Command, folder: &Path, log: &Path, patience: Duration) -> Result<()> {
     let what = command.get_program().display().to_string();
     let mut process = Process::start(command, folder, log)?;
-    let status = process.wait(patience).await.with_context(|| format!("{what}\n{}", tail(log)))?;
+    let ended = process.wait(patience).await.with_context(|| what.clone());
+    let status = with_log(ended, log)?;
     anyhow::ensure!(status.success(), "{what} failed: {status}\n{}", tail(log));
     Ok(())
 }
@@ -175,6 +176,14 @@ pub fn end_folder(folder: &Path) {
         pause();
     }
     kill_folder(folder);
+}
+
+/// Puts the end of `log` behind the causes of a failure.
+///
+/// # Errors
+/// The one handed in.
+pub fn with_log<T>(outcome: Result<T>, log: &Path) -> Result<T> {
+    outcome.map_err(|problem| anyhow::anyhow!("{problem:#}\n{}", tail(log)))
 }
 
 /// The last lines of a log, indented, for an error text.

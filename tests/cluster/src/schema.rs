@@ -62,7 +62,8 @@ fn database_script() -> String {
         "GRANT SELECT ON pg_catalog.pg_shadow TO {auth};
          CREATE FUNCTION public.user_lookup(wanted text, OUT usename name, OUT passwd text)
              RETURNS SETOF record LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS
-             $$ SELECT rolname, rolpassword FROM pg_authid WHERE rolname = wanted AND rolcanlogin $$;
+             $$ SELECT rolname, rolpassword FROM pg_authid WHERE rolname = wanted AND rolcanlogin
+                AND (rolvaliduntil IS NULL OR rolvaliduntil > now()) $$;
          REVOKE ALL ON FUNCTION public.user_lookup(text) FROM PUBLIC;
          GRANT EXECUTE ON FUNCTION public.user_lookup(text) TO {auth};
          CREATE TABLE public.drill (

@@ -139,16 +139,15 @@ impl Weir {
     /// weir ended or is not ready in time; the text holds the end of its log.
     pub async fn wait_ready(&mut self) -> Result<()> {
         let address = self.options.http;
-        until("weir to be ready", Limit::quick(self.options.patience), async || {
+        let outcome = until("weir to be ready", Limit::quick(self.options.patience), async || {
             if let Some(status) = self.process.ended() {
                 return Some(Err(anyhow::anyhow!("weir ended: {status}")));
             }
             let answer = http::get(address, "/readyz").await.ok()?;
             (answer.status == 200).then_some(Ok(()))
         })
-        .await
-        .and_then(|outcome| outcome)
-        .with_context(|| process::tail(self.process.log()))
+        .await;
+        process::with_log(outcome.and_then(|ready| ready), self.process.log())
     }
 
     /// Where writes go in.
