@@ -26,7 +26,10 @@ pub(crate) struct ClusterAsk {
 impl Discovery {
     /// What to ask now. Call after every [`Discovery::step`] and whenever [`Discovery::deadline`] has passed.
     pub fn due(&mut self, now: Instant) -> Vec<Request> {
-        self.conclude(now);
+        // Time alone can change the verdict, but not twice within one moment.
+        if self.concluded_at != now {
+            self.conclude(now);
+        }
         let mut requests = Vec::new();
         let interval = self.poll_interval(now);
         let at_cluster = self.cluster.asked.filter(|_| self.cluster.slot.is_busy());

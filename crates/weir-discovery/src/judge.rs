@@ -148,15 +148,21 @@ fn by_body(
     if !claim.is_primary {
         return not_ready(&format!("its role is still \"{}\"", claim.role));
     }
-    let (timeline, degraded) = match (claim.state.as_str(), claim.timeline, kept) {
-        ("running", Some(timeline), _) => (timeline, degraded),
-        ("unknown", _, Some(kept)) => (kept.epoch.timeline, Some("its Patroni cannot ask PostgreSQL")),
-        ("running", None, _) => return not_ready("its timeline is not known yet"),
-        (state, _, _) => return not_ready(&format!("its state is \"{state}\"")),
+    let kept = kept.map(|kept| kept.epoch);
+    let degraded = match (claim.state.as_str(), kept) {
+        ("running", _) => degraded,
+        ("unknown", Some(_)) => Some("its Patroni cannot ask PostgreSQL"),
+        (state, _) => return not_ready(&format!("its state is \"{state}\"")),
     };
-    match claim.system_identifier {
-        Some(system_identifier) => fenced(followed, Epoch { system_identifier, timeline }, degraded),
-        None => not_ready("its system identifier is not known yet"),
+    // What the answer leaves out has not changed as far as anybody knows.
+    let timeline = claim.timeline.or(kept.map(|epoch| epoch.timeline));
+    let system_identifier = claim.system_identifier.or(kept.map(|epoch| epoch.system_identifier));
+    match (timeline, system_identifier) {
+        (Some(timeline), Some(system_identifier)) => {
+            fenced(followed, Epoch { system_identifier, timeline }, degraded)
+        }
+        (None, _) => not_ready("its timeline is not known yet"),
+        (_, None) => not_ready("its system identifier is not known yet"),
     }
 }
 

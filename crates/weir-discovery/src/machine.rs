@@ -28,6 +28,8 @@ pub struct Discovery {
     pub(crate) news_at: Instant,
     pub(crate) followed: Option<Followed>,
     pub(crate) followed_at: Instant,
+    /// When the judge was last asked.
+    pub(crate) concluded_at: Instant,
     /// Scope of the first leader that was followed.
     scope_seen: Option<String>,
     epoch_number: u64,
@@ -57,6 +59,7 @@ impl Discovery {
             news_at: now,
             followed: None,
             followed_at: now,
+            concluded_at: now,
             scope_seen: None,
             epoch_number: 0,
             leader_location: None,
@@ -311,6 +314,7 @@ impl Discovery {
 
     /// Judges, and publishes if anything changed.
     pub(crate) fn conclude(&mut self, now: Instant) {
+        self.concluded_at = now;
         let leader = self.decide(now);
         let replicas = self.read_targets(now, &leader);
         let published = &self.topology;

@@ -114,6 +114,20 @@ fn without_a_monitor_patroni_s_body_has_to_be_complete() {
 }
 
 #[test]
+fn what_a_kept_leader_s_body_leaves_out_has_not_changed() {
+    let bare = ApiSays::Claims(Claim {
+        is_primary: true,
+        role: "primary".to_owned(),
+        state: "running".to_owned(),
+        ..Claim::default()
+    });
+    check(following("a", 5), &[(bare.clone(), PostgresSays::Suspect)], "a/5~");
+    check(following("a", 5), &[(bare.clone(), PostgresSays::Unwatched)], "a/5");
+    check(lost_leader("a", 5), &[(bare.clone(), PostgresSays::Unwatched)], "timeline is not known");
+    check(following("b", 5), &[(bare, PostgresSays::Unwatched), (no(), gone())], "b is lost");
+}
+
+#[test]
 fn the_newer_timeline_wins_and_the_older_is_fenced() {
     check(None, &[(yes(5), writes(5)), (yes(6), writes(6))], "b/6");
     check(following("a", 5), &[(yes(5), writes(5)), (yes(6), writes(6))], "b/6");
