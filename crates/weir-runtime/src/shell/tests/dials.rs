@@ -226,9 +226,9 @@ fn both_sides_agree_on_tls_and_bytes_pass() {
         let dialed = result.unwrap();
         assert_eq!(dialed.tls.as_deref(), Some("TLSv1.3/TLS_AES_256_GCM_SHA384"));
         assert!(dialed.end_point.is_some());
-        let encrypted = events.iter().any(
-            |event| matches!(event, Event::Encrypted(_, how) if how == "TLSv1.3/TLS_AES_256_GCM_SHA384"),
-        );
+        let encrypted = events.iter().any(|event| {
+            matches!(event, Event::Encrypted(ClientId(0), how) if how == "TLSv1.3/TLS_AES_256_GCM_SHA384")
+        });
         assert!(encrypted);
         let back: Vec<u8> = events
             .iter()
