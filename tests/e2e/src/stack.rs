@@ -11,7 +11,7 @@ use tokio_postgres::Client;
 use weir_cluster::sql::{self, Login};
 use weir_cluster::wait::{Limit, until};
 use weir_cluster::weir::user_list;
-use weir_cluster::{Authority, Postgres, PostgresOptions, RunDir, Weir, WeirOptions, schema};
+use weir_cluster::{Authority, Cluster, Postgres, PostgresOptions, RunDir, Weir, WeirOptions, schema};
 
 use crate::wire::{PATIENCE, Wire};
 
@@ -111,7 +111,22 @@ impl Setup {
     ///
     /// # Errors
     /// weir does not come up.
-    pub async fn start_before(mut self, postgres: Postgres) -> Result<Stack> {
+    pub async fn start_before(self, postgres: Postgres) -> Result<Stack> {
+        let upstream = format!("url = \"postgres://{}\"", postgres.address());
+        let Front { weir, folder, authority } = self.set("upstream", &upstream).launch().await?;
+        Ok(Stack { weir, postgres, folder, authority })
+    }
+
+    /// Starts weir in front of a Patroni cluster.
+    ///
+    /// # Errors
+    /// weir does not come up.
+    pub async fn start_before_cluster(self, cluster: &Cluster) -> Result<Front> {
+        let urls: Vec<String> = cluster.nodes.iter().map(|node| format!("\"http://{}\"", node.api)).collect();
+        self.set("patroni", &format!("urls = [{}]", urls.join(", "))).launch().await
+    }
+
+    async fn launch(mut self) -> Result<Front> {
         let folder = RunDir::create("stack")?;
         let mut authority = None;
         if let Some(mode) = self.client_tls.clone() {
@@ -126,12 +141,11 @@ impl Setup {
         for (name, address) in [("write", options.write), ("read", options.read), ("http", options.http)] {
             self = self.set("listen", &format!("{name} = \"{address}\""));
         }
-        self = self.set("upstream", &format!("url = \"postgres://{}\"", postgres.address()));
         self = self.set("auth", "file = \"userlist.txt\"");
         folder.write("userlist.txt", &user_list(&self.users))?;
         let config = folder.write("weir.toml", &self.render())?;
         let weir = Weir::start(options.args([config.display().to_string()])).await?;
-        Ok(Stack { weir, postgres, folder, authority })
+        Ok(Front { weir, folder, authority })
     }
 
     fn render(&self) -> String {
@@ -157,6 +171,15 @@ fn write_certificates(folder: &RunDir) -> Result<PathBuf> {
     folder.write("weir.crt", &own.certificate_pem)?;
     folder.write("weir.key", &own.key_pem)?;
     folder.write("authority.crt", &authority.certificate_pem())
+}
+
+/// weir alone, in front of something that is owned elsewhere.
+#[derive(Debug)]
+pub struct Front {
+    /// weir. Declared first, so that it ends first.
+    pub weir: Weir,
+    folder: RunDir,
+    authority: Option<PathBuf>,
 }
 
 /// A running pair.

@@ -89,7 +89,6 @@ func preparedLoop(pool *pgxpool.Pool, k int, pids *sync.Map) {
 		want(fmt.Sprintf("prepared loop %d", k), got, i*k)
 		pids.Store(pid, true)
 	}
-	check("deallocate", conn.Conn().Deallocate(ctx, "same_name"))
 }
 
 func batch(pool *pgxpool.Pool) {
