@@ -21,6 +21,10 @@ pub struct Pool {
     queue: Queue,
     sums: PoolSums,
     pub(crate) paused: bool,
+    /// Nobody may be served, though connections are kept: whether their member still leads is not known.
+    suspended: bool,
+    /// A hold has just ended: [`Pool::grant_idle`] serves those who wait from connections that were kept.
+    resuming: bool,
     /// A login needs to have seen one server connection, though no client asks for it.
     demanded: bool,
     pub(crate) moving: Move,
@@ -41,6 +45,8 @@ impl Pool {
             queue: Queue::new(),
             sums: PoolSums::default(),
             paused: false,
+            suspended: false,
+            resuming: false,
             demanded: false,
             moving: Move::Rest,
             moved_at: None,
@@ -52,7 +58,7 @@ impl Pool {
     /// A client wants a server connection. It must neither wait nor hold one already. Constant time; allocates only
     /// while the queue grows beyond its longest so far.
     pub fn checkout(&mut self, client: ClientId, now: Instant, dice: &mut (impl Dice + ?Sized)) -> Checkout {
-        let may_have = !self.paused && self.queue.is_empty();
+        let may_have = !self.paused && !self.suspended && self.queue.is_empty();
         let checkout = match may_have.then(|| self.ledger.members.newest_idle(dice)).flatten() {
             Some(server) => {
                 self.grant(server, client, Duration::ZERO, now);
@@ -169,9 +175,34 @@ impl Pool {
         overdue
     }
 
-    /// True while there is nobody to dial: clients queue, and their wait counts as hold.
+    /// True while there is nobody to serve clients: they queue, and their wait counts as hold.
     pub fn held(&self) -> bool {
-        self.ledger.members.is_empty()
+        self.suspended || self.ledger.members.is_empty()
+    }
+
+    /// Nobody is known to lead: clients queue, but connections stay, and transactions that are open on them may end. The
+    /// next [`Pool::retarget`] ends the hold, and closes what does not belong to the target it names.
+    pub fn hold(&mut self, now: Instant) {
+        self.suspended = true;
+        self.queue.set_held(true, now);
+        self.debug_check();
+    }
+
+    /// Gives an idle connection to the first in the queue: after a hold that ended with the same leader.
+    pub fn grant_idle(
+        &mut self,
+        now: Instant,
+        dice: &mut (impl Dice + ?Sized),
+    ) -> Option<(ServerId, ClientId)> {
+        let may_have = !self.paused && !self.suspended && !self.queue.is_empty();
+        let Some(server) = may_have.then(|| self.ledger.members.newest_idle(dice)).flatten() else {
+            self.resuming = false;
+            return None;
+        };
+        let (client, waited) = self.queue.pop(now)?;
+        self.grant(server, client, waited, now);
+        self.debug_check();
+        Some((server, client))
     }
 
     /// Follows these targets and no others; returns the connections to close at once, forgotten already.
@@ -184,6 +215,7 @@ impl Pool {
             self.kind == PoolKind::Read || targets.len() < 2,
             "a write pool has one target at most"
         );
+        self.resuming = std::mem::take(&mut self.suspended);
         let closed = self.let_go(self.kind == PoolKind::Write, |server| !targets.contains(&server.target));
         self.ledger.members.retarget(targets);
         self.queue.set_held(targets.is_empty(), now);
@@ -287,6 +319,7 @@ impl Pool {
         let wanted = self.queue.len().max(demanded) + usize::from(self.moving.wants_dial());
         let dialing = self.ledger.dialing;
         !self.paused
+            && !self.suspended
             && wanted > dialing as usize
             && dialing < self.limits.dials_at_once.max(1)
             && self.ledger.slots() < self.limits.size.get()
@@ -307,7 +340,8 @@ impl Pool {
         if entry.retire || self.paused || too_many {
             return self.end(server);
         }
-        match self.queue.pop(now) {
+        let next = if self.suspended { None } else { self.queue.pop(now) };
+        match next {
             Some((client, waited)) => {
                 self.grant(server, client, waited, now);
                 Settled::Grant(client)
@@ -377,7 +411,8 @@ impl Pool {
         self.ledger.check_invariants();
         let slots = self.ledger.slots();
         assert!(slots <= self.slots_max, "{slots} slots of {}", self.slots_max);
-        assert!(self.queue.is_empty() || self.ledger.idle == 0, "a client waits beside an idle connection");
+        let may_wait_beside = self.suspended || self.resuming || self.queue.is_empty();
+        assert!(may_wait_beside || self.ledger.idle == 0, "a client waits beside an idle connection");
         assert!(
             !self.paused || self.ledger.idle + self.ledger.dialing == 0,
             "a paused pool keeps connections"

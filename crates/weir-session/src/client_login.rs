@@ -169,6 +169,20 @@ impl ClientLogin {
         self.binding = ChannelBinding::ServerEndPoint(end_point);
     }
 
+    /// The user whose secret is being looked up.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        match &self.stage {
+            Stage::Lookup(person) => Some(person.startup.user()),
+            Stage::FirstPacket
+            | Stage::TlsHandshake
+            | Stage::Mechanism(_)
+            | Stage::FirstMessage(..)
+            | Stage::Proof(..)
+            | Stage::Over => None,
+        }
+    }
+
     /// Answers [`LoginStep::NeedSecret`]. `None` is an unknown user: the exchange goes on as with any other and fails
     /// at its end. `nonce` is fresh and printable; `mock_secret` is the process's own and constant.
     ///

@@ -69,10 +69,12 @@ impl Worker {
         secret: Option<StoredSecret>,
         effects: &mut Effects,
     ) {
-        let (nonce, salt) = (self.chance.nonce(), self.chance.bytes());
+        let nonce = self.chance.nonce();
         let Some(client) = self.clients.get_mut(key(id.0)) else { return };
         let Stage::Login(login) = &mut client.stage else { return };
         login.asking = None;
+        // As stable as an unknown user's, so that the salt tells nobody who exists.
+        let salt = weir_auth::scram::mock_salt(&self.secrets.mock, login.machine.user().unwrap_or_default());
         let mock = &self.secrets.mock;
         let mut step = LoginStep::Wait;
         effects.send_with(ConnId::Client(id), |out| {
@@ -94,13 +96,17 @@ impl Worker {
         }
         self.check_limits()?;
         let settings = startup_settings(&admitted)?;
-        if let Some(keys) = admitted.keys.take() {
-            self.secrets.learn_keys(&admitted.user, keys);
+        // A listed password serves better than keys that belong to weir's own salt.
+        match (admitted.password.take(), admitted.keys.take()) {
+            (Some(password), _) => self.secrets.learn_password(&admitted.user, password),
+            (None, Some(keys)) => self.secrets.learn_keys(&admitted.user, keys),
+            (None, None) => {}
         }
         let Some(client) = self.clients.get_mut(key(id.0)) else { return Ok(()) };
         let wanted =
             PoolKey { database: admitted.database.clone(), user: admitted.user.clone(), role: client.role };
         let Some(pool) = self.pools.find_or_make(wanted, &self.config) else { return Err(too_many_pools()) };
+        client.carry = std::mem::take(&mut admitted.rest);
         client.stage = Stage::Welcoming(Box::new(Welcoming { admitted, settings, pool }));
         self.pools.entry_mut(pool).welcoming.push(id);
         self.retarget_if_new(now, pool, effects);

@@ -47,6 +47,7 @@ impl Worker {
     }
 
     fn pause(&mut self, database: Option<&str>, effects: &mut Effects) {
+        self.pools.note_pause(database);
         for index in self.pools.of_database(database) {
             for server in self.pools.entry_mut(index).pool.pause() {
                 self.close_server(server, effects);
@@ -55,6 +56,7 @@ impl Worker {
     }
 
     fn resume(&mut self, now: Instant, database: Option<&str>, effects: &mut Effects) {
+        self.pools.note_resume(database);
         for index in self.pools.of_database(database) {
             self.pools.entry_mut(index).pool.resume();
             self.pump(now, index, effects);

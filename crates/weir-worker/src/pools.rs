@@ -51,6 +51,8 @@ pub(crate) struct Pools {
     entries: Slab<PoolEntry>,
     by_key: HashMap<PoolKey, PoolIndex>,
     members: Vec<Place>,
+    /// What PAUSE was said for: a database, or everything (`None`). Pools made later are paused, too.
+    paused: Vec<Option<String>>,
 }
 
 /// Somewhere to dial.
@@ -98,7 +100,7 @@ impl Pools {
             Role::Read => PoolKind::Read,
         };
         let dbname = settings.and_then(|database| database.dbname.clone());
-        let entry = PoolEntry {
+        let mut entry = PoolEntry {
             dbname: dbname.unwrap_or_else(|| wanted.database.clone()),
             pool: Pool::new(kind, limits(config, &wanted.database)),
             mode: mode(config, &wanted.database),
@@ -107,9 +109,28 @@ impl Pools {
             welcoming: Vec::new(),
             stats: PoolStats::default(),
         };
+        if self.is_paused(&wanted.database) {
+            let nothing_open = entry.pool.pause();
+            debug_assert!(nothing_open.is_empty(), "a new pool has no connections");
+        }
         let index = PoolIndex(self.entries.insert(entry));
         self.by_key.insert(wanted, index);
         Some(index)
+    }
+
+    fn is_paused(&self, database: &str) -> bool {
+        self.paused.iter().any(|paused| paused.as_deref().is_none_or(|name| name == database))
+    }
+
+    /// Remembers a PAUSE.
+    pub(crate) fn note_pause(&mut self, database: Option<&str>) {
+        self.note_resume(database);
+        self.paused.push(database.map(str::to_owned));
+    }
+
+    /// Forgets a PAUSE; RESUME without a name ends all of them.
+    pub(crate) fn note_resume(&mut self, database: Option<&str>) {
+        self.paused.retain(|paused| database.is_some() && paused.as_deref() != database);
     }
 
     /// Somewhere to dial, by the name that a pool uses.
@@ -155,14 +176,21 @@ impl Pools {
 }
 
 impl Worker {
-    /// Points a pool at the topology in force and closes what must go before anybody is served elsewhere.
+    /// Points a pool at the topology in force and closes what must go before anybody is served elsewhere. Without a leader
+    /// nothing is closed: it may still be the one, and transactions that are open on it may end.
     pub(crate) fn retarget(&mut self, now: Instant, index: PoolIndex, effects: &mut Effects) {
         let role = self.pools.entry(index).key.role;
         let targets = self.pools.targets(&self.topology, role);
-        let gone = self.pools.entry_mut(index).pool.retarget(&targets, now);
-        for server in gone {
-            let what = "the leader changed, and the connection to the old one was closed";
-            self.lose(now, server, what, effects);
+        let pool = &mut self.pools.entry_mut(index).pool;
+        if role == Role::Write && targets.is_empty() {
+            return pool.hold(now);
+        }
+        for server in pool.retarget(&targets, now) {
+            self.lose(now, server, "another leader is followed", effects);
+        }
+        while let Some((server, client)) = self.pools.entry_mut(index).pool.grant_idle(now, &mut self.chance)
+        {
+            self.serve(now, client, server, effects);
         }
         self.pump(now, index, effects);
     }

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use weir_auth::StoredSecret;
 use weir_auth::scram::{DerivedKeys, Keys, Verifier};
+use weir_auth::{Secret, StoredSecret};
 use weir_pool::ClientId;
 use weir_protocol::frame::{self, HEADER_BYTES, MESSAGE_BYTES_MAX};
 use weir_protocol::message::Report;
@@ -87,6 +87,11 @@ impl Secrets {
         self.learned.insert(user.to_owned(), ServerSecret::Keys(keys));
     }
 
+    /// auth_query returned the password itself, and a client has proven that it knows it.
+    pub(crate) fn learn_password(&mut self, user: &str, password: Secret) {
+        self.learned.insert(user.to_owned(), ServerSecret::password(password));
+    }
+
     /// Keys were derived from a listed password for this server's salt: the next login needs not do it again.
     pub(crate) fn learn_derived(&mut self, user: &str, derived: DerivedKeys) {
         self.derived_keys.insert(user.to_owned(), derived);
@@ -112,7 +117,10 @@ impl Worker {
     pub(crate) fn server_credential(&self, user: &str) -> ServerCredential {
         let listed = self.config.auth.users.get(user);
         let secret = match listed {
-            Some(StoredSecret::Plain(password)) => Some(ServerSecret::password(password.clone())),
+            Some(StoredSecret::Plain(password)) => {
+                let derived = self.secrets.derived_keys.get(user).cloned();
+                Some(ServerSecret::Password { password: password.clone(), derived })
+            }
             Some(StoredSecret::Md5(_) | StoredSecret::Scram(_)) | None => None,
         };
         let secret = secret.or_else(|| self.secrets.learned.get(user).cloned()).or_else(|| match listed {
@@ -163,7 +171,7 @@ impl Worker {
         if let Some(verifier) = self.secrets.derived.get(user) {
             return Some(StoredSecret::Scram(verifier.clone()));
         }
-        let salt: [u8; 16] = self.chance.bytes();
+        let salt = weir_auth::scram::mock_salt(&self.secrets.mock, user);
         let verifier = listed.to_verifier(&salt, SCRAM_ITERATIONS)?;
         self.secrets.derived.insert(user.to_owned(), verifier.clone());
         Some(StoredSecret::Scram(verifier))
