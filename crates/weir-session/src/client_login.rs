@@ -241,6 +241,8 @@ impl ClientLogin {
         let (packet, used) = match startup::first_packet(&self.buffer) {
             Ok(Some(found)) => found,
             Ok(None) => return Some(self.wait(Stage::FirstPacket)),
+            // Nobody who sends a cancel request reads an answer, and PostgreSQL gives none.
+            Err(BadStartup::BadCancelKey) => return Some(LoginStep::Close),
             Err(bad) => return Some(self.refuse(bad.report())),
         };
         self.buffer.drain(..used);

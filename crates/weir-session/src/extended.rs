@@ -13,7 +13,7 @@ use weir_protocol::tag::FromClient;
 
 use crate::from_client::{Cut, Step, protocol_violation};
 use crate::owed::{Owed, ParseOf};
-use crate::prepared::{
+use crate::prepared::{NAME_PREFIX, 
     CLIENT_STATEMENTS_MAX, Catalog, KnownState, STATEMENT_BYTES_MAX, Statement, StatementKind,
     UNNAMED_BYTES_MAX,
 };
@@ -29,7 +29,10 @@ impl Session {
         catalog: &mut Catalog,
         wires: &mut W,
     ) -> Result<Step, Report> {
-        let Some(&first) = cut.body().first() else { return need_more_or(cut, "Parse message without a name") };
+        let Some(&first) = cut.body().first() else {
+            let whole = cut.is_whole();
+            return if whole { Err(protocol_violation("Parse message without a name")) } else { Ok(Step::NeedMore) };
+        };
         let unnamed = first == 0;
         if unnamed && cut.header.total > UNNAMED_BYTES_MAX {
             return Ok(self.parse_long_unnamed(cut, server, catalog, wires));
@@ -166,7 +169,8 @@ impl Session {
         let names =
             frontend::read::bind_names(cut.body()).map_err(|bad| protocol_violation(&bad.to_string()))?;
         let Some(names) = names else {
-            return need_more_or(cut, "Bind message without names");
+            let whole = cut.is_whole();
+            return if whole { Err(protocol_violation("Bind message without names")) } else { Ok(Step::NeedMore) };
         };
         server.tally.binds += 1;
         let held = self.statements.named(names.statement).cloned();
@@ -313,7 +317,15 @@ impl Session {
                 make_known(&statement, server, wires);
                 Target::Held(statement)
             }
-            None => Target::Missing,
+            // weir's own names are not for clients, whatever they call their statements.
+            None if name.starts_with(NAME_PREFIX) => Target::Missing,
+            None => {
+                // What another client prepared by SQL under this name must not be found; PostgreSQL itself then says, in
+                // the right place of the batch, that there is no such statement.
+                wires.to_server(|out| frontend::close_statement(name, out));
+                server.owe_in_batch(Owed::HiddenClose(None));
+                Target::Same
+            }
         }
     }
 
@@ -347,7 +359,7 @@ enum Target {
     Same,
     /// To the server connection's name for this statement.
     Held(Rc<Statement>),
-    /// To a name that nothing has: what another client prepared by SQL under the client's name must not be found.
+    /// To a name that nothing has.
     Missing,
 }
 
@@ -442,7 +454,7 @@ fn push_header(out: &mut Vec<u8>, tag: u8, total: usize) {
 
 /// A frame that has to be looked into is waited for as long as it is of a sane size.
 fn need_more_or(cut: Cut<'_>, why: &str) -> Result<Step, Report> {
-    if cut.is_whole() || cut.bytes.len() > NAMES_BYTES_MAX {
+    if cut.is_whole() || cut.header.total > NAMES_BYTES_MAX {
         return Err(protocol_violation(why));
     }
     Ok(Step::NeedMore)
@@ -463,8 +475,8 @@ pub(crate) fn too_many_statements() -> Report {
         .hint("Close prepared statements that are no longer used.")
 }
 
-/// Names in Bind, Describe, Execute and Close may be this long together.
+/// Describe, Execute and Close may be this long: they hold a name and little else.
 const NAMES_BYTES_MAX: usize = 64 * 1024;
 
-/// In front of a statement name that the client does not hold, so that PostgreSQL's error is certain.
+/// In front of a statement name that could be one of weir's own, so that PostgreSQL's error is certain.
 const MISSING_PREFIX: &[u8] = b"weir?";

@@ -13,7 +13,7 @@ use weir_protocol::sqlstate::SqlState;
 use weir_protocol::tag::FromClient;
 
 use crate::owed::{OWED_MAX, Owed};
-use crate::prepared::{Catalog, StatementKind};
+use crate::prepared::{Catalog, STATEMENT_BYTES_MAX, StatementKind, UNNAMED_BYTES_MAX};
 use crate::server::{Server, TxStatus, Unsynced};
 use crate::session::{Phase, Session, Then, Turn};
 use crate::wires::Wires;
@@ -155,7 +155,9 @@ impl Session {
             | FromClient::Describe
             | FromClient::Execute
             | FromClient::Close
-            | FromClient::FunctionCall => Step::Then(Then::NeedServer),
+            | FromClient::FunctionCall => {
+                if can_begin(tag, cut) { Step::Then(Then::NeedServer) } else { Step::NeedMore }
+            }
             FromClient::Response | FromClient::Terminate => {
                 Step::Then(Then::Refuse(Box::new(unexpected_response())))
             }
@@ -311,6 +313,32 @@ impl Session {
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.tx == TxStatus::Idle && matches!(self.phase, Phase::Relaying)
+    }
+}
+
+/// Enough of a message has arrived to send something of it: before, no server connection is taken. (A client that never
+/// sends the rest would keep it, and one that is given back at once would be asked for again at once.)
+fn can_begin(tag: FromClient, cut: Cut<'_>) -> bool {
+    if cut.is_whole() {
+        return true;
+    }
+    let names_are_here = cut.body().len() > 2 * (frontend::read::NAME_BYTES_MAX + 1);
+    match tag {
+        FromClient::Parse if cut.body().first() == Some(&0) => cut.header.total > UNNAMED_BYTES_MAX,
+        FromClient::Parse => cut.header.total > STATEMENT_BYTES_MAX && names_are_here,
+        FromClient::Bind => cut.header.total > QUERY_BYTES_CLASSIFIED_MAX && names_are_here,
+        FromClient::Query
+        | FromClient::Describe
+        | FromClient::Execute
+        | FromClient::Close
+        | FromClient::FunctionCall
+        | FromClient::Flush
+        | FromClient::Sync
+        | FromClient::CopyData
+        | FromClient::CopyDone
+        | FromClient::CopyFail
+        | FromClient::Response
+        | FromClient::Terminate => cut.header.total > QUERY_BYTES_CLASSIFIED_MAX,
     }
 }
 

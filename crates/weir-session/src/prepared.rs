@@ -20,7 +20,7 @@ impl StatementId {
     /// The name on server connections.
     #[must_use]
     pub fn server_name(self) -> String {
-        format!("{NAME_PREFIX}{}", self.0)
+        format!("weir_{}", self.0)
     }
 }
 
@@ -28,7 +28,7 @@ impl StatementId {
 pub type ClientStatementName = Box<[u8]>;
 
 /// What weir's names on server connections start with.
-const NAME_PREFIX: &str = "weir_";
+pub(crate) const NAME_PREFIX: &[u8] = b"weir_";
 
 /// A named statement that at least one client holds.
 #[derive(Debug)]

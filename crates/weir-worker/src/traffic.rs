@@ -119,7 +119,13 @@ impl Worker {
                         return at;
                     }
                 }
-                Then::Release => self.release(now, id, effects),
+                Then::Release => {
+                    self.release(now, id, effects);
+                    if turn.consumed == 0 {
+                        // The rest of a message has to come first.
+                        return at;
+                    }
+                }
                 Then::Terminate => {
                     self.client_gone(now, id, "client close request", effects);
                     effects.list.push(Effect::Close(ConnId::Client(id)));
