@@ -29,7 +29,7 @@ impl Worker {
         admitted: &Admitted,
         effects: &mut Effects,
     ) -> Result<(), Report> {
-        let listed = |users: &[String]| users.iter().any(|user| *user == admitted.user);
+        let listed = |users: &[String]| users.contains(&admitted.user);
         let admin = listed(&self.config.auth.admin_users);
         if !admin && !listed(&self.config.auth.stats_users) {
             return Err(Report::fatal(SqlState::INVALID_AUTHORIZATION, "not allowed to use the console")
