@@ -130,6 +130,8 @@ pub struct Wire {
     pub parameters: Vec<(String, String)>,
     /// Process id and secret of BackendKeyData.
     pub key: Option<(u32, Vec<u8>)>,
+    /// How long [`Wire::read`] and what is built on it wait for a message.
+    pub patience: Duration,
 }
 
 impl Wire {
@@ -140,7 +142,7 @@ impl Wire {
     pub async fn connect(address: SocketAddr) -> Result<Self> {
         let stream = timeout(PATIENCE, TcpStream::connect(address)).await.context("connecting")??;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, arrived: BytesMut::new(), parameters: Vec::new(), key: None })
+        Ok(Self { stream, arrived: BytesMut::new(), parameters: Vec::new(), key: None, patience: PATIENCE })
     }
 
     /// Logs in with protocol 3.0 and reads up to ReadyForQuery.
@@ -251,9 +253,9 @@ impl Wire {
     /// The next message, asynchronous ones included.
     ///
     /// # Errors
-    /// Nothing comes within [`PATIENCE`], or the connection ends.
+    /// Nothing comes within [`Wire::patience`], or the connection ends.
     pub async fn read(&mut self) -> Result<Message> {
-        self.next(PATIENCE).await?.context("the connection was closed")
+        self.next(self.patience).await?.context("the connection was closed")
     }
 
     /// The next message; `None` when the connection ends instead.
@@ -315,7 +317,7 @@ impl Wire {
     /// Everything that comes until the other side closes.
     ///
     /// # Errors
-    /// It does not close within [`PATIENCE`].
+    /// It does not close within [`Wire::patience`].
     pub async fn until_closed(&mut self) -> Result<Vec<Message>> {
         let mut seen = Vec::new();
         while let Some(message) =
@@ -326,12 +328,13 @@ impl Wire {
         Ok(seen)
     }
 
-    /// Checks that nothing arrives: sends a query for which the answer must come first.
+    /// Checks that a query gets its own answer and nothing else but what may come unasked at any time.
     ///
     /// # Errors
-    /// Something else came first, or the connection is unusable.
+    /// Something else came, or the connection is unusable.
     pub async fn expect_usable(&mut self) -> Result<()> {
-        let answer = self.query("SELECT 'usable'").await?;
+        let mut answer = self.query("SELECT 'usable'").await?;
+        answer.retain(|message| !matches!(message.tag, b'S' | b'N' | b'A'));
         ensure!(tags(&answer) == "TDCZ" && values(&answer)? == ["usable"], "not usable: {answer:?}");
         Ok(())
     }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -16,6 +16,10 @@ use weir_e2e::stack::{ADMIN, Front, Setup};
 use weir_e2e::wire::{self, Message, PATIENCE, Wire, tags, values};
 
 const NODE: &str = "SELECT host(inet_server_addr())";
+/// Writers so far; each has a range of keys of its own.
+static WRITERS: AtomicI64 = AtomicI64::new(0);
+/// Patroni notices a crash after its `ttl` of 20 s.
+const FAILOVER: Duration = Duration::from_secs(90);
 
 async fn cluster(last: u8, patroni: Patroni, synchronous: bool) -> Result<Cluster> {
     let base = Ipv4Addr::new(127, 0, last, 1);
@@ -28,11 +32,18 @@ async fn front(cluster: &Cluster) -> Result<Front> {
 }
 
 async fn write_client(front: &Front) -> Result<Wire> {
-    Wire::login(front.weir.write(), schema::APP).await
+    patient(front.weir.write()).await
 }
 
 async fn read_client(front: &Front) -> Result<Wire> {
-    Wire::login(front.weir.read(), schema::APP).await
+    patient(front.weir.read()).await
+}
+
+/// A client that waits as long as a failover may take.
+async fn patient(address: SocketAddr) -> Result<Wire> {
+    let mut wire = Wire::login(address, schema::APP).await?;
+    wire.patience = FAILOVER;
+    Ok(wire)
 }
 
 async fn ask(wire: &mut Wire, sql: &str) -> Result<String> {
@@ -55,7 +66,7 @@ struct Journal {
 /// Writes until told to stop: single inserts and blocks in turn. Any other outcome than success, 40001 and 08007 is an
 /// error, and so is a lost connection.
 async fn write_on(address: SocketAddr, number: i64, stop: Arc<AtomicBool>) -> Result<Journal> {
-    let mut wire = Wire::login(address, schema::APP).await?;
+    let mut wire = patient(address).await?;
     let mut journal = Journal::default();
     let mut id = number * 1_000_000;
     while !stop.load(Ordering::Relaxed) {
@@ -85,7 +96,7 @@ async fn write_on(address: SocketAddr, number: i64, stop: Arc<AtomicBool>) -> Re
 
 /// Reads until told to stop; nothing may fail.
 async fn read_on(address: SocketAddr, stop: Arc<AtomicBool>) -> Result<u32> {
-    let mut wire = Wire::login(address, schema::APP).await?;
+    let mut wire = patient(address).await?;
     let mut answers = 0;
     while !stop.load(Ordering::Relaxed) {
         let seen = wire.query("SELECT count(*) FROM drill").await.context("a reader was disconnected")?;
@@ -100,7 +111,9 @@ async fn under_load(front: &Front, event: impl AsyncFnOnce() -> Result<()>) -> R
     let stop = Arc::new(AtomicBool::new(false));
     let mut idle = [write_client(front).await?, read_client(front).await?];
     let (write, read) = (front.weir.write(), front.weir.read());
-    let writers: Vec<_> = (0..6).map(|number| tokio::spawn(write_on(write, number, stop.clone()))).collect();
+    let first = WRITERS.fetch_add(6, Ordering::Relaxed);
+    let writers: Vec<_> =
+        (first..first + 6).map(|number| tokio::spawn(write_on(write, number, stop.clone()))).collect();
     let readers: Vec<_> = (0..3).map(|_| tokio::spawn(read_on(read, stop.clone()))).collect();
     let outcome = event().await;
     stop.store(true, Ordering::Relaxed);
@@ -178,7 +191,7 @@ async fn switchover_under_load(cluster: &Cluster, front: &Front) -> Result<()> {
         cluster.switchover(None).await?;
         cluster.wait_leader(Some(&before), PATIENCE).await?;
         // The old leader is back as a replica, and writes have gone on.
-        cluster.wait_healthy(Duration::from_secs(60)).await
+        cluster.wait_healthy(FAILOVER).await
     })
     .await?;
     let leader = cluster.leader().await.context("no leader")?.postgres;
@@ -196,20 +209,26 @@ async fn switchover_under_load(cluster: &Cluster, front: &Front) -> Result<()> {
 async fn patroni_3_roles_switchover_and_a_sick_api() -> Result<()> {
     let cluster = cluster(21, Patroni::Packaged, false).await?;
     let front = front(&cluster).await?;
-    ports_lead_to_their_roles(&cluster, &front).await?;
-    console_shows_the_members(&cluster, &front).await?;
-    switchover_under_load(&cluster, &front).await?;
-    sick_api(&cluster, &front).await?;
-    no_replica_left(&cluster, &front).await
+    let outcome = async {
+        ports_lead_to_their_roles(&cluster, &front).await?;
+        console_shows_the_members(&cluster, &front).await?;
+        switchover_under_load(&cluster, &front).await?;
+        sick_api(&cluster, &front).await?;
+        no_replica_left(&cluster, &front).await
+    };
+    process::with_log(outcome.await, front.weir.log())
 }
 
 #[tokio::test]
 async fn patroni_4_roles_and_switchover() -> Result<()> {
     let cluster = cluster(22, Patroni::Venv("4.1.5".to_owned()), false).await?;
     let front = front(&cluster).await?;
-    ports_lead_to_their_roles(&cluster, &front).await?;
-    console_shows_the_members(&cluster, &front).await?;
-    switchover_under_load(&cluster, &front).await
+    let outcome = async {
+        ports_lead_to_their_roles(&cluster, &front).await?;
+        console_shows_the_members(&cluster, &front).await?;
+        switchover_under_load(&cluster, &front).await
+    };
+    process::with_log(outcome.await, front.weir.log())
 }
 
 /// Patroni's own processes stop answering for a while shorter than its `ttl`; PostgreSQL is well.
@@ -239,7 +258,7 @@ async fn sick_api(cluster: &Cluster, front: &Front) -> Result<()> {
     for journal in journals? {
         ensure!(journal.in_doubt + journal.rolled_back == 0, "{journal:?}");
     }
-    cluster.wait_healthy(Duration::from_secs(60)).await
+    cluster.wait_healthy(FAILOVER).await
 }
 
 /// With both replicas gone the read port falls back to the leader, and never writes there.
@@ -266,13 +285,20 @@ async fn no_replica_left(cluster: &Cluster, front: &Front) -> Result<()> {
 async fn a_crash_loses_no_acknowledged_row() -> Result<()> {
     let mut cluster = cluster(23, Patroni::Packaged, true).await?;
     let front = front(&cluster).await?;
+    let outcome = crash_under_load(&mut cluster, &front).await;
+    process::with_log(outcome, front.weir.log())?;
+    let outcome = frozen_leader(&cluster, &front).await;
+    process::with_log(outcome, front.weir.log())
+}
+
+async fn crash_under_load(cluster: &mut Cluster, front: &Front) -> Result<()> {
     let before = cluster.leader().await.context("no leader")?.name.clone();
-    let journals = under_load(&front, async || {
+    let journals = under_load(front, async || {
         cluster.crash_leader().await?;
-        held(&front).await?;
-        cluster.wait_leader(Some(&before), Duration::from_secs(90)).await?;
+        held(front).await?;
+        cluster.wait_leader(Some(&before), FAILOVER).await?;
         // Somebody writes again.
-        let mut late = write_client(&front).await?;
+        let mut late = write_client(front).await?;
         until("a write", Limit::quick(PATIENCE), async || {
             let seen = late.query("SELECT pg_current_xact_id()").await.ok()?;
             code(&seen).is_empty().then_some(())
@@ -283,8 +309,7 @@ async fn a_crash_loses_no_acknowledged_row() -> Result<()> {
     let leader = cluster.leader().await.context("no leader")?.postgres;
     nothing_lost(leader, &journals).await?;
     cluster.restart_node(&before)?;
-    cluster.wait_healthy(Duration::from_secs(90)).await?;
-    frozen_leader(&cluster, &front).await
+    cluster.wait_healthy(FAILOVER).await
 }
 
 /// While there is no leader: new clients log in, their statements wait, the balancer is told to stay.
@@ -294,7 +319,7 @@ async fn held(front: &Front) -> Result<()> {
     let ready = http::get(front.weir.http(), "/readyz").await?;
     ensure!(ready.status == 200, "/readyz says {} during a hold: {}", ready.status, ready.body);
     // The answer comes when the hold ends.
-    let first = newcomer.next(PATIENCE * 3).await?.context("a held client was disconnected")?;
+    let first = newcomer.next(FAILOVER).await?.context("a held client was disconnected")?;
     let mut seen = vec![first];
     seen.append(&mut newcomer.until_ready().await?);
     ensure!(values(&seen)? == ["held"], "{seen:?}");
@@ -309,7 +334,7 @@ async fn frozen_leader(cluster: &Cluster, front: &Front) -> Result<()> {
     wire.query("INSERT INTO drill (id, writer) VALUES (-1, 'frozen')").await?;
     cluster.freeze(&old.name)?;
     let outcome = async {
-        let new = cluster.wait_leader(Some(&old.name), Duration::from_secs(90)).await?.postgres;
+        let new = cluster.wait_leader(Some(&old.name), FAILOVER).await?.postgres;
         let mut other = write_client(front).await?;
         until_led_by(&mut other, new).await?;
         // Nothing is written to the old connection any more, not even this.
@@ -324,7 +349,7 @@ async fn frozen_leader(cluster: &Cluster, front: &Front) -> Result<()> {
     .await;
     cluster.thaw(&old.name)?;
     outcome?;
-    cluster.wait_healthy(Duration::from_secs(90)).await?;
+    cluster.wait_healthy(FAILOVER).await?;
     let leader = cluster.leader().await.context("no leader")?.postgres;
     let found = sql::value(leader, schema::APP, "SELECT count(*) FROM drill WHERE id = -1").await?;
     ensure!(found == "0", "the frozen leader's transaction was committed");
@@ -335,7 +360,12 @@ async fn frozen_leader(cluster: &Cluster, front: &Front) -> Result<()> {
 async fn a_hold_that_lasts_too_long_is_an_error_and_the_client_stays() -> Result<()> {
     let cluster = cluster(24, Patroni::Packaged, false).await?;
     let front = Setup::new().set("patroni", "hold_timeout = \"2s\"").start_before_cluster(&cluster).await?;
-    let mut wire = write_client(&front).await?;
+    let outcome = hold_times_out(&cluster, &front).await;
+    process::with_log(outcome, front.weir.log())
+}
+
+async fn hold_times_out(cluster: &Cluster, front: &Front) -> Result<()> {
+    let mut wire = write_client(front).await?;
     wire.expect_usable().await?;
     let leader = cluster.leader().await.context("no leader")?.name.clone();
     cluster.crash(&leader)?;
@@ -353,7 +383,7 @@ async fn a_hold_that_lasts_too_long_is_an_error_and_the_client_stays() -> Result
     .await??;
     let report = seen.first().context("no report")?;
     assert_eq!(report.field(b'S').as_deref(), Some("ERROR"));
-    let new = cluster.wait_leader(Some(&leader), Duration::from_secs(90)).await?.postgres;
+    let new = cluster.wait_leader(Some(&leader), FAILOVER).await?.postgres;
     until("the same client to write again", Limit::quick(PATIENCE), async || {
         let seen = wire.query(NODE).await.ok()?;
         (values(&seen).ok()? == [new.ip().to_string()]).then_some(())
