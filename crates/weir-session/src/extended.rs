@@ -427,7 +427,9 @@ fn send_close_hidden<W: Wires>(statement: &Statement, server: &mut Server, wires
 }
 
 fn evict_if_full<W: Wires>(server: &mut Server, wires: &mut W) {
-    if let Some(statement) = server.evict_statement() {
+    // One makes room; a second one lets a table that a large batch has overfilled shrink again.
+    for _ in 0..2 {
+        let Some(statement) = server.evict_statement() else { return };
         wires.to_server(|out| frontend::close_statement(&statement.server_name, out));
         server.owe_in_batch(Owed::HiddenClose(Some(statement)));
     }

@@ -76,6 +76,7 @@ impl Session {
         if !(matches!(then, Then::Lost(_)) && self.was_rolled_back(server)) {
             run.flush(server, wires);
         }
+        server.out_of_step |= matches!(then, Then::Desync(_));
         Turn { consumed: run.at, then }
     }
 

@@ -265,6 +265,8 @@ pub struct ServerStatements {
     /// Evicted ones whose Close has not been answered. Rarely more than one.
     leaving: Vec<StatementId>,
     clock: u64,
+    /// None was used last before this; a lower bound.
+    oldest_use: u64,
     unnamed: UnnamedThere,
 }
 
@@ -390,11 +392,13 @@ impl ServerStatements {
     /// The least recently used statement, if `max` are known and no unanswered request can name it: it was not used after
     /// `since`. It has to be closed.
     pub fn evict(&mut self, max: usize, since: u64) -> Option<Rc<Statement>> {
-        if self.known.len() < max {
+        // A batch may name more of them than there is room for; then each new one must not search them all in vain.
+        if self.known.len() < max || since < self.oldest_use {
             return None;
         }
         let (&id, known) = self.known.iter().min_by_key(|(_, known)| known.used)?;
         if known.used > since || known.in_flight > 0 {
+            self.oldest_use = known.used;
             return None;
         }
         self.leaving.push(id);
@@ -416,6 +420,7 @@ impl ServerStatements {
             Entry::Occupied(mut entry) => entry.get_mut().repeated = true,
             Entry::Vacant(entry) => {
                 let state = KnownState::Unclear;
+                self.oldest_use = 0;
                 entry.insert(Known { statement, state, used: 0, in_flight: 0, repeated: false });
             }
         }

@@ -112,6 +112,8 @@ pub struct Server {
     pub(crate) answered_uses: u64,
     /// The request in flight, kept for a retry.
     pub(crate) replay: Replay,
+    /// It has said something that answers nothing: what it says next is not known to be for anybody.
+    pub(crate) out_of_step: bool,
     /// The FATAL error it announced.
     pub(crate) dying: Option<Dying>,
     /// A WARNING 57P01/57P02 it sent. If these are its last words, nobody can know whether the last request was executed;
@@ -169,6 +171,7 @@ impl Server {
             batch: 0,
             answered_uses: 0,
             replay: Replay::default(),
+            out_of_step: false,
             dying: None,
             warning: Vec::new(),
             tally: Tally::default(),
@@ -184,7 +187,8 @@ impl Server {
         let quiet = self.owed.is_empty() && self.relaying == 0 && self.dropping == 0 && !self.copy_in;
         // A batch without its Sync is an open transaction that no ReadyForQuery has spoken of.
         let closed = self.status == TxStatus::Idle && self.unsynced == Unsynced::Nothing;
-        (quiet && closed && self.dying.is_none()).then_some(AtRest(()))
+        let sound = self.dying.is_none() && !self.out_of_step;
+        (quiet && closed && sound).then_some(AtRest(()))
     }
 
     /// PostgreSQL drops everything up to a Sync that has not been sent yet.
@@ -247,7 +251,7 @@ impl Server {
         self.statements.forget_all();
     }
 
-    /// Whether a new named statement needs an eviction first; returns what to close.
+    /// Makes room for a new named statement; returns what to close.
     pub(crate) fn evict_statement(&mut self) -> Option<Rc<Statement>> {
         self.statements.evict(self.statements_max, self.answered_uses)
     }
