@@ -62,7 +62,9 @@ impl Program {
         let said = String::from_utf8_lossy(&output.stdout);
         let version = said.lines().next().unwrap_or_default().trim().to_owned();
         let kind = if version.to_lowercase().contains("pgbouncer") { Kind::PgBouncer } else { Kind::Weir };
-        Ok(Self { path: path.to_owned(), kind, label: version.clone(), version })
+        // It is started in a folder of its own.
+        let path = path.canonicalize()?;
+        Ok(Self { path, kind, label: version.clone(), version })
     }
 
     /// Whether named statements work in transaction mode. The first seat is weir's; a PgBouncer in it is there for
