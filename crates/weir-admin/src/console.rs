@@ -170,6 +170,7 @@ pub fn parse(sql: &[u8]) -> Result<Command, Report> {
     })?;
     let words = words::cut(text).map_err(|bad| match bad {
         BadWord::Unterminated => syntax_error("unterminated quoted name"),
+        BadWord::EndlessComment => syntax_error("unterminated comment"),
         BadWord::SecondCommand => syntax_error("the console takes one command at a time"),
     })?;
     let mut words = words.into_iter();

@@ -1,5 +1,6 @@
-//! The tables of SHOW. Columns, their order and their types are PgBouncer's (1.25); weir's own columns follow behind
-//! them, so programs that go by name or by position both keep working. Knows no console and no connection.
+//! The tables of SHOW. Those that PgBouncer has too have its columns (1.25) in its order and of its types, and no others,
+//! so that programs may go by name, by position or by number of columns; what only weir has to tell is in tables of its
+//! own. Knows no console and no connection.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -90,8 +91,8 @@ pub fn show(table: Table, view: &ConsoleView<'_>) -> Vec<u8> {
     match table {
         Table::Pools => write(&pools::COLUMNS, pools::rows(view)),
         Table::PoolsByRole => write(&pools::COLUMNS_BY_ROLE, pools::by_role(view)),
-        Table::Clients => write(&connections::COLUMNS_CLIENTS, connections::clients(view)),
-        Table::Servers => write(&connections::COLUMNS_SERVERS, connections::servers(view)),
+        Table::Clients => write(&connections::COLUMNS, connections::clients(view)),
+        Table::Servers => write(&connections::COLUMNS, connections::servers(view)),
         Table::Databases => write(&databases::COLUMNS, databases::rows(view)),
         Table::Users => write(&databases::COLUMNS_USERS, databases::users(view)),
         Table::Stats => write(&stats::COLUMNS, stats::rows(view)),

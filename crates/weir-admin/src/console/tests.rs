@@ -34,6 +34,28 @@ fn case_space_and_semicolons_do_not_matter() {
 }
 
 #[test]
+fn comments_are_white_space() {
+    let pools = Command::Show(Table::Pools);
+    for sql in [
+        "SHOW POOLS -- all of them",
+        "SHOW POOLS; -- all; of them",
+        "SHOW POOLS--;",
+        "-- who asks\nSHOW POOLS",
+        "/* who /* really */ asks; */ SHOW/**/POOLS /* ü */ ; /**/",
+    ] {
+        check(sql, pools.clone());
+    }
+    check("-- nothing", Command::Empty);
+    check("PAUSE \"a--b/*c\" -- d", Command::Pause(Some("a--b/*c".to_owned())));
+    check("RECONNECT my-d/b*", Command::Reconnect(Some("my-d/b*".to_owned())));
+    for sql in
+        ["SHOW POOLS /*", "/* /* */ SHOW POOLS", "SHOW POOLS /*/", "SHOW POOLS -- a\n b", "; SHOW POOLS"]
+    {
+        refuse(sql.as_bytes(), SqlState::SYNTAX_ERROR);
+    }
+}
+
+#[test]
 fn settings_that_drivers_ask_for() {
     check("SHOW client_encoding", Command::ShowSetting(Setting::ClientEncoding));
     check("SHOW default_transaction_isolation", Command::ShowSetting(Setting::DefaultTransactionIsolation));
@@ -149,7 +171,7 @@ proptest! {
     }
 
     #[test]
-    fn no_string_of_words_upsets_it(sql in "(SHOW|PAUSE|POOLS|\"|'|;|=| |x){0,20}") {
+    fn no_string_of_words_upsets_it(sql in "(SHOW|PAUSE|POOLS|\"|'|;|=|--|/\\*|\\*/|\n| |x){0,20}") {
         let _ = parse(sql.as_bytes());
     }
 }

@@ -1,4 +1,5 @@
-//! SHOW CLIENTS and SHOW SERVERS.
+//! SHOW CLIENTS and SHOW SERVERS. Which role a client has is told by the port it came to (`local_port`), and which a
+//! server connection has by the client it is linked to; SHOW POOLS_BY_ROLE counts both.
 
 use std::net::SocketAddr;
 
@@ -8,53 +9,44 @@ use super::cell::Cell;
 use super::{ConsoleView, clock};
 use crate::snapshot::{ClientRow, ServerRow};
 
-/// PgBouncer's columns, which both tables share, and `$own` behind them.
-macro_rules! columns {
-    ($($own:expr),*) => {
-        [
-            Column::text("type"),
-            Column::text("user"),
-            Column::text("database"),
-            Column::text("replication"),
-            Column::text("state"),
-            Column::text("addr"),
-            Column::int4("port"),
-            Column::text("local_addr"),
-            Column::int4("local_port"),
-            Column::text("connect_time"),
-            Column::text("request_time"),
-            Column::int4("wait"),
-            Column::int4("wait_us"),
-            Column::int4("close_needed"),
-            Column::text("ptr"),
-            Column::text("link"),
-            Column::int4("remote_pid"),
-            Column::text("tls"),
-            Column::text("application_name"),
-            Column::int4("prepared_statements"),
-            Column::int4("id"),
-            $($own),*
-        ]
-    };
-}
+/// Both tables have the same columns.
+pub(super) const COLUMNS: [Column<'static>; 21] = [
+    Column::text("type"),
+    Column::text("user"),
+    Column::text("database"),
+    Column::text("replication"),
+    Column::text("state"),
+    Column::text("addr"),
+    Column::int4("port"),
+    Column::text("local_addr"),
+    Column::int4("local_port"),
+    Column::text("connect_time"),
+    Column::text("request_time"),
+    Column::int4("wait"),
+    Column::int4("wait_us"),
+    Column::int4("close_needed"),
+    Column::text("ptr"),
+    Column::text("link"),
+    Column::int4("remote_pid"),
+    Column::text("tls"),
+    Column::text("application_name"),
+    Column::int4("prepared_statements"),
+    Column::int4("id"),
+];
 
-pub(super) const COLUMNS_CLIENTS: [Column<'static>; 22] = columns![Column::text("role")];
-pub(super) const COLUMNS_SERVERS: [Column<'static>; 23] =
-    columns![Column::text("role"), Column::text("host")];
-
-pub(super) fn clients(view: &ConsoleView<'_>) -> Vec<[Cell; 22]> {
+pub(super) fn clients(view: &ConsoleView<'_>) -> Vec<[Cell; 21]> {
     let mut clients: Vec<&ClientRow> = view.snapshot.clients.iter().collect();
     clients.sort_by_key(|client| client.id);
     clients.into_iter().map(|client| self::client(client, view)).collect()
 }
 
-pub(super) fn servers(view: &ConsoleView<'_>) -> Vec<[Cell; 23]> {
+pub(super) fn servers(view: &ConsoleView<'_>) -> Vec<[Cell; 21]> {
     let mut servers: Vec<&ServerRow> = view.snapshot.servers.iter().collect();
     servers.sort_by_key(|server| server.id);
     servers.into_iter().map(|server| self::server(server, view)).collect()
 }
 
-fn client(client: &ClientRow, view: &ConsoleView<'_>) -> [Cell; 22] {
+fn client(client: &ClientRow, view: &ConsoleView<'_>) -> [Cell; 21] {
     let (addr, port) = address(client.peer);
     let (local_addr, local_port) = address(client.local);
     [
@@ -79,11 +71,10 @@ fn client(client: &ClientRow, view: &ConsoleView<'_>) -> [Cell; 22] {
         Cell::from(&client.application_name),
         Cell::from(client.prepared_statements),
         Cell::from(client.id),
-        Cell::from(client.role),
     ]
 }
 
-fn server(server: &ServerRow, view: &ConsoleView<'_>) -> [Cell; 23] {
+fn server(server: &ServerRow, view: &ConsoleView<'_>) -> [Cell; 21] {
     let (local_addr, local_port) = address(server.local);
     [
         Cell::from("S"),
@@ -107,8 +98,6 @@ fn server(server: &ServerRow, view: &ConsoleView<'_>) -> [Cell; 23] {
         Cell::from(&server.application_name),
         Cell::from(server.prepared_statements),
         Cell::from(server.id),
-        Cell::from(server.role),
-        Cell::from(&server.host),
     ]
 }
 

@@ -1,5 +1,6 @@
 //! SHOW POOLS and SHOW POOLS_BY_ROLE. PgBouncer has one pool per database and user, and programs that read its table
-//! label their series by these two: so SHOW POOLS sums the write and the read pool, and the other table keeps them apart.
+//! label their series by these two: so SHOW POOLS sums the write and the read pool, and the other table, which is weir's
+//! own, keeps them apart and tells what holds them up.
 
 use weir_protocol::backend::Column;
 
@@ -7,7 +8,7 @@ use super::ConsoleView;
 use super::cell::Cell;
 use crate::snapshot::PoolRow;
 
-/// PgBouncer's columns, which both tables share, and `$own` behind them.
+/// PgBouncer's columns, which both tables share, and behind them `$own`, for weir's own table.
 macro_rules! columns {
     ($($own:expr),*) => {
         [
@@ -35,7 +36,7 @@ macro_rules! columns {
 
 /// The values of [`columns!`].
 macro_rules! cells {
-    ($pool:ident, $($own:expr),*) => {
+    ($pool:ident $(, $own:expr)*) => {
         [
             Cell::from(&$pool.database),
             Cell::from(&$pool.user),
@@ -59,12 +60,12 @@ macro_rules! cells {
     };
 }
 
-pub(super) const COLUMNS: [Column<'static>; 19] = columns![Column::text("held"), Column::text("paused")];
+pub(super) const COLUMNS: [Column<'static>; 17] = columns![];
 pub(super) const COLUMNS_BY_ROLE: [Column<'static>; 20] =
     columns![Column::text("role"), Column::text("held"), Column::text("paused")];
 
-pub(super) fn rows(view: &ConsoleView<'_>) -> Vec<[Cell; 19]> {
-    let row = |pool: &PoolRow| cells!(pool, Cell::yes_no(pool.held), Cell::yes_no(pool.paused));
+pub(super) fn rows(view: &ConsoleView<'_>) -> Vec<[Cell; 17]> {
+    let row = |pool: &PoolRow| cells!(pool);
     summed(&view.snapshot.pools).iter().map(row).collect()
 }
 

@@ -171,10 +171,10 @@ fn clients() {
         Table::Clients,
         "\
 type:s user:s database:s replication:s state:s addr:s port:i local_addr:s local_port:i connect_time:s request_time:s \
-wait:i wait_us:i close_needed:i ptr:s link:s remote_pid:i tls:s application_name:s prepared_statements:i id:i role:s
-C|app|mrg|none|idle|unix|0|unix|0|2001-09-09 01:45:39 UTC|2001-09-09 01:46:39 UTC|0|0|0|client-1||0||psql|0|1|write
-C|app|mrg|none|active|10.1.0.9|40000|10.0.0.5|6432|2001-09-09 01:45:39 UTC|2001-09-09 01:46:39 UTC|0|0|0|client-2|server-7|0||psql|2|2|write
-C|app|mrg|none|waiting|10.1.0.9|40000|10.0.0.5|6432|2001-09-09 01:45:39 UTC|2001-09-09 01:46:39 UTC|1|500000|0|client-3||0||psql|0|3|write
+wait:i wait_us:i close_needed:i ptr:s link:s remote_pid:i tls:s application_name:s prepared_statements:i id:i
+C|app|mrg|none|idle|unix|0|unix|0|2001-09-09 01:45:39 UTC|2001-09-09 01:46:39 UTC|0|0|0|client-1||0||psql|0|1
+C|app|mrg|none|active|10.1.0.9|40000|10.0.0.5|6432|2001-09-09 01:45:39 UTC|2001-09-09 01:46:39 UTC|0|0|0|client-2|server-7|0||psql|2|2
+C|app|mrg|none|waiting|10.1.0.9|40000|10.0.0.5|6432|2001-09-09 01:45:39 UTC|2001-09-09 01:46:39 UTC|1|500000|0|client-3||0||psql|0|3
 SHOW",
     );
 }
@@ -190,9 +190,9 @@ fn servers() {
         Table::Servers,
         "\
 type:s user:s database:s replication:s state:s addr:s port:i local_addr:s local_port:i connect_time:s request_time:s \
-wait:i wait_us:i close_needed:i ptr:s link:s remote_pid:i tls:s application_name:s prepared_statements:i id:i role:s host:s
-S|app|mrg|none|active|10.0.0.2|5432|10.0.0.5|50000|2001-09-09 01:45:40 UTC|2001-09-09 01:46:38 UTC|0|0|1|server-7|client-2|4711|TLSv1.3/TLS13_AES_256_GCM_SHA384||3|7|read|10.0.0.2
-S|app|mrg|none|idle|unix|5432|unix|0|2001-09-09 01:45:40 UTC|2001-09-09 01:46:38 UTC|0|0|0|server-8||4711|||3|8|read|/run/postgresql
+wait:i wait_us:i close_needed:i ptr:s link:s remote_pid:i tls:s application_name:s prepared_statements:i id:i
+S|app|mrg|none|active|10.0.0.2|5432|10.0.0.5|50000|2001-09-09 01:45:40 UTC|2001-09-09 01:46:38 UTC|0|0|1|server-7|client-2|4711|TLSv1.3/TLS13_AES_256_GCM_SHA384||3|7
+S|app|mrg|none|idle|unix|5432|unix|0|2001-09-09 01:45:40 UTC|2001-09-09 01:46:38 UTC|0|0|0|server-8||4711|||3|8
 SHOW",
     );
 }

@@ -46,11 +46,8 @@ async fn obey(control: &Rc<Control>, command: Command) -> Vec<u8> {
         Command::ShowSetting(setting) => return reply::setting(setting),
         Command::Reload => reload::reload(control).map_err(|why| failure(SqlState::CONFIG_FILE_ERROR, why)),
         Command::Pause(database) => pause(control, database).await,
-        Command::Resume(database) => resume(control, database),
-        Command::Reconnect(database) => {
-            control.order(&Order::Reconnect(database));
-            Ok(())
-        }
+        Command::Resume(database) => resume(control, database).await,
+        Command::Reconnect(database) => reconnect(control, database).await,
         Command::Shutdown(how) => end(control, how),
         Command::AcceptLeader(member) => accept_leader(control, &member),
     };
@@ -64,8 +61,23 @@ fn failure(code: SqlState, why: impl Into<String>) -> Report {
     Report::error(code, why.into())
 }
 
+/// Refuses the name of a database that is neither configured nor has pools, nor is paused since it was: a typing
+/// error must not look like success.
+async fn known(control: &Control, database: Option<&str>) -> Result<(), Report> {
+    let Some(name) = database else { return Ok(()) };
+    if control.config().databases.contains_key(name) || control.paused.borrow().databases.contains(name) {
+        return Ok(());
+    }
+    if control.snapshot().await.pools.iter().any(|pool| pool.database == name) {
+        return Ok(());
+    }
+    Err(failure(SqlState::INVALID_CATALOG_NAME, format!("no such database: {name}"))
+        .hint("SHOW DATABASES lists those that weir knows."))
+}
+
 /// Stops handing out server connections and answers when none is left.
 async fn pause(control: &Control, database: Option<String>) -> Result<(), Report> {
+    known(control, database.as_deref()).await?;
     {
         let mut paused = control.paused.borrow_mut();
         let already = match &database {
@@ -97,7 +109,8 @@ async fn pause(control: &Control, database: Option<String>) -> Result<(), Report
     }
 }
 
-fn resume(control: &Control, database: Option<String>) -> Result<(), Report> {
+async fn resume(control: &Control, database: Option<String>) -> Result<(), Report> {
+    known(control, database.as_deref()).await?;
     let mut paused = control.paused.borrow_mut();
     let was_paused = match &database {
         None => {
@@ -109,6 +122,12 @@ fn resume(control: &Control, database: Option<String>) -> Result<(), Report> {
     control.resumed.set(control.resumed.get() + 1);
     control.order(&Order::Resume(database));
     if was_paused { Ok(()) } else { Err(failure(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "not paused")) }
+}
+
+async fn reconnect(control: &Control, database: Option<String>) -> Result<(), Report> {
+    known(control, database.as_deref()).await?;
+    control.order(&Order::Reconnect(database));
+    Ok(())
 }
 
 fn end(control: &Rc<Control>, how: Shutdown) -> Result<(), Report> {

@@ -13,10 +13,10 @@ fn pools_of_both_roles_are_summed() {
         "\
 database:s user:s cl_active:i cl_waiting:i cl_active_cancel_req:i cl_waiting_cancel_req:i sv_active:i \
 sv_active_cancel:i sv_being_canceled:i sv_idle:i sv_used:i sv_tested:i sv_login:i maxwait:i maxwait_us:i pool_mode:s \
-load_balance_hosts:s held:s paused:s
-mrg|app|13|22|31|0|44|66|55|77|0|0|88|2|345|transaction|~|yes|yes
-mrg|zoe|0|0|0|0|0|0|0|0|0|0|0|0|0|transaction|~|no|no
-other|app|0|0|0|0|0|0|0|0|0|0|0|0|0|transaction|~|no|no
+load_balance_hosts:s
+mrg|app|13|22|31|0|44|66|55|77|0|0|88|2|345|transaction|~
+mrg|zoe|0|0|0|0|0|0|0|0|0|0|0|0|0|transaction|~
+other|app|0|0|0|0|0|0|0|0|0|0|0|0|0|transaction|~
 SHOW",
     );
 }

@@ -54,9 +54,33 @@ fn tables_and_errors_are_answered() {
         assert!(answer(&mut worker).await.contains("42501"), "stats users may only look");
         say(&control, "ACCEPT LEADER n1", true);
         assert!(answer(&mut worker).await.contains("0A000"), "no cluster is followed");
+        worker.snapshot.borrow_mut().pools =
+            vec![PoolRow { database: "mrg".to_owned(), ..PoolRow::default() }];
         say(&control, "RECONNECT mrg", true);
         assert!(matches!(next(&mut worker).await, Order::Reconnect(Some(name)) if name == "mrg"));
         assert!(answer(&mut worker).await.contains("RECONNECT"));
+    });
+}
+
+#[test]
+fn nothing_is_done_to_an_unknown_database() {
+    on_control_thread(async {
+        let text = "[upstream]\nurl = \"postgres://127.0.0.1:5432\"\n[databases.listed]\npool_size = 1";
+        let (control, mut worker) = control(config(text), None);
+        for verb in ["PAUSE", "RESUME", "RECONNECT"] {
+            say(&control, &format!("{verb} msg"), true);
+            match next(&mut worker).await {
+                Order::ConsoleReply(_, bytes) => {
+                    let told = String::from_utf8_lossy(&bytes).into_owned();
+                    assert!(told.contains("3D000") && told.contains("no such database: msg"), "{told}");
+                }
+                other => panic!("{verb} ordered {other:?}"),
+            }
+        }
+        assert!(control.paused.borrow().databases.is_empty());
+        say(&control, "PAUSE listed", true);
+        assert!(matches!(next(&mut worker).await, Order::Pause(Some(name)) if name == "listed"));
+        assert!(answer(&mut worker).await.contains("PAUSE"));
     });
 }
 
