@@ -169,6 +169,13 @@ impl Session {
                 }
                 wires.to_client(|out| backend::error(&report, out));
             }
+            // A fresh block on the next server connection. The properties of the lost one are not known here.
+            Verdict::Restarts if class.chain && class.statements == weir_protocol::sql::Count::One => {
+                self.end_block();
+                let mut begin = Vec::new();
+                frontend::query(b"BEGIN", &mut begin);
+                return Step::Instead(begin);
+            }
             // What was to come behind the end of the block has not run, and must not look as if it had.
             Verdict::Restarts => {
                 self.end_block();
@@ -309,12 +316,17 @@ fn nothing_behind() -> Report {
         SqlState::SERIALIZATION_FAILURE,
         "the lost transaction is rolled back, but nothing behind its end was run",
     )
-    .hint("Send a ROLLBACK of its own, then BEGIN: AND CHAIN cannot copy the properties of a lost transaction.")
+    .hint(
+        "Send a ROLLBACK of its own, then BEGIN: AND CHAIN cannot copy the properties of a lost transaction.",
+    )
 }
 
 fn name_taken(name: &[u8]) -> Report {
     let name = String::from_utf8_lossy(name);
-    Report::error(SqlState::DUPLICATE_PREPARED_STATEMENT, format!("prepared statement \"{name}\" already exists"))
+    Report::error(
+        SqlState::DUPLICATE_PREPARED_STATEMENT,
+        format!("prepared statement \"{name}\" already exists"),
+    )
 }
 
 fn malformed(bad: impl std::fmt::Display) -> Report {

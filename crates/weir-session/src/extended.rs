@@ -13,8 +13,8 @@ use weir_protocol::tag::FromClient;
 
 use crate::from_client::{Cut, Step, protocol_violation};
 use crate::owed::{Owed, ParseOf};
-use crate::prepared::{NAME_PREFIX, 
-    CLIENT_STATEMENTS_MAX, Catalog, KnownState, STATEMENT_BYTES_MAX, Statement, StatementKind,
+use crate::prepared::{
+    CLIENT_STATEMENTS_MAX, Catalog, KnownState, NAME_PREFIX, STATEMENT_BYTES_MAX, Statement, StatementKind,
     UNNAMED_BYTES_MAX,
 };
 use crate::server::Server;
@@ -31,7 +31,11 @@ impl Session {
     ) -> Result<Step, Report> {
         let Some(&first) = cut.body().first() else {
             let whole = cut.is_whole();
-            return if whole { Err(protocol_violation("Parse message without a name")) } else { Ok(Step::NeedMore) };
+            return if whole {
+                Err(protocol_violation("Parse message without a name"))
+            } else {
+                Ok(Step::NeedMore)
+            };
         };
         let unnamed = first == 0;
         if unnamed && cut.header.total > UNNAMED_BYTES_MAX {
@@ -69,7 +73,11 @@ impl Session {
 
     /// A statement that PostgreSQL has parsed before needs no server connection to be prepared again: it is parsed where
     /// it is bound. Clients that prepare one after the other would otherwise wait for each other's transactions.
-    pub(crate) fn parse_without_server(&mut self, cut: Cut<'_>, catalog: &mut Catalog) -> Result<bool, Report> {
+    pub(crate) fn parse_without_server(
+        &mut self,
+        cut: Cut<'_>,
+        catalog: &mut Catalog,
+    ) -> Result<bool, Report> {
         if !self.rules.shares_statements || self.mode == Mode::Session || !cut.is_whole() {
             return Ok(false);
         }
@@ -166,11 +174,18 @@ impl Session {
         server: &mut Server,
         wires: &mut W,
     ) -> Result<Step, Report> {
+        if !cut.is_whole() && cut.header.total <= BIND_BYTES_KEPT_WHOLE {
+            return Ok(Step::NeedMore);
+        }
         let names =
             frontend::read::bind_names(cut.body()).map_err(|bad| protocol_violation(&bad.to_string()))?;
         let Some(names) = names else {
             let whole = cut.is_whole();
-            return if whole { Err(protocol_violation("Bind message without names")) } else { Ok(Step::NeedMore) };
+            return if whole {
+                Err(protocol_violation("Bind message without names"))
+            } else {
+                Ok(Step::NeedMore)
+            };
         };
         server.tally.binds += 1;
         let held = self.statements.named(names.statement).cloned();
@@ -479,6 +494,9 @@ pub(crate) fn too_many_statements() -> Report {
 
 /// Describe, Execute and Close may be this long: they hold a name and little else.
 const NAMES_BYTES_MAX: usize = 64 * 1024;
+
+/// A Bind up to this size is sent in one piece, so that it can be kept for a retry; longer ones stream through.
+const BIND_BYTES_KEPT_WHOLE: usize = 64 * 1024;
 
 /// In front of a statement name that could be one of weir's own, so that PostgreSQL's error is certain.
 const MISSING_PREFIX: &[u8] = b"weir?";

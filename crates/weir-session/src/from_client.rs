@@ -26,6 +26,8 @@ pub(crate) enum Step {
     NeedMore,
     /// The turn ends before this frame.
     Then(Then),
+    /// The frame, which is whole, is done with, and stands for these ones.
+    Instead(Vec<u8>),
 }
 
 /// A frame at the start of the unread input.
@@ -69,6 +71,9 @@ impl Session {
                 Ok(Step::Took(bytes)) => at += bytes,
                 Ok(Step::NeedMore) => break,
                 Ok(Step::Then(then)) => return Turn { consumed: at, then },
+                Ok(Step::Instead(bytes)) => {
+                    return Turn { consumed: at + cut.header.total, then: Then::Again(bytes) };
+                }
                 Err(report) => return Turn { consumed: at, then: Then::Refuse(Box::new(report)) },
             }
         }
@@ -156,7 +161,11 @@ impl Session {
             | FromClient::Execute
             | FromClient::Close
             | FromClient::FunctionCall => {
-                if can_begin(tag, cut) { Step::Then(Then::NeedServer) } else { Step::NeedMore }
+                if can_begin(tag, cut) {
+                    Step::Then(Then::NeedServer)
+                } else {
+                    Step::NeedMore
+                }
             }
             FromClient::Response | FromClient::Terminate => {
                 Step::Then(Then::Refuse(Box::new(unexpected_response())))
@@ -173,6 +182,10 @@ impl Session {
         catalog: &mut Catalog,
         wires: &mut W,
     ) -> Result<Step, Report> {
+        if server.again.is_some() {
+            // The request in front of this one is about to run again.
+            return Ok(Step::NeedMore);
+        }
         if server.is_skipping() && tag != FromClient::Sync {
             return Ok(self.swallow(cut));
         }

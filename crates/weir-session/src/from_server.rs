@@ -24,6 +24,10 @@ enum Fate {
     /// Kept back until it is known whether these were its last words.
     Hold,
     Stop(Then),
+    /// Drop it, and what of the same reply has not been forwarded: the request runs again.
+    Withdraw,
+    /// Drop it, and end the turn behind it.
+    Last(Then),
 }
 
 impl Session {
@@ -58,6 +62,14 @@ impl Session {
                 }
                 Fate::Drop => run.skip(header, server, wires),
                 Fate::Hold => run.hold(header, server, wires),
+                Fate::Withdraw => {
+                    run.withdraw();
+                    run.skip(header, server, wires);
+                }
+                Fate::Last(then) => {
+                    run.skip(header, server, wires);
+                    return self.stop(run, then, server, wires);
+                }
                 Fate::Stop(then) => return self.stop(run, then, server, wires),
             }
             if let Some(then) = self.after(tag, server, &mut run, wires) {
@@ -220,6 +232,10 @@ impl Session {
         if status == TxStatus::Idle {
             self.named_portals = StatementKind::Other;
         }
+        if let Some(bytes) = server.again.take() {
+            self.retried = true;
+            return Fate::Last(Then::Again(bytes));
+        }
         server.count_ready(now);
         Fate::Forward
     }
@@ -232,6 +248,9 @@ impl Session {
             }
             if shows_other_statements(&fields, server) {
                 server.statements.doubt_all();
+                if self.may_parse_again(server) {
+                    server.again = server.replay.take();
+                }
             }
         }
         server.copy_in = false;
@@ -250,7 +269,15 @@ impl Session {
             }
         }
         server.failed = true;
-        Fate::Forward
+        let Some(bytes) = &server.again else { return Fate::Forward };
+        self.forget_parsed_in(bytes);
+        Fate::Withdraw
+    }
+
+    /// A request that failed for want of a good statement runs again with its statements parsed anew, if it was the only
+    /// one in flight and outside a transaction (its bytes are kept only then), and nothing of its reply was forwarded.
+    fn may_parse_again(&self, server: &Server) -> bool {
+        !self.retried && self.tx == TxStatus::Idle && server.owed.ready_owed() == 1
     }
 
     /// PostgreSQL skipped (or failed) what this entry stands for.
@@ -296,7 +323,8 @@ impl Session {
             return Fate::Drop;
         }
         let told_all = Rc::ptr_eq(&self.told, &server.reported);
-        if server.reported.value(name) != Some(value) && Rc::make_mut(&mut server.reported).note(name, value) {
+        if server.reported.value(name) != Some(value) && Rc::make_mut(&mut server.reported).note(name, value)
+        {
             server.reported = catalog.reported.intern_shared(&server.reported);
             server.applied = None;
         }
@@ -430,9 +458,7 @@ fn shows_other_statements(fields: &ErrorFields<'_>, server: &Server) -> bool {
     let says = |text: &[u8]| fields.message.windows(text.len()).any(|window| window == text);
     match fields.code {
         b"26000" => says(b"\"weir_"),
-        b"42P05" => {
-            says(b"\"weir_") && !matches!(server.owed.head(), Some(Owed::Parse(ParseOf::Taken(_))))
-        }
+        b"42P05" => says(b"\"weir_") && !matches!(server.owed.head(), Some(Owed::Parse(ParseOf::Taken(_)))),
         b"0A000" => says(b"cached plan"),
         _ => false,
     }
@@ -464,7 +490,9 @@ fn note_executed(kind: StatementKind, tag: &[u8], by_query: bool, server: &mut S
 /// whether the request was executed, and the client gets one honest error. A function may raise the same, and goes on.
 fn notice(body: &[u8]) -> Fate {
     match backend::read::report(body) {
-        Ok(fields) if fields.severity == b"WARNING" && matches!(fields.code, b"57P01" | b"57P02") => Fate::Hold,
+        Ok(fields) if fields.severity == b"WARNING" && matches!(fields.code, b"57P01" | b"57P02") => {
+            Fate::Hold
+        }
         Ok(_) | Err(_) => Fate::Forward,
     }
 }
@@ -517,6 +545,11 @@ impl<'a> Run<'a> {
         if relayed == 0 {
             self.start = self.at;
         }
+    }
+
+    /// What has not been handed to the client never will be.
+    fn withdraw(&mut self) {
+        self.start = self.at;
     }
 
     fn keep(&mut self, header: Header, server: &mut Server) {

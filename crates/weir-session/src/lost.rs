@@ -53,6 +53,10 @@ impl Session {
         if self.mode == Mode::Session {
             return self.session_lost(server, cause);
         }
+        if let Some(bytes) = server.again.take() {
+            // It has failed, its error was not forwarded, and it was to run again anyway.
+            return self.repeat(bytes, server);
+        }
         let repeats = self.was_rolled_back(server) || (cause.read_only_member && self.can_repeat(server));
         if repeats && let Some(bytes) = server.replay.take() {
             return self.repeat(bytes, server);
@@ -70,7 +74,9 @@ impl Session {
         let told = server.failed && self.finish_failed(&mut sent, wires);
         match self.verdict(&sent, told, server) {
             Verdict::Nothing => {}
-            Verdict::Skip => self.leave_with(if self.tx == TxStatus::Idle { self.tx } else { TxStatus::Failed }, true),
+            Verdict::Skip => {
+                self.leave_with(if self.tx == TxStatus::Idle { self.tx } else { TxStatus::Failed }, true)
+            }
             Verdict::TellNext => self.tell_next(cause),
             Verdict::Play => self.leave_with(TxStatus::Failed, false),
             Verdict::Done => {
@@ -79,7 +85,9 @@ impl Session {
             }
             Verdict::Confirm => self.confirm(&sent, wires),
             Verdict::InDoubt(status) => self.answer_all(sent, &in_doubt(cause), status, server, wires),
-            Verdict::RolledBack => self.answer_all(sent, &rolled_back(cause), TxStatus::Failed, server, wires),
+            Verdict::RolledBack => {
+                self.answer_all(sent, &rolled_back(cause), TxStatus::Failed, server, wires)
+            }
             Verdict::StillFailed => {
                 self.answer_all(sent, &in_failed_transaction(), TxStatus::Failed, server, wires);
             }
@@ -94,7 +102,10 @@ impl Session {
     }
 
     fn can_repeat(&self, server: &Server) -> bool {
-        self.mode != Mode::Session && self.tx == TxStatus::Idle && !self.retried && server.replay.is_complete()
+        self.mode != Mode::Session
+            && self.tx == TxStatus::Idle
+            && !self.retried
+            && server.replay.is_complete()
     }
 
     fn repeat(&mut self, bytes: Vec<u8>, server: &mut Server) -> AfterLoss {
@@ -103,8 +114,13 @@ impl Session {
         for owed in promised.into_iter().rev() {
             self.undo(owed, server);
         }
-        // A ParseComplete that came, but was not forwarded, has made the name: it will be made once more.
-        let mut rest = bytes.as_slice();
+        self.forget_parsed_in(&bytes);
+        AfterLoss::Again(bytes)
+    }
+
+    /// These messages will be sent once more: a name that their Parse has made, without the client hearing of it, is free.
+    pub(crate) fn forget_parsed_in(&mut self, bytes: &[u8]) {
+        let mut rest = bytes;
         while let Ok(Some(header)) = frame::peek(rest, MESSAGE_BYTES_MAX)
             && let Some((frame, behind)) = rest.split_at_checked(header.total)
         {
@@ -116,7 +132,6 @@ impl Session {
             }
             rest = behind;
         }
-        AfterLoss::Again(bytes)
     }
 
     /// Session pooling: settings, temporary tables, locks and statements died with the connection.

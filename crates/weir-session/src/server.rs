@@ -110,6 +110,8 @@ pub struct Server {
     pub(crate) batch: u64,
     /// Uses of statements up to this count have been answered.
     pub(crate) answered_uses: u64,
+    /// The request in flight has failed for want of a good statement, and is to be run again.
+    pub(crate) again: Option<Vec<u8>>,
     /// The request in flight, kept for a retry.
     pub(crate) replay: Replay,
     /// It has said something that answers nothing: what it says next is not known to be for anybody.
@@ -170,6 +172,7 @@ impl Server {
             ended: Ended::No,
             batch: 0,
             answered_uses: 0,
+            again: None,
             replay: Replay::default(),
             out_of_step: false,
             dying: None,

@@ -45,6 +45,8 @@ pub enum Then {
     NeedServer,
     /// Take the server connection back: it is at rest, and this client does not hold it any longer.
     Release,
+    /// These bytes are the client's input once more, in front of any that have not been consumed.
+    Again(Vec<u8>),
     /// The client said goodbye.
     Terminate,
     /// Send this and close the client.

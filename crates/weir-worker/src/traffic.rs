@@ -136,6 +136,11 @@ impl Worker {
                     self.refuse_client(now, id, &report, effects);
                     return input.len();
                 }
+                Then::Again(mut bytes) => {
+                    bytes.extend_from_slice(&input[at..]);
+                    self.once_more(now, id, bytes, effects);
+                    return input.len();
+                }
                 Then::Lost(_) | Then::Desync(_) | Then::SettingsRefused(_) => {
                     debug_assert!(false, "only a server's bytes lead to this");
                     return at;
@@ -256,12 +261,21 @@ impl Worker {
         match turn.then {
             Then::Continue => {}
             Then::Release => self.release(now, client_id, effects),
+            Then::Again(bytes) => self.once_more(now, client_id, bytes, effects),
             Then::Lost(_) => self.server_died(now, id, effects),
             Then::Desync(what) => self.desynchronised(now, id, client_id, what, effects),
             Then::Refuse(report) => self.refuse_client(now, client_id, &report, effects),
             Then::SettingsRefused(body) => self.settings_refused(now, client_id, &body, effects),
             Then::NeedServer | Then::Terminate => debug_assert!(false, "only a client's bytes lead to this"),
         }
+    }
+
+    /// The client's turn goes on with these bytes, in front of what was kept.
+    fn once_more(&mut self, now: Instant, id: ClientId, mut bytes: Vec<u8>, effects: &mut Effects) {
+        let Some(client) = self.clients.get_mut(key(id.0)) else { return };
+        bytes.append(&mut client.carry);
+        client.carry = bytes;
+        self.client_turn(now, id, &[], effects);
     }
 
     /// Bytes from a server connection that nobody holds.

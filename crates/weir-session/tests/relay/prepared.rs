@@ -341,24 +341,101 @@ fn what_is_parsed_behind_deallocate_all_is_not_forgotten() {
     });
 }
 
+const SURPRISES: [&str; 2] = [
+    "E:26000 prepared statement \"weir_1\" does not exist",
+    "E:0A000 cached plan must not change result type",
+];
+
 #[test]
-fn a_surprise_makes_every_statement_doubtful() {
-    for error in [
-        "26000 prepared statement \"weir_1\" does not exist",
-        "0A000 cached plan must not change result type",
-    ] {
+fn a_statement_that_went_bad_is_parsed_again_once() {
+    for surprise in SURPRISES {
         scene(|stage| {
             prepared(stage, 0, 0, "s", "select 1");
-            stage.sends(run("s"));
-            stage.replies(&format!("E:{error}  Z:I"));
-            stage.servers[0].got.clear();
+            stage.sends([parse("t", "select 2"), describe("s"), run("s")].concat());
+            stage.server_got("P:weir_2=select 2  D:weir_1  B:weir_1  E:  S");
+            // Nothing has been forwarded, so the client does not hear of it.
+            stage.replies(&format!("{surprise}  Z:I"));
+            stage.client_got("");
+            stage.server_got("P:weir_3=select 2  C:weir_1  P:weir_1=select 1  D:weir_1  B:weir_1  E:  S");
+            // Only once.
+            stage.replies(&format!("{surprise}  Z:I"));
+            stage.client_got(if surprise.contains("26000") { "E:26000  Z:I" } else { "E:0A000  Z:I" });
+            stage.server_got("");
             stage.sends(run("s"));
             stage.server_got("C:weir_1  P:weir_1=select 1  B:weir_1  E:  S");
             stage.replies("3  1  2  C:SELECT 1  Z:I");
-            stage.sends(run("s"));
-            stage.server_got("B:weir_1  E:  S");
+            stage.client_got("2  C:SELECT 1  Z:I");
+            stage.is_attached(false);
         });
     }
+}
+
+#[test]
+fn replies_in_front_of_a_surprise_are_withdrawn_or_it_is_told() {
+    let mut stage = Stage::new(usize::MAX);
+    prepared(&mut stage, 0, 0, "s", "select 1");
+    let batch = [parse("t", "select 2"), run("s")].concat();
+    stage.sends(&batch);
+    stage.replies(&format!("1  {}  Z:I", SURPRISES[0]));
+    stage.client_got("");
+    stage.server_got("P:weir_2=select 2  B:weir_1  E:  S  C:weir_2  P:weir_2=select 2  C:weir_1  P:weir_1=select 1  B:weir_1  E:  S");
+    stage.replies("3  1  3  1  2  C:SELECT 1  Z:I");
+    stage.client_got("1  2  C:SELECT 1  Z:I");
+    // The first reply has gone out.
+    stage.sends([parse("u", "select 3"), run("s")].concat());
+    stage.replies("1");
+    stage.replies(&format!("{}  Z:I", SURPRISES[0]));
+    stage.client_got("1  E:26000  Z:I");
+}
+
+#[test]
+fn what_cannot_run_again_hears_of_the_surprise() {
+    for surprise in SURPRISES {
+        scene(|stage| {
+            prepared(stage, 0, 0, "s", "select 1");
+            prepared(stage, 0, 0, "c", "CALL p()");
+            stage.sends([run("s"), run("s")].concat());
+            stage.replies(&format!("{surprise}  Z:I  {surprise}  Z:I"));
+            let told = |n| vec![format!("{}  Z:I", &surprise[..7]); n].join("  ");
+            stage.client_got(&told(2));
+            stage.servers[0].got.clear();
+            stage.sends(run("c"));
+            stage.replies(&format!("3  1  {surprise}  Z:I"));
+            stage.client_got(&told(1));
+            stage.begins();
+            stage.sends(run("s"));
+            stage.replies(&format!("3  1  {surprise}  Z:E"));
+            stage.client_got(&told(1).replace('I', "E"));
+        });
+    }
+}
+
+#[test]
+fn a_request_behind_one_that_runs_again_waits_for_it() {
+    scene(|stage| {
+        prepared(stage, 0, 0, "s", "select 1");
+        stage.sends(run("s"));
+        stage.replies(SURPRISES[0]);
+        stage.servers[0].got.clear();
+        stage.sends([query("select 2"), terminate()].concat());
+        stage.server_got("");
+        stage.replies("Z:I");
+        stage.server_got("C:weir_1  P:weir_1=select 1  B:weir_1  E:  S  Q:select 2");
+        stage.ended(0, "terminated");
+    });
+}
+
+#[test]
+fn a_request_that_runs_again_may_lose_its_server_connection() {
+    scene(|stage| {
+        prepared(stage, 0, 0, "s", "select 1");
+        stage.sends(run("s"));
+        stage.replies(SURPRISES[1]);
+        let elsewhere = stage.server();
+        stage.dies(0);
+        stage.client_got("");
+        stage.that_server_got(elsewhere, "P:weir_1=select 1  B:weir_1  E:  S");
+    });
 }
 
 #[test]

@@ -264,13 +264,21 @@ impl Stage {
                     }
                 }
                 Then::Release => self.release(client),
+                Then::Again(bytes) => self.once_more(client, bytes),
                 Then::Terminate => self.end(client, "terminated"),
                 Then::Refuse(report) => self.refuse(client, &report),
                 Then::Lost(_) | Then::Desync(_) | Then::SettingsRefused(_) => {
-                    panic!("not from a client: {turn:?}")
+                    panic!("not from a client: {:?}", turn.then)
                 }
             }
         }
+    }
+
+    /// These bytes are the client's input again, in front of what it has sent since.
+    fn once_more(&mut self, client: usize, mut bytes: Vec<u8>) {
+        let carry = &mut self.clients[client].carry;
+        bytes.append(carry);
+        *carry = bytes;
     }
 
     /// The first idle server connection, if there is one.
@@ -312,6 +320,10 @@ impl Stage {
             Then::Release => {
                 self.release(client);
                 self.waiting_turns();
+            }
+            Then::Again(bytes) => {
+                self.once_more(client, bytes);
+                self.client_turn(client);
             }
             Then::Lost(_) => self.lose(server, false),
             Then::Desync(what) => self.end(client, what),
