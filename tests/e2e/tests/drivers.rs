@@ -11,6 +11,10 @@ use weir_cluster::schema;
 use weir_e2e::stack::Setup;
 
 async fn drive(name: &str) -> Result<()> {
+    drive_with(name, &[]).await
+}
+
+async fn drive_with(name: &str, settings: &[(&str, &str)]) -> Result<()> {
     let stack = Setup::new().pool_size(3).client_tls("prefer").start().await?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../drivers/run.sh");
     // The folders under target are the user's; the driver sees only what it is told.
@@ -23,6 +27,7 @@ async fn drive(name: &str) -> Result<()> {
         .env("PGPASSWORD", schema::APP.password)
         .env("PGSSLMODE", "verify-full")
         .env("PGSSLROOTCERT", stack.authority().context("no authority")?)
+        .envs(settings.iter().copied())
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
@@ -45,6 +50,12 @@ async fn psql() -> Result<()> {
 #[tokio::test]
 async fn psycopg_3() -> Result<()> {
     drive("psycopg").await
+}
+
+/// libpq 18 in psycopg's wheel; it would refuse anything older.
+#[tokio::test]
+async fn psycopg_3_with_protocol_3_2() -> Result<()> {
+    drive_with("psycopg", &[("PGMINPROTOCOLVERSION", "3.2"), ("PGMAXPROTOCOLVERSION", "latest")]).await
 }
 
 #[tokio::test]
