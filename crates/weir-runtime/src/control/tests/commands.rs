@@ -69,13 +69,9 @@ fn nothing_is_done_to_an_unknown_database() {
         let (control, mut worker) = control(config(text), None);
         for verb in ["PAUSE", "RESUME", "RECONNECT"] {
             say(&control, &format!("{verb} msg"), true);
-            match next(&mut worker).await {
-                Order::ConsoleReply(_, bytes) => {
-                    let told = String::from_utf8_lossy(&bytes).into_owned();
-                    assert!(told.contains("3D000") && told.contains("no such database: msg"), "{told}");
-                }
-                other => panic!("{verb} ordered {other:?}"),
-            }
+            let Order::ConsoleReply(_, bytes) = next(&mut worker).await else { panic!("{verb} is an order") };
+            let told = String::from_utf8_lossy(&bytes).into_owned();
+            assert!(told.contains("3D000") && told.contains("no such database: msg"), "{told}");
         }
         assert!(control.paused.borrow().databases.is_empty());
         say(&control, "PAUSE listed", true);
