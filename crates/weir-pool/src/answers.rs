@@ -37,6 +37,8 @@ pub enum ServerState {
     Idle,
     /// This client uses it.
     Active(ClientId),
+    /// Its client has let go of it, but it is not at rest yet. Counts as active.
+    Parted,
 }
 
 /// One server connection, for SHOW SERVERS.

@@ -109,7 +109,7 @@ impl Ledger {
         let counter = match entry.state {
             ServerState::Dialing => &mut self.dialing,
             ServerState::Idle => &mut self.idle,
-            ServerState::Active(_) => &mut self.active,
+            ServerState::Active(_) | ServerState::Parted => &mut self.active,
         };
         step.apply(counter);
         if entry.retire {
@@ -126,7 +126,8 @@ impl Ledger {
             |fits: fn(&ServerState) -> bool| self.servers.values().filter(|s| fits(&s.state)).count();
         assert_eq!(in_state(|s| *s == ServerState::Idle), self.idle as usize, "idle counter");
         assert_eq!(in_state(|s| *s == ServerState::Dialing), self.dialing as usize, "dialing counter");
-        assert_eq!(in_state(|s| matches!(s, ServerState::Active(_))), self.active as usize, "active counter");
+        let is_active = |s: &ServerState| matches!(s, ServerState::Active(_) | ServerState::Parted);
+        assert_eq!(in_state(is_active), self.active as usize, "active counter");
         let listed: usize = self.members.iter().map(|member| member.idle.len()).sum();
         assert_eq!(listed, self.idle as usize, "an idle connection is on no list, or on two");
         for member in self.members.iter() {
@@ -155,7 +156,7 @@ impl Ledger {
 
 impl Server {
     pub(crate) fn is_active(&self) -> bool {
-        matches!(self.state, ServerState::Active(_))
+        matches!(self.state, ServerState::Active(_) | ServerState::Parted)
     }
 
     pub(crate) fn facts(&self) -> ServerFacts {

@@ -140,6 +140,15 @@ impl Pool {
         settled
     }
 
+    /// The client has let go of its server connection, which is not at rest yet (it is being cleaned, or a cancel request
+    /// is under way). It stays in use, by nobody, until it is given back or discarded; the client may ask for another.
+    pub fn part(&mut self, server: ServerId, now: Instant) {
+        if self.ledger.get(server).is_some_and(|entry| entry.is_active()) {
+            self.ledger.put(server, ServerState::Parted, now);
+        }
+        self.debug_check();
+    }
+
     /// The connection is gone, whatever its state. A name the pool does not know is ignored.
     pub fn discard(&mut self, server: ServerId) {
         self.close(server);
@@ -420,7 +429,7 @@ impl Pool {
         let mut clients: Vec<ClientId> = self.queue.clients().collect();
         clients.extend(self.ledger.iter().filter_map(|(_, server)| match server.state {
             ServerState::Active(client) => Some(client),
-            ServerState::Idle | ServerState::Dialing => None,
+            ServerState::Idle | ServerState::Dialing | ServerState::Parted => None,
         }));
         clients.sort_unstable();
         let distinct = clients.windows(2).all(|pair| matches!(pair, [one, other] if one != other));

@@ -11,17 +11,21 @@ use weir_protocol::sqlstate::SqlState;
 use weir_protocol::startup::{BackendKey, SecretKey};
 
 use crate::io::{CancelId, ConnId, DialError, Effect, Effects};
+use crate::server::ServerConn;
 use crate::{Worker, id_of, key};
 
 /// One cancel request on its way to PostgreSQL.
 pub(crate) struct Cancel {
     pub(crate) server: ServerId,
+    pub(crate) server_serial: u64,
     pid: u32,
     secret: SecretKey,
     /// The connection that the request came on; it ends when PostgreSQL is done, as PostgreSQL itself does it.
     requester: ClientId,
     requester_serial: u64,
     pub(crate) started: Instant,
+    /// PostgreSQL may have it.
+    pub(crate) is_sent: bool,
 }
 
 impl Worker {
@@ -61,7 +65,6 @@ impl Worker {
         );
         self.pools.entry_mut(index).pool.forget(id);
         self.client_turn(now, id, &[], effects);
-        self.read_again(id, effects);
     }
 
     fn send_cancel(
@@ -78,7 +81,16 @@ impl Worker {
         }
         let Some(secret) = conn.secret.clone() else { return false };
         let requester_serial = self.clients.get(key(requester.0)).map_or(0, |client| client.serial);
-        let cancel = Cancel { server, pid: conn.pid, secret, requester, requester_serial, started: now };
+        let cancel = Cancel {
+            server,
+            server_serial: conn.serial,
+            pid: conn.pid,
+            secret,
+            requester,
+            requester_serial,
+            started: now,
+            is_sent: false,
+        };
         conn.cancels += 1;
         let address: Address = (*conn.address).clone();
         let id = CancelId(id_of(self.cancels.insert(cancel)));
@@ -94,9 +106,10 @@ impl Worker {
         result: Result<(), DialError>,
         effects: &mut Effects,
     ) {
-        let Some(cancel) = self.cancels.get(key(id.0)) else { return };
+        let Some(cancel) = self.cancels.get_mut(key(id.0)) else { return };
         match result {
             Ok(()) => {
+                cancel.is_sent = true;
                 effects.send_with(ConnId::Cancel(id), |out| {
                     frontend::cancel_request(cancel.pid, cancel.secret.as_bytes(), out);
                 });
@@ -115,15 +128,34 @@ impl Worker {
         if asked.is_some_and(|client| client.serial == cancel.requester_serial) {
             self.end_request(now, cancel.requester, effects);
         }
-        let Some(conn) = self.servers.get_mut(key(cancel.server.0)) else { return };
+        let Some(conn) = self.cancelled_server(&cancel) else { return };
         conn.cancels = conn.cancels.saturating_sub(1);
         if conn.cancels == 0 && conn.settling_since.take().is_some() {
             self.settle(now, cancel.server, effects);
         }
     }
 
+    /// A cancel request that took too long is given up, and so is a connection that waits for nothing else.
+    pub(crate) fn give_up_cancel(&mut self, now: Instant, id: CancelId, effects: &mut Effects) {
+        let Some(cancel) = self.cancels.get(key(id.0)) else { return };
+        effects.list.push(Effect::Abort(ConnId::Cancel(id)));
+        let (server, serial, is_sent) = (cancel.server, cancel.server_serial, cancel.is_sent);
+        let conn = self.servers.get_mut(key(server.0)).filter(|conn| conn.serial == serial);
+        if let Some(conn) = conn {
+            conn.cancel_in_doubt |= is_sent;
+            if conn.settling_since.is_some() {
+                self.discard(now, server, effects);
+            }
+        }
+        self.cancel_ended(now, id, effects);
+    }
+
+    /// The server connection that a request is for, if it is still the same one.
+    pub(crate) fn cancelled_server(&mut self, cancel: &Cancel) -> Option<&mut ServerConn> {
+        self.servers.get_mut(key(cancel.server.0)).filter(|conn| conn.serial == cancel.server_serial)
+    }
+
     fn end_request(&mut self, now: Instant, requester: ClientId, effects: &mut Effects) {
-        self.client_gone(now, requester, "cancel request", effects);
-        effects.list.push(Effect::Close(ConnId::Client(requester)));
+        self.end_client(now, requester, None, "cancel request", effects);
     }
 }

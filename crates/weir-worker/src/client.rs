@@ -39,6 +39,8 @@ pub(crate) enum Stage {
     Open(Box<Open>),
     /// In the console.
     Console(Box<Console>),
+    /// Gone, but control still works on its console command: the answer must not reach another client of the same id.
+    Left,
 }
 
 impl Stage {
@@ -81,8 +83,19 @@ pub(crate) struct Console {
     pub(crate) busy: bool,
     /// Extended protocol: the text of the last Parse.
     pub(crate) parsed: Option<Vec<u8>>,
-    /// Extended protocol: an error was given, or a command is under way; skip to Sync.
-    pub(crate) skipping: bool,
+    /// Extended protocol: what happens up to the next Sync.
+    pub(crate) skipping: Skipping,
+}
+
+/// What a console does with the messages of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Skipping {
+    /// Takes them.
+    No,
+    /// Drops them and answers the Sync: an error was given.
+    ToSync,
+    /// Drops them and the Sync: the answer to the command brought its own ReadyForQuery.
+    PastSync,
 }
 
 impl Client {
@@ -110,15 +123,41 @@ impl Client {
     pub(crate) fn open(&self) -> Option<&Open> {
         match &self.stage {
             Stage::Open(open) => Some(open),
-            Stage::Login(_) | Stage::Welcoming(_) | Stage::Console(_) => None,
+            Stage::Login(_) | Stage::Welcoming(_) | Stage::Console(_) | Stage::Left => None,
         }
     }
 
     pub(crate) fn open_mut(&mut self) -> Option<&mut Open> {
         match &mut self.stage {
             Stage::Open(open) => Some(open),
-            Stage::Login(_) | Stage::Welcoming(_) | Stage::Console(_) => None,
+            Stage::Login(_) | Stage::Welcoming(_) | Stage::Console(_) | Stage::Left => None,
         }
+    }
+
+    /// What a turn needs of a client that runs queries.
+    pub(crate) fn split_open(&mut self) -> Option<(Option<&mut Lookup>, &mut Open)> {
+        match &mut self.stage {
+            Stage::Open(open) => Some((self.inside.as_deref_mut(), open)),
+            Stage::Login(_) | Stage::Welcoming(_) | Stage::Console(_) | Stage::Left => None,
+        }
+    }
+
+    /// Waits for a server connection.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.open().is_some_and(|open| open.waiting_since.is_some())
+    }
+
+    /// Control works on its console command.
+    pub(crate) fn is_asking_control(&self) -> bool {
+        match &self.stage {
+            Stage::Console(console) => console.busy,
+            Stage::Login(_) | Stage::Welcoming(_) | Stage::Open(_) | Stage::Left => false,
+        }
+    }
+
+    /// Counts against `max_client_conn`.
+    pub(crate) fn is_admitted(&self) -> bool {
+        self.inside.is_none() && matches!(self.stage, Stage::Welcoming(_) | Stage::Open(_))
     }
 
     /// On its way in still.

@@ -61,22 +61,18 @@ impl Worker {
         }
     }
 
-    /// A server connection that a cancel request is still under way to, long after its client let go.
+    /// Cancel requests that PostgreSQL does not get done with.
     fn end_slow_cancels(&mut self, now: Instant, effects: &mut Effects) {
         let limit = self.config.limits.cancel_wait_timeout;
         let slow = |cancel: &Cancel| now.saturating_duration_since(cancel.started) >= limit;
-        let late: Vec<(CancelId, ServerId)> = self
+        let late: Vec<CancelId> = self
             .cancels
             .iter()
             .filter(|(_, cancel)| slow(cancel))
-            .map(|(at, cancel)| (CancelId(id_of(at)), cancel.server))
+            .map(|(at, _)| CancelId(id_of(at)))
             .collect();
-        for (id, server) in late {
-            effects.list.push(Effect::Abort(ConnId::Cancel(id)));
-            if self.servers.get(key(server.0)).is_some_and(|conn| conn.settling_since.is_some()) {
-                self.discard(now, server, effects);
-            }
-            self.cancel_ended(now, id, effects);
+        for id in late {
+            self.give_up_cancel(now, id, effects);
         }
     }
 
@@ -103,7 +99,6 @@ impl Worker {
         } else if held {
             open.session.refuse_next(report);
             self.client_turn(now, id, &[], effects);
-            self.read_again(id, effects);
         } else {
             self.refuse_client(now, id, &report, effects);
         }

@@ -12,7 +12,7 @@ use weir_protocol::sqlstate::SqlState;
 use weir_protocol::tag::FromClient;
 use weir_session::client_login::Admitted;
 
-use crate::client::{Console, Stage};
+use crate::client::{Console, Skipping, Stage};
 use crate::io::{ConnId, ConsoleRequest, Effect, Effects};
 use crate::{Worker, key};
 
@@ -25,6 +25,7 @@ impl Worker {
     /// A client whose login ended well wants the console.
     pub(crate) fn open_console(
         &mut self,
+        now: Instant,
         id: ClientId,
         admitted: &Admitted,
         effects: &mut Effects,
@@ -38,8 +39,8 @@ impl Worker {
         let Some(client) = self.clients.get_mut(key(id.0)) else { return Ok(()) };
         let user = admitted.user.clone();
         tracing::info!("C-{}: console login of {user} from {}", client.serial, client.peer_text());
-        client.stage =
-            Stage::Console(Box::new(Console { user, admin, busy: false, parsed: None, skipping: false }));
+        let skipping = Skipping::No;
+        client.stage = Stage::Console(Box::new(Console { user, admin, busy: false, parsed: None, skipping }));
         self.totals.logins_accepted += 1;
         let key = self.chance.bytes::<4>();
         effects.send_with(ConnId::Client(id), |out| {
@@ -50,16 +51,24 @@ impl Worker {
             backend::backend_key_data(0, &key, out);
             backend::ready_for_query(b'I', out);
         });
+        self.console_received(now, id, &[], effects);
         Ok(())
     }
 
-    pub(crate) fn console_received(&mut self, id: ClientId, bytes: &[u8], effects: &mut Effects) {
+    pub(crate) fn console_received(
+        &mut self,
+        now: Instant,
+        id: ClientId,
+        bytes: &[u8],
+        effects: &mut Effects,
+    ) {
         let Some(client) = self.clients.get_mut(key(id.0)) else { return };
         client.carry.extend_from_slice(bytes);
-        self.console_steps(id, effects);
+        self.console_steps(now, id, effects);
+        self.balance_reading(id, effects);
     }
 
-    fn console_steps(&mut self, id: ClientId, effects: &mut Effects) {
+    fn console_steps(&mut self, now: Instant, id: ClientId, effects: &mut Effects) {
         loop {
             let Some(client) = self.clients.get_mut(key(id.0)) else { return };
             let Stage::Console(console) = &mut client.stage else { return };
@@ -69,42 +78,42 @@ impl Worker {
             let next = match frame::peek(&client.carry, CONSOLE_BYTES_MAX) {
                 Ok(Some(header)) if client.carry.len() >= header.total => header,
                 Ok(_) => return,
-                Err(bad) => return self.end_console(id, Some(&bad.to_string()), effects),
+                Err(bad) => return self.end_console(now, id, Some(&bad.to_string()), effects),
             };
             let message: Vec<u8> = client.carry.drain(..next.total).collect();
             let body = &message[HEADER_BYTES..];
             let Some(tag) = FromClient::of(next.tag) else {
-                return self.end_console(id, Some("unknown message type"), effects);
+                return self.end_console(now, id, Some("unknown message type"), effects);
             };
             if tag == FromClient::Terminate {
-                return self.end_console(id, None, effects);
+                return self.end_console(now, id, None, effects);
             }
             if let Err(why) = console.message(id, tag, body, effects) {
-                return self.end_console(id, Some(&why), effects);
+                return self.end_console(now, id, Some(&why), effects);
             }
         }
     }
 
     /// The control thread has executed a command.
-    pub(crate) fn console_reply(&mut self, id: ClientId, reply: &[u8], effects: &mut Effects) {
+    pub(crate) fn console_reply(&mut self, now: Instant, id: ClientId, reply: &[u8], effects: &mut Effects) {
         let Some(client) = self.clients.get_mut(key(id.0)) else { return };
-        let Stage::Console(console) = &mut client.stage else { return };
-        console.busy = false;
+        match &mut client.stage {
+            Stage::Console(console) => console.busy = false,
+            // The one who asked has left; from now on the id may be given to others.
+            Stage::Left => return drop(self.clients.try_remove(key(id.0))),
+            Stage::Login(_) | Stage::Welcoming(_) | Stage::Open(_) => return,
+        }
         effects.send_with(ConnId::Client(id), |out| out.extend_from_slice(reply));
-        self.console_steps(id, effects);
+        self.console_received(now, id, &[], effects);
     }
 
-    fn end_console(&mut self, id: ClientId, why: Option<&str>, effects: &mut Effects) {
-        if let Some(why) = why {
-            let report = Report::fatal(SqlState::PROTOCOL_VIOLATION, why.to_owned());
-            effects.send_with(ConnId::Client(id), |out| backend::error(&report, out));
-        }
-        self.clients.try_remove(key(id.0));
-        effects.list.push(Effect::Close(ConnId::Client(id)));
+    fn end_console(&mut self, now: Instant, id: ClientId, why: Option<&str>, effects: &mut Effects) {
+        let report = why.map(|why| Report::fatal(SqlState::PROTOCOL_VIOLATION, why.to_owned()));
+        self.end_client(now, id, report.as_ref(), why.unwrap_or("client close request"), effects);
     }
 
     /// Console clients do not hold up a shutdown.
-    pub(crate) fn close_consoles(&mut self, _now: Instant, effects: &mut Effects) {
+    pub(crate) fn close_consoles(&mut self, now: Instant, effects: &mut Effects) {
         let is_console = |client: &crate::client::Client| matches!(client.stage, Stage::Console(_));
         let consoles: Vec<ClientId> = self
             .clients
@@ -113,7 +122,7 @@ impl Worker {
             .map(|(at, _)| crate::client_id(at))
             .collect();
         for id in consoles {
-            self.end_console(id, None, effects);
+            self.end_console(now, id, None, effects);
         }
     }
 }
@@ -129,7 +138,7 @@ impl Console {
         effects: &mut Effects,
     ) -> Result<(), String> {
         let conn = ConnId::Client(id);
-        if self.skipping && !matches!(tag, FromClient::Sync | FromClient::Query) {
+        if self.skipping != Skipping::No && !matches!(tag, FromClient::Sync | FromClient::Query) {
             return Ok(());
         }
         match tag {
@@ -146,21 +155,20 @@ impl Console {
             FromClient::Describe => {
                 let (kind, _) = frontend::read::describe(body).map_err(|bad| bad.to_string())?;
                 if kind == TargetKind::Statement {
-                    self.skipping = true;
+                    self.skipping = Skipping::ToSync;
                     effects.send_with(conn, |out| backend::error(&no_describe(), out));
                 }
             }
             // The reply ends in ReadyForQuery, which stands for the Sync that follows.
             FromClient::Execute => {
                 let sql = self.parsed.take().unwrap_or_default();
-                self.skipping = true;
+                self.skipping = Skipping::PastSync;
                 self.ask(id, sql, effects);
-                self.parsed = None;
             }
-            FromClient::Sync if self.skipping && self.parsed.is_none() => self.skipping = false,
             FromClient::Sync => {
-                self.skipping = false;
-                effects.send_with(conn, |out| backend::ready_for_query(b'I', out));
+                if std::mem::replace(&mut self.skipping, Skipping::No) != Skipping::PastSync {
+                    effects.send_with(conn, |out| backend::ready_for_query(b'I', out));
+                }
             }
             FromClient::Close => effects.send_with(conn, backend::close_complete),
             FromClient::Flush | FromClient::CopyData | FromClient::CopyDone | FromClient::CopyFail => {}

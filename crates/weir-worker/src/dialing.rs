@@ -100,10 +100,10 @@ impl Worker {
         conn.pid = ready.pid;
         conn.secret = ready.secret;
         conn.in_hot_standby = ready.in_hot_standby == Some(true);
-        conn.carry = ready.rest;
         conn.used = now;
         conn.stage = ServerStage::Open(Box::new(Server::new(Rc::clone(&reported), carried, statements_max)));
         let index = conn.pool;
+        let rest = ready.rest;
         if let Some(derived) = ready.derived {
             let user = self.pools.entry(index).key.user.clone();
             self.secrets.learn_derived(&user, derived);
@@ -117,10 +117,13 @@ impl Worker {
             entry.key.user,
             self.servers[key(id.0)].name()
         );
-        match self.pools.entry_mut(index).pool.ready(id, now) {
-            Settled::Grant(client) => self.serve(now, client, id, effects),
-            Settled::Idle => {}
-            Settled::Retire => self.close_server(id, effects),
+        // What came behind the login may be the connection's last words.
+        if self.idle_turn(now, id, &rest, effects) {
+            match self.pools.entry_mut(index).pool.ready(id, now) {
+                Settled::Grant(client) => self.serve(now, client, id, effects),
+                Settled::Idle => {}
+                Settled::Retire => self.close_server(id, effects),
+            }
         }
         self.welcome_all(now, index, effects);
         self.pump(now, index, effects);
@@ -143,6 +146,7 @@ impl Worker {
             .hint("Is PostgreSQL running there, and does it accept TCP connections?");
         if matches!(self.config.upstream, Upstream::Plain { .. }) {
             self.refuse_welcoming(now, conn.pool, &report, effects);
+            self.fail_lookups(now, conn.pool, &report, effects);
         }
         self.pump(now, conn.pool, effects);
     }
@@ -187,11 +191,7 @@ impl Worker {
         self.refuse_welcoming(now, index, &report, effects);
         let waiting = self.pools.entry_mut(index).pool.overdue(now, std::time::Duration::ZERO);
         for client in waiting {
-            if self.clients.get(key(client.0)).is_some_and(|client| client.inside.is_some()) {
-                self.lookup_failed(now, client, &report, effects);
-            } else {
-                self.refuse_client(now, client, &report, effects);
-            }
+            self.refuse_client(now, client, &report, effects);
         }
     }
 
@@ -216,14 +216,16 @@ fn evidence(conn: &ServerConn, failure: &LoginFailure) -> Option<SessionEvidence
         LoginFailure::Refused(report) if report.code.is_class(b"57") => {
             Some(SessionEvidence::Fatal { address, code: *report.code.as_bytes() })
         }
-        LoginFailure::NotPrimary => Some(SessionEvidence::NotPrimary { address }),
+        LoginFailure::NotPrimary | LoginFailure::WrongSystem { .. } => {
+            Some(SessionEvidence::NotPrimary { address })
+        }
         LoginFailure::WrongTimeline { seen, expected } if seen > expected => {
             Some(SessionEvidence::NewerTimeline { address, timeline: *seen })
         }
+        // It is not the leader that is followed.
+        LoginFailure::WrongTimeline { .. } => Some(SessionEvidence::NotPrimary { address }),
         LoginFailure::Refused(_)
         | LoginFailure::NotReplica
-        | LoginFailure::WrongTimeline { .. }
-        | LoginFailure::WrongSystem { .. }
         | LoginFailure::NoCredential { .. }
         | LoginFailure::Malformed(_) => None,
     }

@@ -71,6 +71,12 @@ pub struct Worker {
     /// Clients on their way in, oldest first, with the serial that tells a reused id.
     logins: VecDeque<(ClientId, u64)>,
     totals: ProcessTotals,
+    /// Clients that are in or wait for their welcome; the console's and weir's own do not count.
+    admitted: u32,
+    /// Clients that were given a server connection and have not used it yet.
+    due: VecDeque<ClientId>,
+    /// `due` is being worked through.
+    is_serving: bool,
     last_serial: u64,
     index: u16,
     draining: bool,
@@ -95,6 +101,9 @@ impl Worker {
             settings: Interner::default(),
             logins: VecDeque::new(),
             totals: ProcessTotals::default(),
+            admitted: 0,
+            due: VecDeque::new(),
+            is_serving: false,
             last_serial: 0,
             index,
             draining: false,
@@ -103,9 +112,9 @@ impl Worker {
 
     /// A client connected.
     pub fn accept(&mut self, now: Instant, accepted: Accepted, effects: &mut Effects) -> ClientId {
-        self.last_serial += 1;
-        let id = client_id(self.clients.insert(Client::new(accepted, now, self.last_serial)));
-        self.logins.push_back((id, self.last_serial));
+        let serial = self.next_serial();
+        let id = client_id(self.clients.insert(Client::new(accepted, now, serial)));
+        self.logins.push_back((id, serial));
         let open_max = self.config.limits.max_client_conn as usize + LOGINS_OVER_MAX;
         if self.draining || self.clients.len() > open_max {
             self.clients.remove(key(id.0));
@@ -152,7 +161,13 @@ impl Worker {
     /// After [`Order::Drain`]: nobody is left.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.draining && self.clients.is_empty()
+        self.draining && self.clients.iter().all(|(_, client)| matches!(client.stage, Stage::Left))
+    }
+
+    /// A number that no connection had before; ids are used again.
+    fn next_serial(&mut self) -> u64 {
+        self.last_serial += 1;
+        self.last_serial
     }
 
     /// The connection that takes this one's bytes at the moment: a client's server, a server's client.

@@ -54,10 +54,7 @@ impl Worker {
                 }
             }
             LoginStep::Refused(report) => self.refuse_login(now, id, &report, effects),
-            LoginStep::Close => {
-                self.client_gone(now, id, "closed during login", effects);
-                effects.list.push(Effect::Close(ConnId::Client(id)));
-            }
+            LoginStep::Close => self.end_client(now, id, None, "closed during login", effects),
         }
     }
 
@@ -91,40 +88,32 @@ impl Worker {
         mut admitted: Admitted,
         effects: &mut Effects,
     ) -> Result<(), Report> {
+        let Some(client) = self.clients.get_mut(key(id.0)) else { return Ok(()) };
+        // What came behind the proof is the first request.
+        client.carry = std::mem::take(&mut admitted.rest);
         if crate::console::is_console(&admitted.database) {
-            return self.open_console(id, &admitted, effects);
+            return self.open_console(now, id, &admitted, effects);
         }
         self.check_limits()?;
         let settings = startup_settings(&admitted)?;
-        // A listed password serves better than keys that belong to weir's own salt.
-        match (admitted.password.take(), admitted.keys.take()) {
-            (Some(password), _) => self.secrets.learn_password(&admitted.user, password),
-            (None, Some(keys)) => self.secrets.learn_keys(&admitted.user, keys),
-            (None, None) => {}
-        }
+        self.learn_secret(&mut admitted);
         let Some(client) = self.clients.get_mut(key(id.0)) else { return Ok(()) };
         let wanted =
             PoolKey { database: admitted.database.clone(), user: admitted.user.clone(), role: client.role };
         let Some(pool) = self.pools.find_or_make(wanted, &self.config) else { return Err(too_many_pools()) };
-        client.carry = std::mem::take(&mut admitted.rest);
         client.stage = Stage::Welcoming(Box::new(Welcoming { admitted, settings, pool }));
+        self.admitted += 1;
         self.pools.entry_mut(pool).welcoming.push(id);
-        self.retarget_if_new(now, pool, effects);
+        self.point_if_new(now, pool, effects);
         self.welcome_all(now, pool, effects);
         Ok(())
     }
 
     fn check_limits(&self) -> Result<(), Report> {
-        let max = self.config.limits.max_client_conn as usize;
-        let inside = self
-            .clients
-            .iter()
-            .filter(|(_, client)| client.open().is_some() && client.inside.is_none())
-            .count();
         if self.draining {
             return Err(shutting_down());
         }
-        if inside >= max {
+        if self.admitted >= self.config.limits.max_client_conn {
             return Err(Report::fatal(
                 SqlState::TOO_MANY_CONNECTIONS,
                 "no more connections allowed (max_client_conn)",
@@ -197,7 +186,6 @@ impl Worker {
             application_name,
         }));
         self.client_turn(now, id, &[], effects);
-        self.read_again(id, effects);
     }
 
     /// weir's own answer for `in_hot_standby`, so that `target_session_attrs` chooses the right door.

@@ -23,7 +23,7 @@ impl Worker {
         if conn.open().is_none_or(|server| server.dying().is_none()) {
             effects.list.push(Effect::Evidence(SessionEvidence::Lost { address }));
         }
-        self.lose(now, id, "the connection was closed by the server", effects);
+        self.forget_lost(now, id, "the connection was closed by the server", effects);
     }
 
     /// PostgreSQL has said its last word on a connection (FATAL), or something that it must not say.
@@ -43,8 +43,15 @@ impl Worker {
 
     /// Forgets a server connection that is gone or has to go, and tells its client what there is to tell.
     pub(crate) fn lose(&mut self, now: Instant, id: ServerId, what: &str, effects: &mut Effects) {
+        if self.servers.contains(key(id.0)) {
+            effects.list.push(Effect::Abort(ConnId::Server(id)));
+            self.forget_lost(now, id, what, effects);
+        }
+    }
+
+    /// The same for one that the shell has dropped already.
+    fn forget_lost(&mut self, now: Instant, id: ServerId, what: &str, effects: &mut Effects) {
         let Some(mut conn) = self.servers.try_remove(key(id.0)) else { return };
-        effects.list.push(Effect::Abort(ConnId::Server(id)));
         let entry = self.pools.entry_mut(conn.pool);
         entry.stats.servers_closed += 1;
         entry.pool.discard(id);
@@ -98,20 +105,13 @@ impl Worker {
             }
             AfterLoss::Close(report) => return self.refuse_client(now, id, &report, effects),
             AfterLoss::CloseSilently => {
-                self.client_gone(
-                    now,
-                    id,
-                    "its server connection was lost in the middle of a message",
-                    effects,
-                );
-                effects.list.push(Effect::Close(ConnId::Client(id)));
-                return;
+                let why = "its server connection was lost in the middle of a message";
+                return self.end_client(now, id, None, why, effects);
             }
         }
         if client.inside.is_some() {
             self.lookup_interrupted(now, id, effects);
         }
         self.client_turn(now, id, &[], effects);
-        self.read_again(id, effects);
     }
 }

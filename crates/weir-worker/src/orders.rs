@@ -6,10 +6,10 @@ use std::time::Instant;
 use weir_config::Config;
 use weir_discovery::Topology;
 use weir_pool::ClientId;
-use weir_protocol::backend;
 
-use crate::io::{ConnId, Effect, Effects, Order};
+use crate::io::{Effects, Order};
 use crate::login::shutting_down;
+use crate::pools::PoolIndex;
 use crate::{Worker, client_id, key, pools};
 
 impl Worker {
@@ -17,8 +17,8 @@ impl Worker {
     pub fn order(&mut self, now: Instant, order: Order, effects: &mut Effects) {
         match order {
             Order::Adopt(topology) => self.adopt(now, topology, effects),
-            Order::Configure(config) => self.configure(config),
-            Order::ConsoleReply(client, reply) => self.console_reply(client, &reply, effects),
+            Order::Configure(config) => self.configure(now, config, effects),
+            Order::ConsoleReply(client, reply) => self.console_reply(now, client, &reply, effects),
             Order::Pause(database) => self.pause(database.as_deref(), effects),
             Order::Resume(database) => self.resume(now, database.as_deref(), effects),
             Order::Reconnect(database) => self.reconnect(now, database.as_deref(), effects),
@@ -29,12 +29,21 @@ impl Worker {
     /// Follows a new topology. What belongs to an older epoch is closed before anybody is served by the new one.
     fn adopt(&mut self, now: Instant, topology: Arc<Topology>, effects: &mut Effects) {
         self.topology = topology;
-        for index in self.pools.indices() {
-            self.retarget(now, index, effects);
+        let indices = self.pools.indices();
+        let mut gone = Vec::new();
+        for index in &indices {
+            gone.extend(self.point(now, *index));
+        }
+        // No pool gives out an old connection any more before the first client hears anything.
+        for server in gone {
+            self.lose(now, server, MEMBER_LEFT, effects);
+        }
+        for index in indices {
+            self.serve_waiting(now, index, effects);
         }
     }
 
-    fn configure(&mut self, config: Arc<Config>) {
+    fn configure(&mut self, now: Instant, config: Arc<Config>, effects: &mut Effects) {
         self.config = config;
         self.secrets.forget_derived();
         for index in self.pools.indices() {
@@ -43,11 +52,18 @@ impl Worker {
             entry.pool.set_limits(pools::limits(&self.config, &database));
             // Clients that are there keep the mode they came with.
             entry.mode = pools::mode(&self.config, &database);
+            let dbname = pools::dbname(&self.config, &database);
+            if entry.dbname != dbname {
+                entry.dbname = dbname;
+                entry.reported = None;
+                self.replace_servers(index, effects);
+            }
+            self.pump(now, index, effects);
         }
     }
 
     fn pause(&mut self, database: Option<&str>, effects: &mut Effects) {
-        self.pools.note_pause(database);
+        self.pools.pauses.set(database, true);
         for index in self.pools.of_database(database) {
             for server in self.pools.entry_mut(index).pool.pause() {
                 self.close_server(server, effects);
@@ -56,7 +72,7 @@ impl Worker {
     }
 
     fn resume(&mut self, now: Instant, database: Option<&str>, effects: &mut Effects) {
-        self.pools.note_resume(database);
+        self.pools.pauses.set(database, false);
         for index in self.pools.of_database(database) {
             self.pools.entry_mut(index).pool.resume();
             self.pump(now, index, effects);
@@ -65,10 +81,14 @@ impl Worker {
 
     fn reconnect(&mut self, now: Instant, database: Option<&str>, effects: &mut Effects) {
         for index in self.pools.of_database(database) {
-            for server in self.pools.entry_mut(index).pool.retire_all() {
-                self.close_server(server, effects);
-            }
+            self.replace_servers(index, effects);
             self.pump(now, index, effects);
+        }
+    }
+
+    fn replace_servers(&mut self, index: PoolIndex, effects: &mut Effects) {
+        for server in self.pools.entry_mut(index).pool.retire_all() {
+            self.close_server(server, effects);
         }
     }
 
@@ -76,28 +96,32 @@ impl Worker {
     fn drain(&mut self, now: Instant, effects: &mut Effects) {
         self.draining = true;
         self.close_consoles(now, effects);
-        let idle: Vec<ClientId> = self
-            .clients
-            .iter()
-            .filter(|(_, client)| client.inside.is_none())
-            .filter(|(_, client)| {
-                client.is_logging_in()
-                    || client.open().is_some_and(|open| open.server.is_none() && open.session.is_idle())
-            })
-            .map(|(at, _)| client_id(at))
-            .collect();
-        for id in idle {
-            self.say_farewell(now, id, effects);
+        let ids: Vec<ClientId> = self.clients.iter().map(|(at, _)| client_id(at)).collect();
+        for id in ids {
+            let Some(client) = self.clients.get(key(id.0)) else { continue };
+            if client.is_logging_in() || client.inside.is_some() {
+                self.refuse_client(now, id, &shutting_down(), effects);
+            } else {
+                self.part_if_done(now, id, effects);
+            }
         }
     }
 
-    /// Tells a client that weir is about to end, and closes it.
-    pub(crate) fn say_farewell(&mut self, now: Instant, id: ClientId, effects: &mut Effects) {
-        if self.clients.contains(key(id.0)) {
-            let report = shutting_down();
-            effects.send_with(ConnId::Client(id), |out| backend::error(&report, out));
-            self.client_gone(now, id, "weir is shutting down", effects);
-            effects.list.push(Effect::Close(ConnId::Client(id)));
+    /// While weir is about to end: a client that is between two transactions and waits for nothing is told and closed.
+    pub(crate) fn part_if_done(&mut self, now: Instant, id: ClientId, effects: &mut Effects) {
+        if !self.draining {
+            return;
+        }
+        let Some(client) = self.clients.get(key(id.0)) else { return };
+        let Some(open) = client.open().filter(|_| client.inside.is_none() && !client.is_waiting()) else {
+            return;
+        };
+        let server = open.server.and_then(|server| self.servers.get(key(server.0))?.open());
+        if open.session.is_idle() && server.is_none_or(|server| server.at_rest().is_some()) {
+            self.refuse_client(now, id, &shutting_down(), effects);
         }
     }
 }
+
+/// For the log: why connections are closed when the topology changes.
+pub(crate) const MEMBER_LEFT: &str = "the cluster has changed, and its member has another role now";

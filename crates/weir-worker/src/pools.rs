@@ -1,6 +1,6 @@
 //! The pools of one worker: one for each (database, user, role), made on demand; where they may dial, and their dialing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -14,6 +14,7 @@ use weir_session::session::Rules;
 use weir_session::settings::Reported;
 
 use crate::io::{ConnId, Effect, Effects, Role};
+use crate::orders::MEMBER_LEFT;
 use crate::server::{ServerConn, ServerStage};
 use crate::{Worker, key, server_id};
 
@@ -51,8 +52,33 @@ pub(crate) struct Pools {
     entries: Slab<PoolEntry>,
     by_key: HashMap<PoolKey, PoolIndex>,
     members: Vec<Place>,
-    /// What PAUSE was said for: a database, or everything (`None`). Pools made later are paused, too.
-    paused: Vec<Option<String>>,
+    pub(crate) pauses: Pauses,
+}
+
+/// The databases that PAUSE holds for, known to weir or not.
+#[derive(Default)]
+pub(crate) struct Pauses {
+    all: bool,
+    /// Databases for which it is the other way round.
+    except: HashSet<String>,
+}
+
+impl Pauses {
+    /// PAUSE (or RESUME) of one database or of all.
+    pub(crate) fn set(&mut self, database: Option<&str>, paused: bool) {
+        match database {
+            None => {
+                self.all = paused;
+                self.except.clear();
+            }
+            Some(name) if paused == self.all => drop(self.except.remove(name)),
+            Some(name) => drop(self.except.insert(name.to_owned())),
+        }
+    }
+
+    fn holds_for(&self, database: &str) -> bool {
+        self.all != self.except.contains(database)
+    }
 }
 
 /// Somewhere to dial.
@@ -94,43 +120,27 @@ impl Pools {
         if self.entries.len() >= POOLS_MAX {
             return None;
         }
-        let settings = config.databases.get(&wanted.database);
         let kind = match wanted.role {
             Role::Write => PoolKind::Write,
             Role::Read => PoolKind::Read,
         };
-        let dbname = settings.and_then(|database| database.dbname.clone());
-        let mut entry = PoolEntry {
-            dbname: dbname.unwrap_or_else(|| wanted.database.clone()),
-            pool: Pool::new(kind, limits(config, &wanted.database)),
+        let mut pool = Pool::new(kind, limits(config, &wanted.database));
+        if self.pauses.holds_for(&wanted.database) {
+            let none = pool.pause();
+            debug_assert!(none.is_empty(), "a new pool has no connections");
+        }
+        let entry = PoolEntry {
+            dbname: dbname(config, &wanted.database),
+            pool,
             mode: mode(config, &wanted.database),
             key: wanted.clone(),
             reported: None,
             welcoming: Vec::new(),
             stats: PoolStats::default(),
         };
-        if self.is_paused(&wanted.database) {
-            let nothing_open = entry.pool.pause();
-            debug_assert!(nothing_open.is_empty(), "a new pool has no connections");
-        }
         let index = PoolIndex(self.entries.insert(entry));
         self.by_key.insert(wanted, index);
         Some(index)
-    }
-
-    fn is_paused(&self, database: &str) -> bool {
-        self.paused.iter().any(|paused| paused.as_deref().is_none_or(|name| name == database))
-    }
-
-    /// Remembers a PAUSE.
-    pub(crate) fn note_pause(&mut self, database: Option<&str>) {
-        self.note_resume(database);
-        self.paused.push(database.map(str::to_owned));
-    }
-
-    /// Forgets a PAUSE; RESUME without a name ends all of them.
-    pub(crate) fn note_resume(&mut self, database: Option<&str>) {
-        self.paused.retain(|paused| database.is_some() && paused.as_deref() != database);
     }
 
     /// Somewhere to dial, by the name that a pool uses.
@@ -176,18 +186,22 @@ impl Pools {
 }
 
 impl Worker {
-    /// Points a pool at the topology in force and closes what must go before anybody is served elsewhere. Without a leader
+    /// Points a pool at the topology in force. What it returns is to be closed before anybody is served. Without a leader
     /// nothing is closed: it may still be the one, and transactions that are open on it may end.
-    pub(crate) fn retarget(&mut self, now: Instant, index: PoolIndex, effects: &mut Effects) {
+    #[must_use]
+    pub(crate) fn point(&mut self, now: Instant, index: PoolIndex) -> Vec<ServerId> {
         let role = self.pools.entry(index).key.role;
         let targets = self.pools.targets(&self.topology, role);
         let pool = &mut self.pools.entry_mut(index).pool;
         if role == Role::Write && targets.is_empty() {
-            return pool.hold(now);
+            pool.hold(now);
+            return Vec::new();
         }
-        for server in pool.retarget(&targets, now) {
-            self.lose(now, server, "another leader is followed", effects);
-        }
+        pool.retarget(&targets, now)
+    }
+
+    /// Serves those who wait from connections that were kept over a hold, and dials for the others.
+    pub(crate) fn serve_waiting(&mut self, now: Instant, index: PoolIndex, effects: &mut Effects) {
         while let Some((server, client)) = self.pools.entry_mut(index).pool.grant_idle(now, &mut self.chance)
         {
             self.serve(now, client, server, effects);
@@ -195,12 +209,24 @@ impl Worker {
         self.pump(now, index, effects);
     }
 
+    /// The pool's first use: tells it where it may dial.
+    pub(crate) fn point_if_new(&mut self, now: Instant, index: PoolIndex, effects: &mut Effects) {
+        if self.pools.entry(index).pool.held() {
+            for server in self.point(now, index) {
+                self.lose(now, server, MEMBER_LEFT, effects);
+            }
+            self.serve_waiting(now, index, effects);
+        }
+    }
+
     /// Dials as many server connections as the pool wants.
     pub(crate) fn pump(&mut self, now: Instant, index: PoolIndex, effects: &mut Effects) {
         while let Some(target) = self.pools.entry_mut(index).pool.next_dial(now, &mut self.chance) {
             let Some(place) = self.pools.place(target.member).cloned() else { return };
+            let serial = self.next_serial();
             let server = server_id(self.servers.insert(ServerConn {
                 stage: ServerStage::Dialing,
+                serial,
                 pool: index,
                 member: place.member,
                 address: Rc::clone(&place.address),
@@ -215,6 +241,7 @@ impl Worker {
                 client: None,
                 cancels: 0,
                 settling_since: None,
+                cancel_in_doubt: false,
                 in_hot_standby: false,
             }));
             self.pools.entry_mut(index).pool.dial_started(server, target, now);
@@ -257,6 +284,12 @@ pub(crate) fn rules(config: &Config) -> Rules {
         retry_bytes_max: config.limits.retry_bytes_max,
         shares_statements: config.pool.max_prepared_statements > 0,
     }
+}
+
+/// Name of a database on the server.
+pub(crate) fn dbname(config: &Config, database: &str) -> String {
+    let settings = config.databases.get(database);
+    settings.and_then(|database| database.dbname.clone()).unwrap_or_else(|| database.to_owned())
 }
 
 /// Pool mode of a database.

@@ -29,7 +29,8 @@ impl Worker {
     }
 
     fn visible_clients(&self) -> impl Iterator<Item = &Client> {
-        self.clients.iter().map(|(_, client)| client).filter(|client| client.inside.is_none())
+        let is_visible = |client: &&Client| client.inside.is_none() && !matches!(client.stage, Stage::Left);
+        self.clients.iter().map(|(_, client)| client).filter(is_visible)
     }
 
     fn pool_rows(&self, now: Instant) -> Vec<PoolRow> {
@@ -45,10 +46,13 @@ impl Worker {
         }
         for (_, conn) in &self.servers {
             let Some(at) = row_of(conn.pool) else { continue };
-            rows[at].sv_being_canceled += u32::from(conn.cancels > 0);
+            let is_settling = u32::from(conn.settling_since.is_some());
+            rows[at].sv_being_canceled += is_settling;
+            rows[at].sv_active -= is_settling;
         }
         for (_, cancel) in &self.cancels {
-            let Some(conn) = self.servers.get(key(cancel.server.0)) else { continue };
+            let conn = self.servers.get(key(cancel.server.0));
+            let Some(conn) = conn.filter(|conn| conn.serial == cancel.server_serial) else { continue };
             let Some(at) = row_of(conn.pool) else { continue };
             rows[at].sv_active_cancel += 1;
             rows[at].cl_active_cancel_req += 1;
@@ -74,7 +78,7 @@ impl Worker {
             prepared_statements: 0,
         };
         match &client.stage {
-            Stage::Login(_) => {}
+            Stage::Login(_) | Stage::Left => {}
             Stage::Welcoming(waiting) => {
                 row.user.clone_from(&waiting.admitted.user);
                 row.database.clone_from(&waiting.admitted.database);
@@ -106,12 +110,12 @@ impl Worker {
 
     fn server_row(&self, now: Instant, at: usize, conn: &ServerConn) -> ServerRow {
         let entry = self.pools.entry(conn.pool);
-        let state = match (&conn.stage, conn.client, conn.cancels) {
+        let state = match (&conn.stage, conn.client, conn.settling_since) {
             (ServerStage::Dialing | ServerStage::Login(_), _, _) => "new",
-            (ServerStage::Open(_) | ServerStage::Resetting(_), _, 1..) => "being_canceled",
-            (ServerStage::Open(_), Some(_), 0) => "active",
-            (ServerStage::Open(_), None, 0) => "idle",
-            (ServerStage::Resetting(_), _, 0) => "tested",
+            (ServerStage::Open(_), _, Some(_)) => "being_canceled",
+            (ServerStage::Open(_), Some(_), None) => "active",
+            (ServerStage::Open(_), None, None) => "idle",
+            (ServerStage::Resetting(_), _, _) => "tested",
         };
         let id = crate::server_id(at);
         let facts = entry.pool.server(id);

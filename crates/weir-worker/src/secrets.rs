@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use weir_auth::scram::{DerivedKeys, Keys, Verifier};
-use weir_auth::{Secret, StoredSecret};
+use weir_auth::StoredSecret;
+use weir_auth::scram::{DerivedKeys, Verifier};
 use weir_pool::ClientId;
 use weir_protocol::frame::{self, HEADER_BYTES, MESSAGE_BYTES_MAX};
 use weir_protocol::message::Report;
@@ -13,13 +13,14 @@ use weir_protocol::sqlstate::SqlState;
 use weir_protocol::startup::SecretKey;
 use weir_protocol::tag::FromServer;
 use weir_protocol::{backend, frontend};
+use weir_session::client_login::Admitted;
 use weir_session::server_login::{ServerCredential, ServerSecret};
 use weir_session::settings::{Reported, Settings};
 use weir_session::{Mode, Session};
 
 use crate::client::{Client, Open, Stage};
-use crate::io::{Accepted, ConnId, Effect, Effects, Role};
-use crate::pools::PoolKey;
+use crate::io::{Accepted, Effects, Role};
+use crate::pools::{PoolIndex, PoolKey};
 use crate::{Worker, client_id, key};
 
 /// What a worker remembers about secrets.
@@ -50,6 +51,8 @@ pub(crate) struct Lookup {
     /// Clients that wait for the secret, with their serials.
     waiters: Vec<(ClientId, u64)>,
     reply: Vec<u8>,
+    /// The connection was lost once; the query has been sent again.
+    is_repeated: bool,
 }
 
 impl Lookup {
@@ -82,14 +85,9 @@ impl Secrets {
         }
     }
 
-    /// A client proved that it knows the password, and so revealed these keys.
-    pub(crate) fn learn_keys(&mut self, user: &str, keys: Keys) {
-        self.learned.insert(user.to_owned(), ServerSecret::Keys(keys));
-    }
-
-    /// auth_query returned the password itself, and a client has proven that it knows it.
-    pub(crate) fn learn_password(&mut self, user: &str, password: Secret) {
-        self.learned.insert(user.to_owned(), ServerSecret::password(password));
+    /// A client proved that it knows the password, and so revealed what opens the server.
+    fn learn(&mut self, user: &str, secret: ServerSecret) {
+        self.learned.insert(user.to_owned(), secret);
     }
 
     /// Keys were derived from a listed password for this server's salt: the next login needs not do it again.
@@ -117,17 +115,32 @@ impl Worker {
     pub(crate) fn server_credential(&self, user: &str) -> ServerCredential {
         let listed = self.config.auth.users.get(user);
         let secret = match listed {
-            Some(StoredSecret::Plain(password)) => {
-                let derived = self.secrets.derived_keys.get(user).cloned();
-                Some(ServerSecret::Password { password: password.clone(), derived })
-            }
+            Some(StoredSecret::Plain(password)) => Some(ServerSecret::password(password.clone())),
             Some(StoredSecret::Md5(_) | StoredSecret::Scram(_)) | None => None,
         };
         let secret = secret.or_else(|| self.secrets.learned.get(user).cloned()).or_else(|| match listed {
             Some(StoredSecret::Md5(hash)) => Some(ServerSecret::Md5(hash.clone())),
             Some(StoredSecret::Plain(_) | StoredSecret::Scram(_)) | None => None,
         });
+        let secret = secret.map(|secret| match secret {
+            ServerSecret::Password { password, derived: _ } => {
+                ServerSecret::Password { password, derived: self.secrets.derived_keys.get(user).cloned() }
+            }
+            ServerSecret::Keys(_) | ServerSecret::Md5(_) => secret,
+        });
         ServerCredential { user: user.to_owned(), secret }
+    }
+
+    /// What a client's proof tells about its user.
+    pub(crate) fn learn_secret(&mut self, admitted: &mut Admitted) {
+        // Keys of a listed password belong to a salt of weir's own.
+        if matches!(self.config.auth.users.get(&admitted.user), Some(StoredSecret::Plain(_))) {
+            return;
+        }
+        let password = admitted.password.take().map(ServerSecret::password);
+        if let Some(secret) = password.or_else(|| admitted.keys.take().map(ServerSecret::Keys)) {
+            self.secrets.learn(&admitted.user, secret);
+        }
     }
 
     /// A login machine wants to know a user's secret: answers at once, or starts an auth_query.
@@ -154,6 +167,10 @@ impl Worker {
             && let Some(inside) =
                 self.clients.get_mut(key(lookup.0)).and_then(|client| client.inside.as_mut())
         {
+            debug_assert!(
+                inside.database == wanted.0 && inside.user == wanted.1,
+                "a lookup of somebody else"
+            );
             inside.waiters.push((id, serial));
             return;
         }
@@ -215,8 +232,8 @@ impl Worker {
         let settings = self.settings.intern(Settings::default());
         let told = self.catalog.reported.intern(Reported::default());
         let rules = crate::pools::rules(&self.config);
-        self.last_serial += 1;
-        let mut client = Client::new(Accepted { role, peer: None, local: None }, now, self.last_serial);
+        let serial = self.next_serial();
+        let mut client = Client::new(Accepted { role, peer: None, local: None }, now, serial);
         client.stage = Stage::Open(Box::new(Open {
             session: Session::new(Mode::Transaction, rules, settings, told),
             pool,
@@ -228,10 +245,11 @@ impl Worker {
         }));
         let request = lookup_request(&query, &wanted.1);
         let (database, user) = wanted.clone();
-        client.inside = Some(Box::new(Lookup { database, user, waiters: vec![waiter], reply: Vec::new() }));
+        let (waiters, reply) = (vec![waiter], Vec::new());
+        client.inside = Some(Box::new(Lookup { database, user, waiters, reply, is_repeated: false }));
         let id = client_id(self.clients.insert(client));
         self.secrets.lookups.insert(wanted, id);
-        self.retarget_if_new(now, pool, effects);
+        self.point_if_new(now, pool, effects);
         self.client_turn(now, id, &request, effects);
         self.lookup_interrupted(now, id, effects);
     }
@@ -247,20 +265,31 @@ impl Worker {
 
     /// The auth_query's server connection has been released: the reply is complete.
     pub(crate) fn lookup_answered(&mut self, now: Instant, id: ClientId, effects: &mut Effects) {
+        let Some(lookup) = self.clients.get_mut(key(id.0)).and_then(|client| client.inside.as_mut()) else {
+            return;
+        };
+        let found = read_reply(&lookup.reply).unwrap_or_else(|| Found::Failed(unreadable()));
+        // To ask twice harms nobody.
+        let is_in_doubt = |report: &Report| report.code == SqlState::TRANSACTION_RESOLUTION_UNKNOWN;
+        if let Found::Failed(report) = &found
+            && is_in_doubt(report)
+            && !std::mem::replace(&mut lookup.is_repeated, true)
+            && let Some(query) = &self.config.auth.query
+        {
+            lookup.reply.clear();
+            let request = lookup_request(query, &lookup.user);
+            return self.client_turn(now, id, &request, effects);
+        }
         let Some(client) = self.clients.try_remove(key(id.0)) else { return };
         let Some(lookup) = client.inside else { return };
-        let found = read_reply(&lookup.reply);
         self.finish_lookup(now, *lookup, found, effects);
     }
 
     /// Something else than a server's reply may have ended the auth_query: an error of weir's own.
     pub(crate) fn lookup_interrupted(&mut self, now: Instant, id: ClientId, effects: &mut Effects) {
         let Some(client) = self.clients.get(key(id.0)) else { return };
-        let ended = client.inside.as_ref().is_some_and(|lookup| !lookup.reply.is_empty());
-        if ended
-            && client.server().is_none()
-            && client.open().is_some_and(|open| open.waiting_since.is_none())
-        {
+        let ended = client.inside.as_ref().is_some_and(|lookup| read_reply(&lookup.reply).is_some());
+        if ended && client.server().is_none() && !client.is_waiting() {
             self.lookup_answered(now, id, effects);
         }
     }
@@ -274,10 +303,8 @@ impl Worker {
         effects: &mut Effects,
     ) {
         let Some(client) = self.clients.try_remove(key(id.0)) else { return };
-        if let Stage::Open(open) = &client.stage
-            && open.waiting_since.is_some()
-        {
-            self.pools.entry_mut(open.pool).pool.forget(id);
+        if let Stage::Open(open) = &client.stage {
+            self.free_held(now, id, open, effects);
         }
         if let Some(lookup) = client.inside {
             self.finish_lookup(now, *lookup, Found::Failed(report.clone()), effects);
@@ -321,16 +348,22 @@ impl Worker {
         }
     }
 
-    /// The pool's first use: tells it where it may dial.
-    pub(crate) fn retarget_if_new(
+    /// The server that these lookups wait for is out of reach, and nothing else will answer them.
+    pub(crate) fn fail_lookups(
         &mut self,
         now: Instant,
-        index: crate::pools::PoolIndex,
+        index: PoolIndex,
+        report: &Report,
         effects: &mut Effects,
     ) {
-        let entry = self.pools.entry(index);
-        if entry.pool.held() {
-            self.retarget(now, index, effects);
+        let lookups: Vec<ClientId> = self.secrets.lookups.values().copied().collect();
+        for id in lookups {
+            let client = self.clients.get(key(id.0));
+            if client.is_some_and(|client| {
+                client.is_waiting() && client.open().is_some_and(|open| open.pool == index)
+            }) {
+                self.lookup_failed(now, id, report, effects);
+            }
         }
     }
 
@@ -351,9 +384,7 @@ impl Worker {
                 report.message
             );
         }
-        effects.send_with(ConnId::Client(id), |out| backend::error(report, out));
-        self.client_gone(now, id, &report.message, effects);
-        effects.list.push(Effect::Close(ConnId::Client(id)));
+        self.refuse_client(now, id, report, effects);
     }
 }
 
@@ -367,25 +398,26 @@ fn lookup_request(query: &str, user: &str) -> Vec<u8> {
     request
 }
 
-/// Finds the secret in what PostgreSQL replied: the second column of the first row.
-fn read_reply(reply: &[u8]) -> Found {
+/// Finds the secret in what PostgreSQL replied: the second column of the first row. `None` if the reply is not complete.
+fn read_reply(reply: &[u8]) -> Option<Found> {
     let mut rest = reply;
     let mut found = Found::Nobody;
     while let Ok(Some(header)) = frame::peek(rest, MESSAGE_BYTES_MAX) {
-        let Some(message) = rest.get(..header.total) else { break };
+        let message = rest.get(..header.total)?;
         let body = &message[HEADER_BYTES..];
         match FromServer::of(header.tag) {
             Some(FromServer::DataRow) => found = read_row(body),
             Some(FromServer::ErrorResponse) => {
                 let report = backend::read::report(body).map(|fields| fields.to_report());
-                return Found::Failed(report.unwrap_or_else(|_| unreadable()));
+                return Some(Found::Failed(report.unwrap_or_else(|_| unreadable())));
             }
+            Some(FromServer::ReadyForQuery) => return Some(found),
             Some(_) => {}
-            None => return Found::Failed(unreadable()),
+            None => return Some(Found::Failed(unreadable())),
         }
         rest = &rest[header.total..];
     }
-    found
+    None
 }
 
 fn read_row(body: &[u8]) -> Found {

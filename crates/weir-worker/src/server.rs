@@ -15,6 +15,8 @@ use crate::pools::PoolIndex;
 /// One server connection.
 pub(crate) struct ServerConn {
     pub(crate) stage: ServerStage,
+    /// Tells it from others that have the same id before or after it.
+    pub(crate) serial: u64,
     pub(crate) pool: PoolIndex,
     /// Patroni's name of the member, or the address.
     pub(crate) member: Rc<str>,
@@ -35,6 +37,8 @@ pub(crate) struct ServerConn {
     pub(crate) cancels: u32,
     /// Its client let go of it, but a cancel request is still under way: it must not reach the next client.
     pub(crate) settling_since: Option<Instant>,
+    /// A cancel request was given up after it had been sent: it may still arrive, whoever holds the connection then.
+    pub(crate) cancel_in_doubt: bool,
     /// It had said that it is a standby.
     pub(crate) in_hot_standby: bool,
 }

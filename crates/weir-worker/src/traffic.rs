@@ -10,7 +10,7 @@ use weir_protocol::sqlstate::SqlState;
 use weir_session::server::Tally;
 use weir_session::{AtRest, Mode, Then, Wires};
 
-use crate::client::{Open, Stage};
+use crate::client::{Client, Open, Stage};
 use crate::io::{ConnId, Effect, Effects};
 use crate::secrets::Lookup;
 use crate::server::{ServerConn, ServerStage};
@@ -53,7 +53,8 @@ impl Worker {
         match &mut client.stage {
             Stage::Login(_) => self.login_received(now, id, bytes, effects),
             Stage::Welcoming(_) => self.keep_for_later(id, bytes, effects),
-            Stage::Console(_) => self.console_received(id, bytes, effects),
+            Stage::Console(_) => self.console_received(now, id, bytes, effects),
+            Stage::Left => {}
             Stage::Open(open) => {
                 let pool = open.pool;
                 self.pools.entry_mut(pool).stats.bytes_received += bytes.len() as u64;
@@ -62,14 +63,25 @@ impl Worker {
         }
     }
 
-    /// Bytes that cannot be dealt with yet; a client that sends more than [`CARRY_BYTES_MAX`] of them is not read.
+    /// Bytes that cannot be dealt with yet.
     fn keep_for_later(&mut self, id: ClientId, bytes: &[u8], effects: &mut Effects) {
         let Some(client) = self.clients.get_mut(key(id.0)) else { return };
         client.carry.extend_from_slice(bytes);
-        if client.carry.len() >= CARRY_BYTES_MAX && !client.reading_stopped {
-            client.reading_stopped = true;
-            effects.list.push(Effect::StopReading(ConnId::Client(id)));
+        self.balance_reading(id, effects);
+    }
+
+    /// A client that has sent [`CARRY_BYTES_MAX`] of what cannot be dealt with yet is not read until it can.
+    pub(crate) fn balance_reading(&mut self, id: ClientId, effects: &mut Effects) {
+        let Some(client) = self.clients.get_mut(key(id.0)) else { return };
+        // One that holds a server connection, or could get one, may be in the middle of a longer message.
+        let uses_more = client.open().is_some() && !client.is_waiting();
+        let stop = client.carry.len() >= CARRY_BYTES_MAX && !uses_more;
+        if client.inside.is_some() || client.reading_stopped == stop {
+            return;
         }
+        client.reading_stopped = stop;
+        let conn = ConnId::Client(id);
+        effects.list.push(if stop { Effect::StopReading(conn) } else { Effect::ReadAgain(conn) });
     }
 
     /// Works through what the client sent, including what was kept from earlier.
@@ -78,21 +90,26 @@ impl Worker {
         if client.open().is_none_or(|open| open.waiting_since.is_some()) {
             return self.keep_for_later(id, fresh, effects);
         }
+        let serial = client.serial;
         let mut carried = std::mem::take(&mut client.carry);
-        let input = if carried.is_empty() {
-            fresh
+        let consumed = if carried.is_empty() {
+            self.client_steps(now, id, fresh, effects)
         } else {
             carried.extend_from_slice(fresh);
-            &carried
+            self.client_steps(now, id, &carried, effects)
         };
-        let consumed = self.client_steps(now, id, input, effects);
-        if let Some(client) = self.clients.get_mut(key(id.0))
-            && let Some(rest) = input.get(consumed..)
-            && !rest.is_empty()
-        {
+        let Some(client) = self.clients.get_mut(key(id.0)).filter(|client| client.serial == serial) else {
+            return;
+        };
+        let rest = if carried.is_empty() { fresh } else { &carried }.get(consumed..).unwrap_or_default();
+        if !rest.is_empty() && rest.len() == carried.len() && client.carry.is_empty() {
+            client.carry = carried;
+        } else {
             // What a retry has put there in the meantime comes first.
             client.carry.extend_from_slice(rest);
         }
+        self.balance_reading(id, effects);
+        self.part_if_done(now, id, effects);
     }
 
     /// Returns how many bytes are done with.
@@ -127,8 +144,7 @@ impl Worker {
                     }
                 }
                 Then::Terminate => {
-                    self.client_gone(now, id, "client close request", effects);
-                    effects.list.push(Effect::Close(ConnId::Client(id)));
+                    self.end_client(now, id, None, "client close request", effects);
                     return input.len();
                 }
                 Then::Refuse(report) => {
@@ -180,27 +196,25 @@ impl Worker {
         }
     }
 
-    /// A client that waited has got a server connection.
+    /// A client that waited has got a server connection. Its turn may free the connection at once, for the next one in the
+    /// queue, and so on: the list keeps that from nesting as deep as the queue is long.
     pub(crate) fn serve(&mut self, now: Instant, id: ClientId, server: ServerId, effects: &mut Effects) {
         self.link(now, id, server, effects);
-        self.client_turn(now, id, &[], effects);
-        self.read_again(id, effects);
-    }
-
-    /// Reads again from a client whose bytes were not wanted for a while.
-    pub(crate) fn read_again(&mut self, id: ClientId, effects: &mut Effects) {
-        if let Some(client) = self.clients.get_mut(key(id.0))
-            && client.reading_stopped
-            && client.carry.len() < CARRY_BYTES_MAX
-        {
-            client.reading_stopped = false;
-            effects.list.push(Effect::ReadAgain(ConnId::Client(id)));
+        self.due.push_back(id);
+        if std::mem::replace(&mut self.is_serving, true) {
+            return;
         }
+        while let Some(id) = self.due.pop_front() {
+            self.client_turn(now, id, &[], effects);
+        }
+        self.is_serving = false;
     }
 
     fn link(&mut self, now: Instant, id: ClientId, server: ServerId, effects: &mut Effects) {
-        let Some(client) = self.clients.get_mut(key(id.0)) else { return };
-        let Stage::Open(open) = &mut client.stage else { return };
+        let Some((client, open)) = self.clients.get_mut(key(id.0)).and_then(Client::split_open) else {
+            debug_assert!(false, "a pool serves clients that wait");
+            return self.discard(now, server, effects);
+        };
         let Some(conn) = self.servers.get_mut(key(server.0)) else { return };
         open.waiting_since = None;
         open.server = Some(server);
@@ -210,7 +224,7 @@ impl Worker {
             effects,
             client: ConnId::Client(id),
             server: Some(ConnId::Server(server)),
-            inside: client.inside.as_deref_mut(),
+            inside: client,
         };
         if let Some(server) = conn.open_mut() {
             open.session.attached(server, &mut wires);
@@ -246,7 +260,10 @@ impl Worker {
             carried.extend_from_slice(bytes);
             &carried
         };
-        let Some(client_id) = conn.client else { return self.idle_turn(now, id, input, effects) };
+        let Some(client_id) = conn.client else {
+            self.idle_turn(now, id, input, effects);
+            return;
+        };
         let ServerStage::Open(server) = &mut conn.stage else { return };
         let Some(client) = self.clients.get_mut(key(client_id.0)) else { return };
         let Stage::Open(open) = &mut client.stage else { return };
@@ -259,7 +276,7 @@ impl Worker {
         let turn = open.session.from_server(now, input, server, &mut self.catalog, &mut wires);
         conn.carry.extend_from_slice(&input[turn.consumed..]);
         match turn.then {
-            Then::Continue => {}
+            Then::Continue => self.part_if_done(now, client_id, effects),
             Then::Release => self.release(now, client_id, effects),
             Then::Again(bytes) => self.once_more(now, client_id, bytes, effects),
             Then::Lost(_) => self.server_died(now, id, effects),
@@ -278,14 +295,24 @@ impl Worker {
         self.client_turn(now, id, &[], effects);
     }
 
-    /// Bytes from a server connection that nobody holds.
-    fn idle_turn(&mut self, now: Instant, id: ServerId, input: &[u8], effects: &mut Effects) {
-        let Some(conn) = self.servers.get_mut(key(id.0)) else { return };
-        let ServerStage::Open(server) = &mut conn.stage else { return };
+    /// Bytes from a server connection that nobody holds. False if the connection did not survive them.
+    pub(crate) fn idle_turn(
+        &mut self,
+        now: Instant,
+        id: ServerId,
+        input: &[u8],
+        effects: &mut Effects,
+    ) -> bool {
+        let Some(conn) = self.servers.get_mut(key(id.0)) else { return false };
+        let ServerStage::Open(server) = &mut conn.stage else { return true };
         match server.idle_bytes(input) {
             Ok(consumed) => conn.carry.extend_from_slice(&input[consumed..]),
-            Err(_) => self.server_died(now, id, effects),
+            Err(_) => {
+                self.server_died(now, id, effects);
+                return false;
+            }
         }
+        true
     }
 
     /// Something came that answers nothing: nobody may get it, and nothing more may run on that connection.
@@ -303,6 +330,10 @@ impl Worker {
             Report::fatal(SqlState::PROTOCOL_VIOLATION, "the server sent a reply that was not expected")
                 .detail(format!("Unexpected {what}."))
                 .hint("Connect again.");
+        if let Some(open) = self.clients.get_mut(key(client.0)).and_then(Client::open_mut) {
+            open.server = None;
+        }
+        self.discard(now, id, effects);
         self.refuse_client(now, client, &report, effects);
     }
 
@@ -323,8 +354,8 @@ impl Worker {
         self.settle(now, server, effects);
         if is_inside {
             self.lookup_answered(now, id, effects);
-        } else if self.draining {
-            self.say_farewell(now, id, effects);
+        } else {
+            self.part_if_done(now, id, effects);
         }
     }
 
@@ -333,7 +364,7 @@ impl Worker {
         let Some(conn) = self.servers.get_mut(key(id.0)) else { return };
         conn.client = None;
         conn.used = now;
-        let (index, cancels) = (conn.pool, conn.cancels);
+        let (index, cancels, in_doubt) = (conn.pool, conn.cancels, conn.cancel_in_doubt);
         let Some(server) = conn.open_mut() else { return };
         let tally = server.take_tally();
         let proof = server.at_rest();
@@ -341,7 +372,9 @@ impl Worker {
         match proof {
             None => self.discard(now, id, effects),
             // A cancel request may still arrive there, and must not hit the next client's query.
+            Some(_) if in_doubt => self.discard(now, id, effects),
             Some(_) if cancels > 0 => {
+                self.pools.entry_mut(index).pool.part(id, now);
                 if let Some(conn) = self.servers.get_mut(key(id.0)) {
                     conn.settling_since = Some(now);
                 }
@@ -388,21 +421,49 @@ impl Worker {
         report: &Report,
         effects: &mut Effects,
     ) {
-        effects.send_with(ConnId::Client(id), |out| backend::error(report, out));
-        self.client_gone(now, id, &report.message, effects);
+        self.end_client(now, id, Some(report), &report.message, effects);
+    }
+
+    /// Closes a client, with a last word if there is one.
+    pub(crate) fn end_client(
+        &mut self,
+        now: Instant,
+        id: ClientId,
+        report: Option<&Report>,
+        why: &str,
+        effects: &mut Effects,
+    ) {
+        let Some(client) = self.clients.get(key(id.0)) else { return };
+        if client.inside.is_some() {
+            let unsaid = Report::error(SqlState::CONNECTION_FAILURE, why.to_owned());
+            return self.lookup_failed(now, id, report.unwrap_or(&unsaid), effects);
+        }
+        if let Some(report) = report {
+            effects.send_with(ConnId::Client(id), |out| backend::error(report, out));
+        }
+        // First of all, since the id may be given to another one while the rest is cleared away.
         effects.list.push(Effect::Close(ConnId::Client(id)));
+        self.client_gone(now, id, why, effects);
     }
 
     /// Forgets a client and frees what it held.
     pub(crate) fn client_gone(&mut self, now: Instant, id: ClientId, why: &str, effects: &mut Effects) {
+        if let Some(client) = self.clients.get_mut(key(id.0))
+            && client.is_asking_control()
+        {
+            client.stage = Stage::Left;
+            client.carry = Vec::new();
+            return;
+        }
         let Some(client) = self.clients.try_remove(key(id.0)) else { return };
         let peer = client.peer_text();
+        self.admitted -= u32::from(client.is_admitted());
         match client.stage {
             Stage::Login(login) => self.forget_asking(id, login.asking),
             Stage::Welcoming(waiting) => {
                 self.pools.entry_mut(waiting.pool).welcoming.retain(|other| *other != id);
             }
-            Stage::Console(_) => {}
+            Stage::Console(_) | Stage::Left => {}
             Stage::Open(open) => {
                 let age = now.saturating_duration_since(client.accepted).as_secs();
                 let pool = &self.pools.entry(open.pool).key;
@@ -417,7 +478,7 @@ impl Worker {
         }
     }
 
-    fn free_held(&mut self, now: Instant, id: ClientId, open: &Open, effects: &mut Effects) {
+    pub(crate) fn free_held(&mut self, now: Instant, id: ClientId, open: &Open, effects: &mut Effects) {
         if open.waiting_since.is_some() {
             self.pools.entry_mut(open.pool).pool.forget(id);
         }
@@ -440,8 +501,9 @@ impl Worker {
             return;
         };
         let tally = server.take_tally();
-        let can_reset = server.at_rest().is_some() && conn.cancels == 0;
+        let can_reset = server.at_rest().is_some() && conn.cancels == 0 && !conn.cancel_in_doubt;
         self.pools.entry_mut(index).add(tally);
+        self.pools.entry_mut(index).pool.part(id, now);
         conn.stage = ServerStage::Resetting(server);
         if !can_reset {
             return self.discard(now, id, effects);

@@ -14,6 +14,7 @@ enum Step {
     Dial,
     Ready(usize),
     DialFailed(usize),
+    Part(usize),
     GiveBack(usize),
     Lose(usize),
     Forget(usize),
@@ -35,6 +36,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => Just(Step::Dial),
         6 => any::<usize>().prop_map(Step::Ready),
         1 => any::<usize>().prop_map(Step::DialFailed),
+        1 => any::<usize>().prop_map(Step::Part),
         8 => any::<usize>().prop_map(Step::GiveBack),
         1 => any::<usize>().prop_map(Step::Lose),
         1 => any::<usize>().prop_map(Step::Forget),
@@ -56,6 +58,13 @@ enum Place {
     Dialing,
     Idle,
     With(ClientId),
+    Parted,
+}
+
+impl Place {
+    fn is_busy(self) -> bool {
+        matches!(self, Place::With(_) | Place::Parted)
+    }
 }
 
 /// What must be true, kept apart from the pool's own books.
@@ -89,8 +98,14 @@ impl Model {
                     self.servers.remove(&server);
                 }
             }
-            Step::GiveBack(pick) => {
+            Step::Part(pick) => {
                 if let Some(server) = self.pick(pick, |place| matches!(place, Place::With(_))) {
+                    self.stage.pool.part(server, self.stage.now);
+                    self.servers.entry(server).and_modify(|(_, place)| *place = Place::Parted);
+                }
+            }
+            Step::GiveBack(pick) => {
+                if let Some(server) = self.pick(pick, Place::is_busy) {
                     let settled = self.stage.give_back(server);
                     self.settled(server, settled);
                 }
@@ -192,7 +207,7 @@ impl Model {
         let targets = self.targets.clone();
         self.closed(|pool, now| pool.retarget(&targets, now));
         for (target, place) in self.servers.values() {
-            let ends_its_work = self.kind == PoolKind::Read && matches!(place, Place::With(_));
+            let ends_its_work = self.kind == PoolKind::Read && place.is_busy();
             assert!(self.targets.contains(target) || ends_its_work, "{target:?} outlived its time");
         }
     }
@@ -200,7 +215,7 @@ impl Model {
     fn closed(&mut self, act: impl FnOnce(&mut Pool, Instant) -> Vec<ServerId>) {
         for server in act(&mut self.stage.pool, self.stage.now) {
             let (target, place) = self.servers.remove(&server).expect("closed one that was not there");
-            let cut = matches!(place, Place::With(_));
+            let cut = place.is_busy();
             assert!(
                 !cut || self.kind == PoolKind::Write && !self.targets.contains(&target),
                 "cut a busy {target:?}"
@@ -217,6 +232,7 @@ impl Model {
                 Place::Dialing => ServerState::Dialing,
                 Place::Idle => ServerState::Idle,
                 Place::With(client) => ServerState::Active(*client),
+                Place::Parted => ServerState::Parted,
             };
             assert_eq!((facts.state, facts.member, facts.epoch), (state, target.member, target.epoch));
         }

@@ -1,0 +1,246 @@
+//! Cancel requests: for whom, when, and what they must never hit.
+
+use std::time::Duration;
+
+use weir_config::PoolMode;
+use weir_worker::Role;
+
+use crate::settings::{leaderless, size};
+use crate::world::{World, echo};
+
+fn one_connection() -> World {
+    World::configured(|config| config.pool.size = size(1))
+}
+
+#[test]
+fn a_running_statement_is_cancelled() {
+    let mut world = World::new();
+    let client = world.client();
+    world.query(client, "sleep 1");
+    let requester = world.cancel(client);
+    assert_eq!(world.heard(client), ["ERROR 57014", "ready I"]);
+    assert!(!world.is_open(requester), "the request's connection ends when PostgreSQL is done");
+    assert_eq!(world.ask(client, "select 1"), echo("select 1"));
+}
+
+#[test]
+fn the_requester_waits_until_postgresql_is_done() {
+    let mut world = World::new();
+    let client = world.client();
+    world.query(client, "sleep 1");
+    world.cancels_held = true;
+    let requester = world.cancel(client);
+    assert!(world.is_open(requester));
+    world.cancels_held = false;
+    world.run();
+    assert!(!world.is_open(requester));
+}
+
+#[test]
+fn a_wrong_key_cancels_nothing() {
+    let mut world = World::new();
+    let client = world.client();
+    world.query(client, "sleep 1");
+    let (pid, mut secret) = world.shell.speakers[client].key.clone().unwrap();
+    secret[0] ^= 1;
+    for (pid, secret) in
+        [(pid, secret.clone()), (pid + 1, secret.clone()), (0, secret), (u32::MAX, vec![0; 4])]
+    {
+        let requester = world.cancel_with(pid, &secret);
+        assert!(!world.is_open(requester));
+    }
+    assert_eq!(world.heard(client), [""; 0]);
+    world.wake("sleep 1");
+    assert_eq!(world.heard(client), echo("sleep 1"));
+}
+
+#[test]
+fn an_idle_client_has_nothing_to_cancel() {
+    let mut world = World::new();
+    let client = world.client();
+    world.cancel(client);
+    assert!(world.shell.cancels.is_empty());
+    assert_eq!(world.ask(client, "select 1"), echo("select 1"));
+    world.query(client, "begin");
+    world.cancel(client);
+    assert_eq!(world.ask(client, "commit"), ["BEGIN", "ready T", "COMMIT", "ready I"]);
+}
+
+#[test]
+fn a_waiting_client_gets_its_answer_at_once() {
+    let mut world = one_connection();
+    let [busy, waits, next] = world.clients();
+    world.query(busy, "begin");
+    world.query(waits, "select 1");
+    world.query(next, "select 2");
+    world.cancel(waits);
+    assert_eq!(world.heard(waits), ["ERROR 57014", "ready I"]);
+    world.query(busy, "commit");
+    assert_eq!(world.heard(next), echo("select 2"));
+    assert!(!world.ran().contains(&"n1: select 1".to_owned()));
+    assert_eq!(world.ask(waits, "select 3"), echo("select 3"));
+}
+
+#[test]
+fn so_does_a_held_one() {
+    let mut world = World::new();
+    let client = world.client();
+    world.adopt(leaderless(&[]));
+    world.query(client, "select 1");
+    world.cancel(client);
+    assert_eq!(world.heard(client), ["ERROR 57014", "ready I"]);
+}
+
+#[test]
+fn a_connection_with_a_cancel_under_way_is_not_given_to_the_next_client() {
+    let mut world = one_connection();
+    let [cancelled, next] = world.clients();
+    world.query(cancelled, "sleep 1");
+    world.query(next, "sleep 2");
+    world.cancels_held = true;
+    world.cancel(cancelled);
+    // The statement ends before the request arrives.
+    world.wake("sleep 1");
+    assert_eq!(world.heard(cancelled), echo("sleep 1"));
+    assert_eq!(world.ran(), ["n1: sleep 1"], "the next one must not be hit");
+    assert_eq!(world.snapshot().pools[0].sv_being_canceled, 1);
+    world.cancels_held = false;
+    world.run();
+    world.wake("sleep 2");
+    assert_eq!(world.heard(next), echo("sleep 2"));
+}
+
+#[test]
+fn its_own_client_can_go_on_meanwhile() {
+    let mut world = World::new();
+    let client = world.client();
+    world.query(client, "sleep 1");
+    world.cancels_held = true;
+    world.cancel(client);
+    world.wake("sleep 1");
+    world.heard(client);
+    // Its old connection is not at rest yet, so this runs on another.
+    assert_eq!(world.ask(client, "select 2"), echo("select 2"));
+    assert_eq!(world.pids().len(), 2);
+}
+
+#[test]
+fn a_cancel_that_never_ends_costs_its_connection() {
+    let mut world = one_connection();
+    let [cancelled, next] = world.clients();
+    world.query(cancelled, "sleep 1");
+    world.cancels_held = true;
+    let requester = world.cancel(cancelled);
+    world.wake("sleep 1");
+    world.query(next, "select 2");
+    let before = world.pids();
+    world.pass(Duration::from_secs(9));
+    assert_eq!(world.heard(next), [""; 0]);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.heard(next), echo("select 2"));
+    assert_ne!(world.pids(), before);
+    assert!(!world.is_open(requester));
+}
+
+#[test]
+fn a_cancel_that_was_given_up_does_not_hit_a_later_client() {
+    let mut world = one_connection();
+    let [cancelled, next] = world.clients();
+    world.query(cancelled, "sleep 1");
+    let before = world.pids();
+    world.cancels_held = true;
+    world.cancel(cancelled);
+    world.pass(Duration::from_secs(11));
+    // Nobody knows whether the request still arrives: the connection is good for this client only.
+    world.wake("sleep 1");
+    assert_eq!(world.heard(cancelled), echo("sleep 1"));
+    assert_eq!(world.ask(next, "select 2"), echo("select 2"));
+    assert_ne!(world.pids(), before);
+}
+
+#[test]
+fn a_cancel_belongs_to_its_connection_and_not_to_the_next_of_that_name() {
+    let mut world = World::configured(|config| config.pool.size = size(2));
+    let [one, two, three] = world.clients();
+    world.query(one, "sleep 1");
+    let [pid] = world.pids()[..] else { panic!("one connection") };
+    let name = world.conn_of(pid);
+    world.cancels_held = true;
+    world.cancel(one);
+    world.kill(pid, None);
+    assert_eq!(world.heard(one), ["ERROR 08007", "ready I"]);
+    world.query(two, "sleep 2");
+    let fresh = world.pids()[0];
+    assert_eq!(world.conn_of(fresh), name, "the story is about names that are given again");
+    let late = world.cancel(two);
+    assert_eq!(world.shell.cancels.len(), 2);
+    // The first request ends; the second is still under way, so nobody else may have the connection.
+    world.cancels_held = false;
+    world.cancel_one();
+    world.cancels_held = true;
+    world.wake("sleep 2");
+    assert_eq!(world.heard(two), echo("sleep 2"));
+    world.query(three, "sleep 3");
+    let asleep: Vec<u32> = world
+        .shell
+        .backends
+        .values()
+        .filter(|backend| backend.asleep.is_some())
+        .map(|backend| backend.pid)
+        .collect();
+    assert!(!asleep.contains(&fresh) && asleep.len() == 1, "{asleep:?}");
+    world.cancels_held = false;
+    world.run();
+    assert!(!world.is_open(late));
+    world.wake("sleep 3");
+    assert_eq!(world.heard(three), echo("sleep 3"));
+}
+
+#[test]
+fn a_requester_that_leaves_early_leaves_its_name_to_others() {
+    let mut world = World::new();
+    let client = world.client();
+    world.query(client, "sleep 1");
+    world.cancels_held = true;
+    let requester = world.cancel(client);
+    let name = world.shell.speakers[requester].conn;
+    world.vanish(requester);
+    let newcomer = world.client();
+    assert_eq!(world.shell.speakers[newcomer].conn, name, "the story is about names that are given again");
+    world.cancels_held = false;
+    world.run();
+    assert_eq!(world.heard(client), ["ERROR 57014", "ready I"]);
+    assert!(world.is_open(newcomer));
+    assert_eq!(world.ask(newcomer, "select 1"), echo("select 1"));
+}
+
+#[test]
+fn a_request_that_cannot_be_delivered_ends_and_harms_nobody() {
+    let mut world = World::new();
+    let client = world.client();
+    world.query(client, "sleep 1");
+    world.member("n1").up = false;
+    let requester = world.cancel(client);
+    assert!(!world.is_open(requester));
+    world.member("n1").up = true;
+    world.wake("sleep 1");
+    assert_eq!(world.heard(client), echo("sleep 1"));
+    let [pid] = world.pids()[..] else { panic!("one connection") };
+    assert_eq!(world.ask(client, "select 1"), echo("select 1"));
+    assert_eq!(world.pids(), [pid]);
+}
+
+#[test]
+fn sessions_can_be_cancelled_and_left_in_any_order() {
+    let mut world = World::configured(|config| config.pool.mode = PoolMode::Session);
+    let client = world.client_of(Role::Write, "app");
+    world.query(client, "sleep 1");
+    world.cancels_held = true;
+    world.cancel(client);
+    world.wake("sleep 1");
+    world.vanish(client);
+    world.cancels_held = false;
+    world.run();
+    let next = world.client();
+    assert_eq!(world.ask(next, "select 1"), echo("select 1"));
+}

@@ -1,0 +1,26 @@
+//! A whole weir without a socket: the worker's machine between clients and PostgreSQL servers made of memory. Time and
+//! chance are the tests' own. Refuses to look inside the machine: everything here is seen on the wire, in effects, or in
+//! snapshots.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+mod postgres;
+mod settings;
+mod shell;
+mod speaker;
+mod world;
+
+mod cancelling;
+mod consoles;
+mod entering;
+mod holding;
+mod leaving;
+mod looking_up;
+mod losing;
+mod ordering;
+mod pooling;
+mod reading;
+mod restarting;
+mod showing;
+mod timing;
+mod welcoming;

@@ -1,0 +1,127 @@
+//! The read door: replicas, and what there is for want of them.
+
+use std::time::Duration;
+
+use weir_discovery::ReadFallback;
+use weir_worker::Role;
+
+use crate::settings::{leaderless, led, size, target};
+use crate::world::{World, echo};
+
+#[test]
+fn reads_spread_over_the_replicas() {
+    let mut world = World::configured(|config| config.pool.size = size(4));
+    let clients: Vec<usize> = (0..4).map(|_| world.client_of(Role::Read, "app")).collect();
+    for client in &clients {
+        world.query(*client, "begin");
+    }
+    let on = |member: usize| world.shell.backends.values().filter(|backend| backend.member == member).count();
+    assert_eq!((on(0), on(1), on(2)), (0, 2, 2));
+}
+
+#[test]
+fn without_replicas_the_leader_serves_reads_only() {
+    let mut world = World::led_by(led("n1", 1, &[]));
+    let client = world.client_of(Role::Read, "app");
+    assert_eq!(world.ask(client, "select 1"), echo("select 1"));
+    let [pid] = world.pids()[..] else { panic!("one connection") };
+    let read_only = ("default_transaction_read_only".to_owned(), "on".to_owned());
+    assert!(world.backend(pid).startup.contains(&read_only));
+    assert_eq!(world.shell.speakers[client].told.get("in_hot_standby").unwrap(), "off");
+    // A replica is no place for it any more than the leader is for a replica's pool.
+    world.adopt(led("n1", 1, &["n2"]));
+    assert_eq!(world.ask(client, "select 2"), echo("select 2"));
+    assert_eq!(world.ran(), ["n1: select 1", "n2: select 2"]);
+    let [pid] = world.pids()[..] else { panic!("one connection") };
+    assert!(!world.backend(pid).startup.contains(&read_only));
+}
+
+#[test]
+fn the_same_when_discovery_names_the_leader_itself() {
+    let mut topology = led("n1", 1, &[]);
+    topology.replicas = vec![target("n1", true)];
+    let mut world = World::led_by(topology);
+    let client = world.client_of(Role::Read, "app");
+    assert_eq!(world.ask(client, "select 1"), echo("select 1"));
+}
+
+#[test]
+fn reads_wait_for_a_replica_if_they_should() {
+    let mut waits = led("n1", 1, &["n2"]);
+    waits.fallback = ReadFallback::Wait;
+    let mut world = World::led_by(waits.clone());
+    let client = world.client_of(Role::Read, "app");
+    waits.replicas.clear();
+    world.adopt(waits);
+    assert_eq!(world.ask(client, "select 1"), [""; 0]);
+    world.pass(Duration::from_secs(61));
+    assert_eq!(world.heard(client), ["ERROR 57P03", "ready I"]);
+    assert!(world.error(client).contains("no replica may serve reads"), "{}", world.error(client));
+}
+
+#[test]
+fn reads_are_refused_at_once_if_they_should() {
+    let mut errors = led("n1", 1, &["n2"]);
+    errors.fallback = ReadFallback::Error;
+    let mut world = World::led_by(errors.clone());
+    let client = world.client_of(Role::Read, "app");
+    errors.replicas.clear();
+    world.adopt(errors.clone());
+    assert_eq!(world.ask(client, "select 1"), ["ERROR 57P03", "ready I"]);
+    errors.replicas = vec![target("n3", false)];
+    world.adopt(errors);
+    assert_eq!(world.ask(client, "select 1"), echo("select 1"));
+}
+
+#[test]
+fn a_promoted_replica_is_left_at_the_next_boundary() {
+    let mut world = World::led_by(led("n1", 1, &["n2"]));
+    let client = world.client_of(Role::Read, "app");
+    assert_eq!(world.ask(client, "begin"), ["BEGIN", "ready T"]);
+    world.promote("n2", 2);
+    world.adopt(led("n2", 2, &["n3"]));
+    assert_eq!(world.ask(client, "select 1"), ["row select 1", "SELECT 1", "ready T"]);
+    assert_eq!(world.ask(client, "commit"), ["COMMIT", "ready I"]);
+    assert_eq!(world.ask(client, "select 2"), echo("select 2"));
+    assert_eq!(world.ran()[2..], ["n2: commit", "n3: select 2"]);
+}
+
+#[test]
+fn a_member_that_is_no_replica_gets_no_reads() {
+    let mut world = World::led_by(led("n1", 1, &["n2"]));
+    let client = world.client_of(Role::Read, "app");
+    let [pid] = world.pids()[..] else { panic!("one connection") };
+    world.kill(pid, None);
+    world.promote("n2", 2);
+    world.query(client, "select 1");
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.heard(client), [""; 0]);
+    world.adopt(led("n2", 2, &["n3"]));
+    assert_eq!(world.heard(client), echo("select 1"));
+    assert_eq!(world.ran(), ["n3: select 1"]);
+}
+
+#[test]
+fn reads_go_on_without_a_leader() {
+    let mut world = World::new();
+    let client = world.client_of(Role::Read, "app");
+    world.adopt(leaderless(&["n2", "n3"]));
+    assert_eq!(world.ask(client, "select 1"), echo("select 1"));
+}
+
+#[test]
+fn a_replica_that_returns_gets_its_share() {
+    let mut world = World::configured(|config| config.pool.size = size(4));
+    world.adopt(led("n1", 1, &["n2"]));
+    let clients: Vec<usize> = (0..4).map(|_| world.client_of(Role::Read, "app")).collect();
+    for client in &clients {
+        world.query(*client, "begin");
+    }
+    for client in &clients {
+        world.query(*client, "commit");
+    }
+    world.adopt(led("n1", 1, &["n2", "n3"]));
+    world.pass(Duration::from_secs(20));
+    let on_n3 = world.shell.backends.values().filter(|backend| backend.member == 2).count();
+    assert_eq!(on_n3, 2);
+}
