@@ -86,7 +86,7 @@ const HELP: &str = "
 \tRECONNECT [database]     replace server connections as transactions end
 \tACCEPT LEADER member     follow a leader that weir refused (after a restore)
 \tSHUTDOWN                 end now
-\tSHUTDOWN WAIT_FOR_SERVERS | WAIT_FOR_CLIENTS";
+\tSHUTDOWN WAIT_FOR_SERVERS  let each client go between transactions, then end";
 
 #[cfg(test)]
 mod tests;

@@ -26,20 +26,19 @@ pub(super) const COLUMNS_DNS_ZONES: [Column<'static>; 3] =
 
 pub(super) fn rows(view: &ConsoleView<'_>) -> Vec<[Cell; 2]> {
     let snapshot = view.snapshot;
-    let free_servers: u32 = snapshot.pools.iter().map(|pool| pool.sv_idle).sum();
-    let used_servers: u32 = snapshot.pools.iter().map(|pool| pool.sv_active + pool.sv_being_canceled).sum();
     let items = [
         ("databases", databases::all(view).len()),
         ("users", databases::all_users(view).len()),
         ("peers", 0),
         ("pools", pools::summed(&snapshot.pools).len()),
         ("peer_pools", 0),
-        // PgBouncer counts the objects it keeps in reserve here; weir keeps none.
+        // Free ones are memory that PgBouncer keeps in reserve; weir keeps none. Used ones are all connections there
+        // are, also those that are idle or log in.
         ("free_clients", 0),
         ("used_clients", snapshot.clients.len()),
         ("login_clients", usize::try_from(snapshot.totals.login_clients).unwrap_or(usize::MAX)),
-        ("free_servers", free_servers as usize),
-        ("used_servers", used_servers as usize),
+        ("free_servers", 0),
+        ("used_servers", snapshot.servers.len()),
         ("dns_names", 0),
         ("dns_zones", 0),
         ("dns_queries", 0),

@@ -363,8 +363,8 @@ SHOW",
 #[test]
 fn lists() {
     let mut scene = Scene::new();
-    let busy = PoolRow { sv_idle: 3, sv_active: 2, sv_being_canceled: 1, ..pool("app", "write") };
-    scene.snapshot.pools = vec![busy, pool("app", "read")];
+    scene.snapshot.pools = vec![pool("app", "write"), pool("app", "read")];
+    scene.snapshot.servers = ["active", "idle", "new"].map(|state| ServerRow { state, ..server(1) }).to_vec();
     scene.snapshot.clients = vec![client(1), client(2)];
     scene.snapshot.totals.login_clients = 4;
     scene.check(
@@ -379,7 +379,7 @@ peer_pools|0
 free_clients|0
 used_clients|2
 login_clients|4
-free_servers|3
+free_servers|0
 used_servers|3
 dns_names|0
 dns_zones|0
