@@ -6,20 +6,20 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use weir_cluster::cluster::LAYOUT_FILE;
 use weir_cluster::drill::{self, Event, Front, table};
-use weir_cluster::run_dir::Found;
+use weir_cluster::run_dir::{self, Found};
 use weir_cluster::wait::{Limit, until};
 use weir_cluster::{
-    Cluster, ClusterOptions, Layout, Progress, RunDir, Weir, WeirOptions, http, process, schema, sql,
+    Cluster, ClusterOptions, Layout, Progress, RunDir, Weir, WeirOptions, front, http, process, schema, sql,
 };
 
 /// Cluster and weir up, then in the foreground until Ctrl-C.
 pub(crate) async fn up() -> Result<ExitCode> {
-    refuse_second(DEMO)?;
+    refuse_second()?;
     let progress = Progress::told();
     let mut interrupts = Interrupts::new()?;
     let started = tokio::select! {
@@ -39,12 +39,12 @@ pub(crate) async fn up() -> Result<ExitCode> {
 
 /// Everything unattended, with a table at the end; success only when every promise was kept.
 pub(crate) async fn drill(args: &[&str]) -> Result<ExitCode> {
-    let (events, front) = parse_drill(args)?;
-    refuse_second(DRILL)?;
+    let (events, foreign) = parse_drill(args)?;
+    refuse_second()?;
     let progress = Progress::told();
     let mut interrupts = Interrupts::new()?;
     tokio::select! {
-        outcome = drill_to_the_end(&events, front, progress) => outcome,
+        outcome = drill_to_the_end(&events, foreign, progress) => outcome,
         () = interrupts.next() => Ok(interrupted(progress)),
     }
 }
@@ -115,7 +115,7 @@ pub(crate) async fn stop() -> Result<ExitCode> {
     let mut out = std::io::stdout();
     let Some(found) = RunDir::find(DEMO).or_else(|| RunDir::find(DRILL)) else {
         // What a killed one left is cleared away all the same.
-        weir_cluster::run_dir::clear_abandoned();
+        run_dir::clear_abandoned();
         writeln!(out, "no demo is running")?;
         return Ok(ExitCode::SUCCESS);
     };
@@ -130,7 +130,7 @@ pub(crate) async fn stop() -> Result<ExitCode> {
         })
         .await?;
     }
-    weir_cluster::run_dir::clear_abandoned();
+    run_dir::clear_abandoned();
     writeln!(out, "stopped")?;
     Ok(ExitCode::SUCCESS)
 }
@@ -149,37 +149,12 @@ async fn start(label: &str, progress: Progress) -> Result<(Cluster, Weir)> {
     let cluster =
         Cluster::start(ClusterOptions { label: label.to_owned(), progress, ..ClusterOptions::default() })
             .await?;
-    let weir = start_weir(&cluster).await?;
-    progress.say(&format!("weir answers on {} and {}, {HTTP}", FRONT.write, FRONT.read));
-    process::with_log(check_front().await, weir.log())?;
-    progress.say("a write through the one port and a read through the other worked");
+    let ip = FRONT.write.ip();
+    let options = WeirOptions::on(ip, FRONT.write.port(), FRONT.read.port(), HTTP.port());
+    let weir = front::start(&cluster, options).await?;
+    progress
+        .say(&format!("weir is ready: writes on {}, reads on {}, HTTP on {HTTP}", FRONT.write, FRONT.read));
     Ok((cluster, weir))
-}
-
-/// weir with a user list that holds no application password: a verifier is enough, the keys come with the login.
-async fn start_weir(cluster: &Cluster) -> Result<Weir> {
-    let verifier = cluster.verifier(schema::APP.user).await?;
-    let options =
-        WeirOptions::on(Ipv4Addr::LOCALHOST.into(), FRONT.write.port(), FRONT.read.port(), HTTP.port())
-            .user(schema::APP.user, &verifier)
-            .user(schema::AUTH.user, schema::AUTH.password)
-            .user(ADMIN.0, ADMIN.1)
-            .args(["--patroni", &cluster.patroni_urls()])
-            .args(["--auth-user", schema::AUTH.user, "--auth-query", schema::AUTH_QUERY])
-            .args(["--admin-user", ADMIN.0]);
-    Weir::start(options).await
-}
-
-async fn check_front() -> Result<()> {
-    for (address, query, wanted) in [
-        (FRONT.write, "SELECT pg_catalog.pg_is_in_recovery()", "f"),
-        (FRONT.read, "SELECT pg_catalog.pg_is_in_recovery()", "t"),
-    ] {
-        let answer = tokio::time::timeout(Duration::from_secs(15), sql::value(address, schema::APP, query));
-        let answer = answer.await.with_context(|| format!("no answer through {address} in 15 s"))??;
-        ensure!(answer == wanted, "{address} led to the wrong kind of server");
-    }
-    Ok(())
 }
 
 /// Tells what happens to the cluster, and starts a crashed node again once another one leads.
@@ -205,8 +180,8 @@ async fn attend(cluster: &mut Cluster, weir: &mut Weir, progress: Progress) -> R
     }
 }
 
-async fn drill_to_the_end(events: &[Event], front: Option<Front>, progress: Progress) -> Result<ExitCode> {
-    let (mut cluster, mut weir) = match front {
+async fn drill_to_the_end(events: &[Event], foreign: Option<Front>, progress: Progress) -> Result<ExitCode> {
+    let (mut cluster, mut weir) = match foreign {
         None => {
             let (cluster, weir) = start(DRILL, progress).await?;
             (cluster, Some(weir))
@@ -216,7 +191,7 @@ async fn drill_to_the_end(events: &[Event], front: Option<Front>, progress: Prog
             (Cluster::start(options).await?, None)
         }
     };
-    let outcome = drill::run(&mut cluster, front.unwrap_or(FRONT), events, progress).await;
+    let outcome = drill::run(&mut cluster, foreign.unwrap_or(FRONT), events, progress).await;
     let ended = weir.as_mut().and_then(Weir::ended);
     let broken = report(&outcome, ended.map(|status| format!("weir ended: {status}")))?;
     if broken {
@@ -266,7 +241,7 @@ async fn end_weir(weir: &mut Weir) -> Result<()> {
 /// Events and a foreign pooler's ports: `[switchover|crash]... [--front WRITE,READ]`.
 fn parse_drill(args: &[&str]) -> Result<(Vec<Event>, Option<Front>)> {
     let mut events = Vec::new();
-    let mut front = None;
+    let mut foreign = None;
     let mut rest = args.iter();
     while let Some(&word) = rest.next() {
         match word {
@@ -276,7 +251,7 @@ fn parse_drill(args: &[&str]) -> Result<(Vec<Event>, Option<Front>)> {
                 let pair = rest.next().and_then(|pair| pair.split_once(','));
                 let (write, read) =
                     pair.context("--front takes WRITE,READ, for example 127.0.0.1:7432,127.0.0.1:7433")?;
-                front = Some(Front { write: write.parse()?, read: read.parse()? });
+                foreign = Some(Front { write: write.parse()?, read: read.parse()? });
             }
             other => bail!("drill does not know {other}"),
         }
@@ -284,11 +259,13 @@ fn parse_drill(args: &[&str]) -> Result<(Vec<Event>, Option<Front>)> {
     if events.is_empty() {
         events = vec![Event::Switchover, Event::Crash];
     }
-    Ok((events, front))
+    Ok((events, foreign))
 }
 
-fn refuse_second(label: &str) -> Result<()> {
-    if let Some(found) = RunDir::find(label) {
+/// One at a time, as they share addresses; what a killed one left is cleared away.
+fn refuse_second() -> Result<()> {
+    run_dir::clear_abandoned();
+    if let Some(found) = RunDir::find(DEMO).or_else(|| RunDir::find(DRILL)) {
         bail!("one is running already (process {}); end it with: scripts/demo.sh stop", found.owner);
     }
     Ok(())
@@ -340,27 +317,33 @@ Ctrl-C here, or scripts/demo.sh stop, removes everything.
 ",
         write = psql(FRONT.write, app, schema::DATABASE),
         read = psql(FRONT.read, app, schema::DATABASE),
-        console = psql(FRONT.write, ADMIN, "weir"),
+        console = psql(FRONT.write, front::ADMIN, "weir"),
         weir_log = weir.log().display(),
         cluster_log = cluster.run_dir().path().display(),
     )
 }
 
-/// Ctrl-C and SIGTERM.
+/// Ctrl-C, SIGTERM, and SIGHUP from a terminal that closes.
 struct Interrupts {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    hang_up: tokio::signal::unix::Signal,
 }
 
 impl Interrupts {
     fn new() -> Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
     }
 
     async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            _ = self.hang_up.recv() => {}
         }
     }
 }
@@ -373,4 +356,3 @@ const DEMO: &str = "demo";
 const DRILL: &str = "drill";
 const FRONT: Front = Front { write: local(6432), read: local(6433) };
 const HTTP: SocketAddr = local(9632);
-const ADMIN: (&str, &str) = ("admin", "admin_password");

@@ -8,6 +8,7 @@ pub mod account;
 pub mod certificates;
 pub mod cluster;
 pub mod drill;
+pub mod front;
 pub mod http;
 pub mod postgres;
 pub mod process;

@@ -146,13 +146,14 @@ pub fn start_ticks(pid: u32) -> Option<u64> {
 ///
 /// Bounded: a process that forks faster than it is found would be left after the last pass.
 pub fn kill_folder(folder: &Path) {
+    let mut killed = Vec::new();
     for _ in 0..KILL_PASSES_MAX {
         let found = of_folder(folder);
-        if found.is_empty() {
+        found.iter().for_each(|&pid| send(pid, Signal::KILL));
+        killed.extend(found);
+        killed.retain(|&pid| is_running(pid));
+        if killed.is_empty() {
             return;
-        }
-        for pid in found {
-            send(pid, Signal::KILL);
         }
         pause();
     }
@@ -161,17 +162,18 @@ pub fn kill_folder(folder: &Path) {
 /// Ends every process of `folder`: PostgreSQL by an immediate shutdown, so that it returns its shared memory to the
 /// system, everything else and whatever is left after two seconds by SIGKILL.
 pub fn end_folder(folder: &Path) {
-    let (postgres, others): (Vec<u32>, Vec<u32>) =
-        of_folder(folder).into_iter().partition(|&pid| is_postgres(pid));
+    let mut ending = of_folder(folder);
+    let (postgres, others): (Vec<u32>, Vec<u32>) = ending.iter().partition(|&&pid| is_postgres(pid));
     // Patroni first, or it would start PostgreSQL again.
     others.into_iter().for_each(|pid| send(pid, Signal::KILL));
-    for &pid in &postgres {
+    for pid in postgres {
         send(pid, Signal::QUIT);
         send(pid, Signal::CONT);
     }
     for _ in 0..END_LOOKS_MAX {
-        if of_folder(folder).is_empty() {
-            return;
+        ending.retain(|&pid| is_running(pid));
+        if ending.is_empty() {
+            break;
         }
         pause();
     }
@@ -199,6 +201,13 @@ pub fn tail(log: &Path) -> String {
         out.push_str(line);
     }
     out
+}
+
+/// Whether the process still has its files and sockets. One that is being torn down loses its memory, and with it the
+/// signs by which it was found, before it closes them; a zombie has closed them.
+fn is_running(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 fn belongs(pid: u32, folder: &Path) -> bool {

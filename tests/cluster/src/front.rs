@@ -1,0 +1,47 @@
+//! weir in front of a cluster, set up the way demo, drill and tests do it. Knows weir's options, nothing of its inside.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::cluster::Cluster;
+use crate::process;
+use crate::schema;
+use crate::sql;
+use crate::weir::{Weir, WeirOptions};
+
+/// The console's administrator: name and password.
+pub const ADMIN: (&str, &str) = ("admin", "admin_password");
+
+/// Starts weir in front of `cluster` and waits until a query went through each port to the right kind of server.
+///
+/// The user list holds no password of the application: a verifier is enough, the keys come with the client's login.
+///
+/// # Errors
+/// weir does not start, or a port does not answer; the text holds the end of weir's log.
+pub async fn start(cluster: &Cluster, options: WeirOptions) -> Result<Weir> {
+    let verifier = cluster.verifier(schema::APP.user).await?;
+    let options = options
+        .user(schema::APP.user, &verifier)
+        .user(schema::AUTH.user, schema::AUTH.password)
+        .user(ADMIN.0, ADMIN.1)
+        .args(["--patroni", &cluster.patroni_urls()])
+        .args(["--auth-user", schema::AUTH.user, "--auth-query", schema::AUTH_QUERY])
+        .args(["--admin-user", ADMIN.0]);
+    let weir = Weir::start(options).await?;
+    process::with_log(check(weir.write(), "f").await, weir.log())?;
+    process::with_log(check(weir.read(), "t").await, weir.log())?;
+    Ok(weir)
+}
+
+/// Asks through `address` whether the server behind it is in recovery.
+async fn check(address: SocketAddr, in_recovery: &str) -> Result<()> {
+    let query = sql::value(address, schema::APP, "SELECT pg_catalog.pg_is_in_recovery()");
+    let answer = tokio::time::timeout(ANSWER_PATIENCE, query).await;
+    let answer = answer.with_context(|| format!("no answer through {address} in 15 s"))??;
+    ensure!(answer == in_recovery, "{address} leads to the wrong kind of server");
+    Ok(())
+}
+
+const ANSWER_PATIENCE: Duration = Duration::from_secs(15);
