@@ -141,10 +141,10 @@ impl Session {
         wires: &mut W,
     ) -> Result<(), Report> {
         if let Some(held) = self.statements.named(name).cloned() {
-            // PostgreSQL refuses a name that is taken (42P05); so that it does it in the right place of the batch, it is
-            // asked to take the one it has a second time.
+            // PostgreSQL refuses a name that is taken (42P05). So that it does so in the right place of the batch, and not
+            // before it has looked at the text, it is asked to give the name a second time.
             make_known(&held, server, wires);
-            parse_to_server(&held, server, wires);
+            parse_to_server(&held.server_name, statement, server, wires);
             server.owe_in_batch(Owed::Parse(ParseOf::Taken(held)));
             return Ok(());
         }
@@ -162,7 +162,7 @@ impl Session {
             Usable::No => evict_if_full(server, wires),
             Usable::Unclear => send_close_hidden(statement, server, wires),
         }
-        parse_to_server(statement, server, wires);
+        parse_to_server(&statement.server_name, statement, server, wires);
         server.statements.parse_sent(statement, server.batch);
         server.owe_in_batch(Owed::Parse(ParseOf::Named(statement.id, Some(name.into()))));
         Ok(())
@@ -425,13 +425,13 @@ fn make_known<W: Wires>(statement: &Rc<Statement>, server: &mut Server, wires: &
         Usable::No => evict_if_full(server, wires),
         Usable::Unclear => send_close_hidden(statement, server, wires),
     }
-    parse_to_server(statement, server, wires);
+    parse_to_server(&statement.server_name, statement, server, wires);
     server.statements.parse_sent(statement, server.batch);
     server.owe_in_batch(Owed::HiddenParse(ParseOf::Named(statement.id, None)));
 }
 
-fn parse_to_server<W: Wires>(statement: &Statement, server: &mut Server, wires: &mut W) {
-    wires.to_server(|out| frontend::parse(&statement.server_name, &statement.sql, &statement.types, out));
+fn parse_to_server<W: Wires>(name: &[u8], statement: &Statement, server: &mut Server, wires: &mut W) {
+    wires.to_server(|out| frontend::parse(name, &statement.sql, &statement.types, out));
     server.tally.server_parses += 1;
 }
 

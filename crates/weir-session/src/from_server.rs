@@ -433,7 +433,7 @@ fn parse_complete(server: &mut Server) -> Fate {
         }
         Some(Owed::Parse(ParseOf::AsIs)) => Fate::Forward,
         Some(Owed::Parse(ParseOf::Taken(statement))) => {
-            server.statements.parsed_again(statement);
+            server.statements.replaced(statement);
             Fate::Forward
         }
         Some(Owed::Parse(ParseOf::Unnamed(_))) => {

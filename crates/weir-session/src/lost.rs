@@ -366,7 +366,3 @@ fn sentence(clause: &str) -> String {
         |first| first.to_uppercase().chain(letters).collect(),
     )
 }
-
-#[cfg(test)]
-#[path = "lost/tests.rs"]
-mod tests;

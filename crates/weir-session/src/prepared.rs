@@ -373,9 +373,15 @@ impl ServerStatements {
         }
     }
 
-    /// It was parsed although it should have been there: something has deallocated it.
-    pub fn parsed_again(&mut self, statement: Rc<Statement>) {
+    /// Another text was parsed under its name although it should have been there: something has deallocated it.
+    pub fn replaced(&mut self, statement: Rc<Statement>) {
+        let id = statement.id;
         self.not_evicted(statement);
+        if let Some(known) = self.known.get_mut(&id)
+            && known.in_flight == 0
+        {
+            known.state = KnownState::Unclear;
+        }
     }
 
     /// Something that weir has not seen has changed what is there: each statement is closed and parsed anew before its

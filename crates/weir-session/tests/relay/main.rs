@@ -9,6 +9,7 @@ mod extended;
 mod hostile;
 mod lost;
 mod parameters;
+mod postgres;
 mod prepared;
 mod random;
 mod simple;

@@ -135,14 +135,14 @@ fn a_name_that_is_taken_is_refused_by_postgresql() {
     scene(|stage| {
         prepared(stage, 0, 0, "s", "select 1");
         stage.sends([parse("s", "select 2"), bind("s"), sync()].concat());
-        stage.server_got("P:weir_1=select 1  B:weir_1  S");
+        stage.server_got("P:weir_1=select 2  B:weir_1  S");
         stage.replies("E:42P05  Z:I");
         stage.client_got("E:42P05  Z:I");
         // On a connection that does not know it, it is made known first.
         stage.servers[0].alive = false;
         let elsewhere = stage.server();
         stage.sends([parse("s", "select 2"), sync()].concat());
-        stage.that_server_got(elsewhere, "P:weir_1=select 1  P:weir_1=select 1  S");
+        stage.that_server_got(elsewhere, "P:weir_1=select 1  P:weir_1=select 2  S");
         stage.server_replies(elsewhere, "1  E:42P05  Z:I");
         stage.client_got("E:42P05  Z:I");
         stage.sends(run("s"));

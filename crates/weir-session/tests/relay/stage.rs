@@ -13,42 +13,42 @@ use weir_session::{AfterLoss, LossCause, Mode, Server, Session, Then, Turn, Wire
 use crate::words;
 
 /// Plays a scene with bytes in pieces of several sizes.
-pub fn scene(play: impl Fn(&mut Stage)) {
+pub(crate) fn scene(play: impl Fn(&mut Stage)) {
     for piece in [usize::MAX, 1, 2, 3, 7, 64] {
         play(&mut Stage::new(piece));
     }
 }
 
-pub struct Stage {
-    pub piece: usize,
-    pub now: Instant,
-    pub rules: Rules,
-    pub statements_max: usize,
-    pub catalog: Catalog,
-    pub settings: Interner<Settings>,
-    pub clients: Vec<Actor>,
-    pub servers: Vec<Backing>,
+pub(crate) struct Stage {
+    pub(crate) piece: usize,
+    pub(crate) now: Instant,
+    pub(crate) rules: Rules,
+    pub(crate) statements_max: usize,
+    pub(crate) catalog: Catalog,
+    pub(crate) settings: Interner<Settings>,
+    pub(crate) clients: Vec<Actor>,
+    pub(crate) servers: Vec<Backing>,
     /// No server connection is given out: a hold.
-    pub held: bool,
+    pub(crate) held: bool,
 }
 
 /// A client.
-pub struct Actor {
-    pub session: Session,
-    pub carry: Vec<u8>,
-    pub got: Vec<u8>,
-    pub server: Option<usize>,
+pub(crate) struct Actor {
+    pub(crate) session: Session,
+    pub(crate) carry: Vec<u8>,
+    pub(crate) got: Vec<u8>,
+    pub(crate) server: Option<usize>,
     /// How its connection was ended, if it was.
-    pub end: Option<String>,
+    pub(crate) end: Option<String>,
 }
 
 /// A server connection.
-pub struct Backing {
-    pub server: Server,
-    pub carry: Vec<u8>,
-    pub got: Vec<u8>,
-    pub client: Option<usize>,
-    pub alive: bool,
+pub(crate) struct Backing {
+    pub(crate) server: Server,
+    pub(crate) carry: Vec<u8>,
+    pub(crate) got: Vec<u8>,
+    pub(crate) client: Option<usize>,
+    pub(crate) alive: bool,
 }
 
 struct Ends<'a> {
@@ -68,7 +68,8 @@ impl Wires for Ends<'_> {
 
 impl Stage {
     /// One client (0) in transaction mode and one server connection (0).
-    pub fn new(piece: usize) -> Self {
+    #[expect(clippy::disallowed_methods, reason = "the scene's clock starts somewhere")]
+    pub(crate) fn new(piece: usize) -> Self {
         let mut stage = Self {
             piece,
             now: Instant::now(),
@@ -85,11 +86,11 @@ impl Stage {
         stage
     }
 
-    pub fn client(&mut self, mode: Mode) -> usize {
+    pub(crate) fn client(&mut self, mode: Mode) -> usize {
         self.client_with(mode, &[])
     }
 
-    pub fn client_with(&mut self, mode: Mode, parameters: &[(&str, &str)]) -> usize {
+    pub(crate) fn client_with(&mut self, mode: Mode, parameters: &[(&str, &str)]) -> usize {
         let settings = self.settings.intern(Settings::from_startup(parameters.iter().copied()));
         let told = self.catalog.reported.intern(reported_at_login());
         let session = Session::new(mode, self.rules, settings, told);
@@ -97,7 +98,7 @@ impl Stage {
         self.clients.len() - 1
     }
 
-    pub fn server(&mut self) -> usize {
+    pub(crate) fn server(&mut self) -> usize {
         let reported = self.catalog.reported.intern(reported_at_login());
         let carried = self.settings.intern(Settings::default());
         let server = Server::new(reported, carried, self.statements_max);
@@ -106,31 +107,31 @@ impl Stage {
     }
 
     /// The only client (0) becomes one of another kind.
-    pub fn recast(&mut self, mode: Mode) {
+    pub(crate) fn recast(&mut self, mode: Mode) {
         self.clients.clear();
         self.client(mode);
     }
 
-    pub fn sends(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn sends(&mut self, bytes: impl AsRef<[u8]>) {
         self.client_sends(0, bytes);
     }
 
-    pub fn client_sends(&mut self, client: usize, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn client_sends(&mut self, client: usize, bytes: impl AsRef<[u8]>) {
         for piece in bytes.as_ref().chunks(self.piece) {
             self.clients[client].carry.extend_from_slice(piece);
             self.client_turn(client);
         }
     }
 
-    pub fn replies(&mut self, text: &str) {
+    pub(crate) fn replies(&mut self, text: &str) {
         self.server_says(0, words::said(text));
     }
 
-    pub fn server_replies(&mut self, server: usize, text: &str) {
+    pub(crate) fn server_replies(&mut self, server: usize, text: &str) {
         self.server_says(server, words::said(text));
     }
 
-    pub fn server_says(&mut self, server: usize, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn server_says(&mut self, server: usize, bytes: impl AsRef<[u8]>) {
         for piece in bytes.as_ref().chunks(self.piece) {
             self.servers[server].carry.extend_from_slice(piece);
             self.server_turn(server);
@@ -139,36 +140,36 @@ impl Stage {
 
     /// What server connection 0 received since it was last asked.
     #[track_caller]
-    pub fn server_got(&mut self, expected: &str) {
+    pub(crate) fn server_got(&mut self, expected: &str) {
         self.that_server_got(0, expected);
     }
 
     #[track_caller]
-    pub fn that_server_got(&mut self, server: usize, expected: &str) {
+    pub(crate) fn that_server_got(&mut self, server: usize, expected: &str) {
         let got = std::mem::take(&mut self.servers[server].got);
         assert_eq!(words::asked(&got), expected, "server {server}, pieces of {}", self.piece);
     }
 
     /// What client 0 received since it was last asked.
     #[track_caller]
-    pub fn client_got(&mut self, expected: &str) {
+    pub(crate) fn client_got(&mut self, expected: &str) {
         self.that_client_got(0, expected);
     }
 
     #[track_caller]
-    pub fn that_client_got(&mut self, client: usize, expected: &str) {
+    pub(crate) fn that_client_got(&mut self, client: usize, expected: &str) {
         let got = std::mem::take(&mut self.clients[client].got);
         assert_eq!(words::heard(&got), expected, "client {client}, pieces of {}", self.piece);
     }
 
     /// What the last error said to client 0; takes what it received.
-    pub fn error_told(&mut self) -> Report {
+    pub(crate) fn error_told(&mut self) -> Report {
         words::last_error(&std::mem::take(&mut self.clients[0].got))
     }
 
     /// A request and its reply, of no interest in themselves.
     #[track_caller]
-    pub fn round(&mut self, request: impl AsRef<[u8]>, reply: &str) {
+    pub(crate) fn round(&mut self, request: impl AsRef<[u8]>, reply: &str) {
         self.sends(request);
         self.servers[0].got.clear();
         self.replies(reply);
@@ -177,32 +178,32 @@ impl Stage {
 
     /// The transaction of client 0 is open.
     #[track_caller]
-    pub fn begins(&mut self) {
+    pub(crate) fn begins(&mut self) {
         self.round(words::query("BEGIN"), "C:BEGIN  Z:T");
     }
 
     #[track_caller]
-    pub fn is_attached(&self, expected: bool) {
+    pub(crate) fn is_attached(&self, expected: bool) {
         assert_eq!(self.clients[0].server.is_some(), expected, "pieces of {}", self.piece);
     }
 
     #[track_caller]
-    pub fn ended(&self, client: usize, why: &str) {
+    pub(crate) fn ended(&self, client: usize, why: &str) {
         let end = self.clients[client].end.as_deref();
         assert_eq!(end, Some(why), "pieces of {}", self.piece);
     }
 
     /// The server connection ends without a word.
-    pub fn dies(&mut self, server: usize) {
+    pub(crate) fn dies(&mut self, server: usize) {
         self.lose(server, false);
     }
 
     /// The connection to a member that was in hot standby ends without a word.
-    pub fn replica_dies(&mut self, server: usize) {
+    pub(crate) fn replica_dies(&mut self, server: usize) {
         self.lose(server, true);
     }
 
-    pub fn lose(&mut self, server: usize, read_only_member: bool) {
+    pub(crate) fn lose(&mut self, server: usize, read_only_member: bool) {
         let backing = &mut self.servers[server];
         backing.alive = false;
         let Some(client) = backing.client.take() else { return };
@@ -237,14 +238,14 @@ impl Stage {
     }
 
     /// The hold is over.
-    pub fn resume(&mut self) {
+    pub(crate) fn resume(&mut self) {
         self.held = false;
         for client in 0..self.clients.len() {
             self.client_turn(client);
         }
     }
 
-    pub fn client_turn(&mut self, client: usize) {
+    pub(crate) fn client_turn(&mut self, client: usize) {
         let mut turns = 0;
         while self.clients[client].end.is_none() {
             turns += 1;
@@ -299,7 +300,7 @@ impl Stage {
         assert!(self.servers[server].server.at_rest().is_some(), "released while not at rest");
     }
 
-    pub fn server_turn(&mut self, server: usize) {
+    pub(crate) fn server_turn(&mut self, server: usize) {
         self.now += Duration::from_millis(1);
         let backing = &mut self.servers[server];
         let input = std::mem::take(&mut backing.carry);
@@ -347,7 +348,7 @@ impl Stage {
     }
 
     #[track_caller]
-    pub fn tx(&self, expected: TxStatus) {
+    pub(crate) fn tx(&self, expected: TxStatus) {
         assert_eq!(self.clients[0].session.tx(), expected);
     }
 }

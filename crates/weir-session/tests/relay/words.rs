@@ -13,92 +13,92 @@ fn made(fill: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 }
 
 /// Any message.
-pub fn raw(tag: u8, body: &[u8]) -> Vec<u8> {
+pub(crate) fn raw(tag: u8, body: &[u8]) -> Vec<u8> {
     let mut out = vec![tag];
     out.extend_from_slice(&u32::try_from(body.len() + 4).expect("short").to_be_bytes());
     out.extend_from_slice(body);
     out
 }
 
-pub fn query(sql: &str) -> Vec<u8> {
+pub(crate) fn query(sql: &str) -> Vec<u8> {
     made(|out| frontend::query(sql.as_bytes(), out))
 }
 
-pub fn parse(name: &str, sql: &str) -> Vec<u8> {
+pub(crate) fn parse(name: &str, sql: &str) -> Vec<u8> {
     made(|out| frontend::parse(name.as_bytes(), sql.as_bytes(), &[0, 0], out))
 }
 
-pub fn bind(statement: &str) -> Vec<u8> {
+pub(crate) fn bind(statement: &str) -> Vec<u8> {
     bind_portal("", statement)
 }
 
-pub fn bind_portal(portal: &str, statement: &str) -> Vec<u8> {
+pub(crate) fn bind_portal(portal: &str, statement: &str) -> Vec<u8> {
     made(|out| frontend::bind_text(portal.as_bytes(), statement.as_bytes(), &[], out))
 }
 
-pub fn describe(statement: &str) -> Vec<u8> {
+pub(crate) fn describe(statement: &str) -> Vec<u8> {
     made(|out| frontend::describe_statement(statement.as_bytes(), out))
 }
 
-pub fn describe_portal(portal: &str) -> Vec<u8> {
+pub(crate) fn describe_portal(portal: &str) -> Vec<u8> {
     made(|out| frontend::describe(TargetKind::Portal, portal.as_bytes(), out))
 }
 
-pub fn execute() -> Vec<u8> {
+pub(crate) fn execute() -> Vec<u8> {
     execute_portal("")
 }
 
-pub fn execute_portal(portal: &str) -> Vec<u8> {
+pub(crate) fn execute_portal(portal: &str) -> Vec<u8> {
     made(|out| frontend::execute(portal.as_bytes(), 0, out))
 }
 
-pub fn close(statement: &str) -> Vec<u8> {
+pub(crate) fn close(statement: &str) -> Vec<u8> {
     made(|out| frontend::close_statement(statement.as_bytes(), out))
 }
 
-pub fn close_portal(portal: &str) -> Vec<u8> {
+pub(crate) fn close_portal(portal: &str) -> Vec<u8> {
     made(|out| frontend::close(TargetKind::Portal, portal.as_bytes(), out))
 }
 
-pub fn sync() -> Vec<u8> {
+pub(crate) fn sync() -> Vec<u8> {
     made(frontend::sync)
 }
 
-pub fn flush() -> Vec<u8> {
+pub(crate) fn flush() -> Vec<u8> {
     made(frontend::flush)
 }
 
-pub fn terminate() -> Vec<u8> {
+pub(crate) fn terminate() -> Vec<u8> {
     made(frontend::terminate)
 }
 
 /// Parse, Bind, Execute and Sync of an unnamed statement.
-pub fn unnamed(sql: &str) -> Vec<u8> {
+pub(crate) fn unnamed(sql: &str) -> Vec<u8> {
     [parse("", sql), bind(""), execute(), sync()].concat()
 }
 
 /// Bind, Execute and Sync of a named statement.
-pub fn run(statement: &str) -> Vec<u8> {
+pub(crate) fn run(statement: &str) -> Vec<u8> {
     [bind(statement), execute(), sync()].concat()
 }
 
 /// A piece of a COPY, in either direction.
-pub fn data(text: &str) -> Vec<u8> {
+pub(crate) fn data(text: &str) -> Vec<u8> {
     raw(b'd', text.as_bytes())
 }
 
 /// The end of a COPY, in either direction.
-pub fn done() -> Vec<u8> {
+pub(crate) fn done() -> Vec<u8> {
     raw(b'c', b"")
 }
 
-pub fn copy_fail() -> Vec<u8> {
+pub(crate) fn copy_fail() -> Vec<u8> {
     made(|out| frontend::copy_fail(b"changed my mind", out))
 }
 
 /// What PostgreSQL says, from the text in which scenes are written: messages with two or more spaces between them, each
 /// a tag and, behind a colon, what it holds. See [`heard`] for the way back.
-pub fn said(text: &str) -> Vec<u8> {
+pub(crate) fn said(text: &str) -> Vec<u8> {
     text.split("  ").map(str::trim).filter(|part| !part.is_empty()).flat_map(one_said).collect()
 }
 
@@ -141,7 +141,7 @@ fn one_said(part: &str) -> Vec<u8> {
 }
 
 /// What a server connection received, as text.
-pub fn asked(bytes: &[u8]) -> String {
+pub(crate) fn asked(bytes: &[u8]) -> String {
     frames(bytes).map(|(tag, body)| one_asked(tag, body)).collect::<Vec<_>>().join("  ")
 }
 
@@ -173,7 +173,7 @@ fn one_asked(tag: u8, body: &[u8]) -> String {
 }
 
 /// What a client received, as text. Of errors only severity and code are shown.
-pub fn heard(bytes: &[u8]) -> String {
+pub(crate) fn heard(bytes: &[u8]) -> String {
     frames(bytes).map(|(tag, body)| one_heard(tag, body)).collect::<Vec<_>>().join("  ")
 }
 
@@ -207,7 +207,7 @@ fn one_heard(tag: u8, body: &[u8]) -> String {
 }
 
 /// The text of the last error a client received.
-pub fn last_error(bytes: &[u8]) -> Report {
+pub(crate) fn last_error(bytes: &[u8]) -> Report {
     let errors = frames(bytes).filter(|(tag, _)| *tag == b'E');
     let (_, body) = errors.last().expect("an error");
     backend::read::report(body).expect("a report").to_report()
