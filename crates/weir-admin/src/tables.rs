@@ -36,6 +36,8 @@ pub struct ConsoleView<'a> {
     pub config: &'a [ConfigRow],
     /// Configured databases. Others that have pools are shown as well.
     pub databases: &'a [DatabaseRow],
+    /// `server_lifetime` of databases that are not configured.
+    pub server_lifetime: Option<Duration>,
     /// Names in the user list. Others that have pools are shown as well.
     pub users: &'a [String],
     /// Failovers since start, oldest first.

@@ -55,6 +55,7 @@ pub(super) fn all(view: &ConsoleView<'_>) -> Vec<DatabaseRow> {
                 name: pool.database.clone(),
                 database: pool.server_database.clone(),
                 pool_size: pool.pool_size,
+                server_lifetime: view.server_lifetime,
                 paused: paused(&pool.database),
                 ..DatabaseRow::default()
             });

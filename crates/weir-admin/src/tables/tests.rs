@@ -57,6 +57,7 @@ impl Scene {
             averages: &self.averages,
             config: &self.config,
             databases: &self.databases,
+            server_lifetime: Some(Duration::from_secs(60)),
             users: &self.users,
             failovers: &self.failovers,
             paused: self.paused,
@@ -224,7 +225,7 @@ fn databases_configured_and_seen() {
         &format!(
             "{DATABASES}
 fixed|db9|5433|real|shared|5|0|0|3600|session|~|0|0|0|0|1|0
-mrg|10.0.0.1|5432|mrg_main|~|20|0|0|0|~|~|0|1|0|2|0|0
+mrg|10.0.0.1|5432|mrg_main|~|20|0|0|60|~|~|0|1|0|2|0|0
 SHOW"
         ),
     );
@@ -236,7 +237,7 @@ fn a_database_is_paused_if_any_of_its_pools_is() {
     scene.snapshot.pools = vec![pool("app", "write"), PoolRow { paused: true, ..pool("app", "read") }];
     scene.check(
         Table::Databases,
-        &format!("{DATABASES}\nmrg|10.0.0.1|5432|mrg_main|~|20|0|0|0|~|~|0|0|0|0|1|0\nSHOW"),
+        &format!("{DATABASES}\nmrg|10.0.0.1|5432|mrg_main|~|20|0|0|60|~|~|0|0|0|0|1|0\nSHOW"),
     );
 }
 

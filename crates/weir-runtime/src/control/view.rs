@@ -30,6 +30,7 @@ pub(super) async fn show(control: &Control, table: Table) -> Vec<u8> {
         averages: &averages,
         config: &config_rows(&config),
         databases: &database_rows(&config, &paused),
+        server_lifetime: config.pool.server_lifetime,
         users: &users,
         failovers: &failovers(control),
         paused: paused.all,
