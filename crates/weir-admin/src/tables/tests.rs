@@ -249,7 +249,7 @@ fn databases_without_a_leader_and_all_paused() {
     scene.snapshot.pools = vec![pool("app", "write")];
     scene.check(
         Table::Databases,
-        &format!("{DATABASES}\nmrg|~|5432|mrg_main|~|20|0|0|0|~|~|0|0|0|0|1|0\nSHOW"),
+        &format!("{DATABASES}\nmrg|~|5432|mrg_main|~|20|0|0|60|~|~|0|0|0|0|1|0\nSHOW"),
     );
 }
 
