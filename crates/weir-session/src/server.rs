@@ -199,6 +199,11 @@ impl Server {
         self.failed && self.owed.ready_owed() == 0
     }
 
+    /// A row would be an answer to what the client asked first, and nothing is kept back in front of it.
+    pub(crate) fn expects_rows(&self) -> bool {
+        self.warning.is_empty() && matches!(self.owed.head(), Some(Owed::Query(_) | Owed::Execute(_)))
+    }
+
     /// Owes the reply to a message of an extended-protocol batch.
     pub(crate) fn owe_in_batch(&mut self, owed: Owed) {
         let weight = match owed {

@@ -293,3 +293,37 @@ fn session_mode_passes_names_through() {
         stage.client_got("1  2  t  n  C:SELECT 1  3  Z:I");
     });
 }
+
+#[test]
+fn it_does_not_matter_where_bytes_are_cut() {
+    let request = [
+        parse("s", "select 1"),
+        bind("s"),
+        describe_portal(""),
+        execute(),
+        close("s"),
+        sync(),
+        query("select 2"),
+        unnamed("bad"),
+        run("missing"),
+    ]
+    .concat();
+    let reply = said(
+        "1  2  T:a  D:1  C:SELECT 1  Z:I  T:a  D:2  N:01000  C:SELECT 1  Z:I  E:42601  Z:I  3  E:26000  Z:I",
+    );
+    let asked = "P:weir_1=select 1  B:weir_1  D:portal   E:  S  Q:select 2  P:=bad  B:  E:  S  C:missing  B:missing  E:  S";
+    let heard =
+        "1  2  T:a  D:1  C:SELECT 1  3  Z:I  T:a  D:2  N:01000  C:SELECT 1  Z:I  E:42601  Z:I  E:26000  Z:I";
+    for cut in 0..request.len().max(reply.len()) {
+        let mut stage = crate::stage::Stage::new(usize::MAX);
+        let (first, second) = request.split_at(cut.min(request.len()));
+        stage.sends(first);
+        stage.sends(second);
+        stage.server_got(asked);
+        let (first, second) = reply.split_at(cut.min(reply.len()));
+        stage.server_says(0, first);
+        stage.server_says(0, second);
+        stage.client_got(heard);
+        stage.is_attached(false);
+    }
+}

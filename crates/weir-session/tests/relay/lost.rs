@@ -162,6 +162,16 @@ fn outside_of_a_transaction() {
             Free,
         ),
         (false, [insert(), unnamed("x")].concat(), "", Eof, "E:08007  Z:I  E:08007  Z:I", Free),
+    ];
+    for row in &rows {
+        play(row);
+    }
+}
+
+#[test]
+fn copies_and_unfinished_batches_outside_of_a_transaction() {
+    let insert = || query("insert into t values (1)");
+    let rows: Vec<Row> = vec![
         // COPY, with what the client still sends of it.
         (false, query("COPY t FROM STDIN"), "G", STOPPED, "E:08007  Z:I", Free),
         (false, [query("COPY t FROM STDIN"), data("1\n"), done()].concat(), "", Eof, "E:08007  Z:I", Free),
@@ -214,6 +224,16 @@ fn inside_of_a_transaction() {
         (true, begin_batch("insert"), "1", Eof, "E:40001", SkippingAborted),
         (true, flushed("insert"), "1  2  C:INSERT 0 1", Eof, "", NextGetsAborted("40001")),
         (true, [parse("", "insert"), describe(""), sync()].concat(), "1  t  n", Eof, "E:40001  Z:E", Aborted),
+    ];
+    for row in &rows {
+        play(row);
+    }
+}
+
+#[test]
+fn a_commit_in_flight() {
+    let insert = || query("insert into t values (1)");
+    let rows: Vec<Row> = vec![
         // 2.4: COMMIT or several statements in flight.
         (true, query("COMMIT"), "", Eof, "E:08007  Z:I", Free),
         (true, query("COMMIT"), "", STOPPED, "E:08007  Z:I", Free),
@@ -256,6 +276,16 @@ fn inside_of_a_transaction() {
         ),
         (true, unnamed("COMMIT AND CHAIN"), "1  2  C:COMMIT", Eof, "E:08007  Z:I", Free),
         (true, [query("COMMIT"), insert()].concat(), "C:COMMIT  Z:I", Eof, "E:08007  Z:I", Free),
+    ];
+    for row in &rows {
+        play(row);
+    }
+}
+
+#[test]
+fn a_rollback_or_a_failed_request_in_flight() {
+    let insert = || query("insert into t values (1)");
+    let rows: Vec<Row> = vec![
         // A lone ROLLBACK gets what it asked for.
         (true, query("ROLLBACK"), "", Eof, "C:ROLLBACK  Z:I", Free),
         (true, query("ABORT"), "", STOPPED, "C:ROLLBACK  Z:I", Free),

@@ -7,6 +7,7 @@ mod aborted;
 mod copy;
 mod extended;
 mod hostile;
+mod losses;
 mod lost;
 mod parameters;
 mod postgres;

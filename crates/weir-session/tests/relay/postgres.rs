@@ -24,6 +24,10 @@ pub(crate) struct Postgres {
     pub(crate) portals: HashMap<String, String>,
     pub(crate) copying: bool,
     copy_is_simple: bool,
+    /// Rows of the transaction that is open.
+    rows: Vec<u32>,
+    /// Rows committed since somebody looked.
+    pub(crate) committed: Vec<u32>,
     input: Vec<u8>,
     pub(crate) output: Vec<u8>,
 }
@@ -39,6 +43,8 @@ impl Postgres {
             portals: HashMap::new(),
             copying: false,
             copy_is_simple: false,
+            rows: Vec::new(),
+            committed: Vec::new(),
             input: Vec::new(),
             output: Vec::new(),
         }
@@ -89,6 +95,7 @@ impl Postgres {
 
     fn fail(&mut self, code: &str) {
         self.say(&format!("E:{code}"));
+        self.rows.clear();
         if self.tx == Tx::Open {
             self.tx = Tx::Failed;
         }
@@ -97,6 +104,7 @@ impl Postgres {
     fn ready(&mut self) {
         if self.tx == Tx::Idle {
             self.portals.clear();
+            self.committed.append(&mut self.rows);
         }
         let status = match self.tx {
             Tx::Idle => "Z:I",
@@ -139,6 +147,10 @@ impl Postgres {
                 self.say("C:BEGIN");
             }
             "COMMIT" | "ROLLBACK" => {
+                if self.tx != Tx::Failed && sql == "COMMIT" {
+                    self.committed.append(&mut self.rows);
+                }
+                self.rows.clear();
                 let tag = if self.tx == Tx::Failed { "C:ROLLBACK".to_owned() } else { format!("C:{sql}") };
                 self.tx = Tx::Idle;
                 self.portals.clear();
@@ -154,6 +166,14 @@ impl Postgres {
                 self.copy_is_simple = simple;
             }
             "COPY OUT" => self.say("H  d:1  c  C:COPY 1"),
+            sql if sql.starts_with("insert ") => {
+                self.rows.extend(sql["insert ".len()..].parse::<u32>());
+                if simple && self.tx == Tx::Idle {
+                    // Committed before PostgreSQL says so.
+                    self.committed.append(&mut self.rows);
+                }
+                self.say("C:INSERT 0 1");
+            }
             sql => {
                 if simple {
                     self.say("T:a");

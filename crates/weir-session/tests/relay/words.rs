@@ -206,6 +206,26 @@ fn one_heard(tag: u8, body: &[u8]) -> String {
     }
 }
 
+/// What of this are whole messages, as a client heard it.
+pub(crate) fn whole(bytes: &[u8]) -> String {
+    let end = boundaries(bytes).last().copied().unwrap_or(0);
+    heard(&bytes[..end])
+}
+
+/// Where messages begin and end.
+pub(crate) fn boundaries(bytes: &[u8]) -> Vec<usize> {
+    let mut found = vec![0];
+    let mut at = 0;
+    while let Some(header) = frame::peek(&bytes[at..], MESSAGE_BYTES_MAX).expect("a sane header") {
+        at += header.total;
+        if at > bytes.len() {
+            break;
+        }
+        found.push(at);
+    }
+    found
+}
+
 /// The text of the last error a client received.
 pub(crate) fn last_error(bytes: &[u8]) -> Report {
     let errors = frames(bytes).filter(|(tag, _)| *tag == b'E');
