@@ -407,29 +407,6 @@ impl Session {
     }
 }
 
-impl Server {
-    /// Counts a ReadyForQuery that a client was waiting for.
-    fn count_ready(&mut self, now: Instant) {
-        self.tally.queries += 1;
-        if let Some(started) = self.query_started.take() {
-            self.tally.query_micros += micros(now, started);
-        }
-        if self.owed.ready_owed() > 0 {
-            self.query_started = Some(now);
-        }
-        if self.status == TxStatus::Idle {
-            self.tally.transactions += 1;
-            if let Some(started) = self.transaction_started.take() {
-                self.tally.transaction_micros += micros(now, started);
-            }
-        }
-    }
-}
-
-fn micros(now: Instant, then: Instant) -> u64 {
-    u64::try_from(now.saturating_duration_since(then).as_micros()).unwrap_or(u64::MAX)
-}
-
 fn parse_complete(server: &mut Server) -> Fate {
     match server.owed.pop() {
         Some(Owed::Parse(ParseOf::Named(id, _))) => {
