@@ -11,7 +11,9 @@
 //! | `client`, `server` | what is known of one connection |
 //! | `pools` | the pools, their targets, dialing |
 //! | `login`, `secrets` | a client's way in; where secrets come from (user list, auth_query, keys learned at login) |
-//! | `traffic` | bytes of sessions, checkout and release |
+//! | `traffic` | bytes of sessions, checkout |
+//! | `release` | server connections that their clients let go of |
+//! | `parting` | clients that go |
 //! | `dialing` | a server connection's way in |
 //! | `loss` | server connections that died |
 //! | `cancel` | cancel requests |
@@ -28,7 +30,9 @@ pub mod io;
 mod login;
 mod loss;
 mod orders;
+mod parting;
 mod pools;
+mod release;
 mod rows;
 mod secrets;
 mod server;

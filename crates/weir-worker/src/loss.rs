@@ -50,7 +50,7 @@ impl Worker {
     }
 
     /// The same for one that the shell has dropped already.
-    fn forget_lost(&mut self, now: Instant, id: ServerId, what: &str, effects: &mut Effects) {
+    pub(crate) fn forget_lost(&mut self, now: Instant, id: ServerId, what: &str, effects: &mut Effects) {
         let Some(mut conn) = self.servers.try_remove(key(id.0)) else { return };
         let entry = self.pools.entry_mut(conn.pool);
         entry.stats.servers_closed += 1;

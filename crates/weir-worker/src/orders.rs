@@ -7,7 +7,7 @@ use weir_config::Config;
 use weir_discovery::Topology;
 use weir_pool::ClientId;
 
-use crate::io::{Effects, Order};
+use crate::io::{ConnId, Effect, Effects, Order};
 use crate::login::shutting_down;
 use crate::pools::PoolIndex;
 use crate::{Worker, client_id, key, pools};
@@ -34,13 +34,15 @@ impl Worker {
         for index in &indices {
             gone.extend(self.point(now, *index));
         }
-        // No pool gives out an old connection any more before the first client hears anything.
+        // Nobody hears anything, and nobody is dialed, before the last old connection is closed.
+        effects.list.extend(gone.iter().map(|server| Effect::Abort(ConnId::Server(*server))));
         for server in gone {
-            self.lose(now, server, MEMBER_LEFT, effects);
+            self.forget_lost(now, server, MEMBER_LEFT, effects);
         }
         for index in indices {
             self.serve_waiting(now, index, effects);
         }
+        self.move_lookups(now, effects);
     }
 
     fn configure(&mut self, now: Instant, config: Arc<Config>, effects: &mut Effects) {

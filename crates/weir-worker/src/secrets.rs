@@ -174,7 +174,7 @@ impl Worker {
             inside.waiters.push((id, serial));
             return;
         }
-        self.start_lookup(now, wanted, (id, serial), effects);
+        self.start_lookup(now, wanted, vec![(id, serial)], effects);
     }
 
     /// Database in which the secret of a client of `database` is looked up.
@@ -215,17 +215,20 @@ impl Worker {
         &mut self,
         now: Instant,
         wanted: (String, String),
-        waiter: (ClientId, u64),
+        waiters: Vec<(ClientId, u64)>,
         effects: &mut Effects,
     ) {
-        let (Some(query), Some(auth_user)) = (self.config.auth.query.clone(), self.config.auth.user.clone())
-        else {
-            return self.answer_secret(now, waiter.0, None, effects);
-        };
         let role = self.lookup_role();
-        let pool_key = PoolKey { database: wanted.0.clone(), user: auth_user, role };
-        let Some(pool) = self.pools.find_or_make(pool_key, &self.config) else {
-            return self.answer_secret(now, waiter.0, None, effects);
+        let auth = &self.config.auth;
+        let asked = auth.query.clone().zip(auth.user.clone()).and_then(|(query, user)| {
+            let pool_key = PoolKey { database: wanted.0.clone(), user, role };
+            Some((query, self.pools.find_or_make(pool_key, &self.config)?))
+        });
+        let Some((query, pool)) = asked else {
+            for (id, _) in waiters {
+                self.answer_secret(now, id, None, effects);
+            }
+            return;
         };
         // The server's own defaults, whatever the asking client's startup packet says: its search_path must not choose
         // which functions the auth_query finds (CVE-2025-12819).
@@ -245,7 +248,7 @@ impl Worker {
         }));
         let request = lookup_request(&query, &wanted.1);
         let (database, user) = wanted.clone();
-        let (waiters, reply) = (vec![waiter], Vec::new());
+        let reply = Vec::new();
         client.inside = Some(Box::new(Lookup { database, user, waiters, reply, is_repeated: false }));
         let id = client_id(self.clients.insert(client));
         self.secrets.lookups.insert(wanted, id);
@@ -345,6 +348,32 @@ impl Worker {
         };
         if let Some(inside) = self.clients.get_mut(key(lookup.0)).and_then(|client| client.inside.as_mut()) {
             inside.waiters.retain(|(other, _)| *other != id);
+        }
+    }
+
+    /// A hold has begun: what waits for a leader asks a replica instead.
+    pub(crate) fn move_lookups(&mut self, now: Instant, effects: &mut Effects) {
+        if self.lookup_role() == Role::Write {
+            return;
+        }
+        let lookups: Vec<ClientId> = self.secrets.lookups.values().copied().collect();
+        for id in lookups {
+            let Some(open) =
+                self.clients.get(key(id.0)).filter(|client| client.is_waiting()).and_then(Client::open)
+            else {
+                continue;
+            };
+            let entry = self.pools.entry_mut(open.pool);
+            if entry.key.role != Role::Write {
+                continue;
+            }
+            entry.pool.forget(id);
+            let Some(lookup) = self.clients.try_remove(key(id.0)).and_then(|client| client.inside) else {
+                continue;
+            };
+            let wanted = (lookup.database, lookup.user);
+            self.secrets.lookups.remove(&wanted);
+            self.start_lookup(now, wanted, lookup.waiters, effects);
         }
     }
 

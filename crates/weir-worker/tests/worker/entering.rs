@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use weir_config::AuthMethod;
-use weir_worker::Role;
+use weir_config::{AuthMethod, TlsMode};
+use weir_protocol::frontend;
+use weir_worker::{ConnId, Role};
 
 use crate::settings::{PASSWORD, leaderless};
 use crate::world::{World, echo, simple};
@@ -113,6 +114,43 @@ fn a_client_that_says_nothing_is_let_go_in_time() {
     assert_eq!(world.heard(silent), ["FATAL 57P03"]);
     assert!(!world.is_open(silent));
     assert!(world.is_open(quick), "the deadline ends with the login");
+}
+
+#[test]
+fn the_deadline_of_one_that_left_is_not_that_of_the_next_with_its_name() {
+    let mut world = World::new();
+    let gone = world.connect(Role::Write);
+    world.pass(Duration::from_secs(50));
+    world.vanish(gone);
+    let newcomer = world.connect(Role::Write);
+    assert_eq!(world.shell.speakers[newcomer].conn, world.shell.speakers[gone].conn);
+    world.pass(Duration::from_secs(50));
+    assert!(world.is_open(newcomer));
+    world.pass(Duration::from_secs(11));
+    assert!(!world.is_open(newcomer));
+}
+
+#[test]
+fn tls_is_offered_if_there_is_some_and_nothing_may_come_before_it() {
+    let mut world = World::configured(|config| config.client_tls.mode = TlsMode::Allow);
+    let mut ask = Vec::new();
+    frontend::ssl_request(&mut ask);
+    let client = world.connect(Role::Write);
+    world.send(client, ask.clone());
+    let conn = world.shell.speakers[client].conn;
+    assert_eq!(world.shell.handshakes, [conn]);
+    let ConnId::Client(id) = conn else { panic!("a client") };
+    let description = "TLSv1.3".to_owned();
+    world.turn(|worker, now, effects| worker.tls_established(now, id, description, effects));
+    world.shell.speakers[client].forget_inbox();
+    world.shell.speakers[client].start(&[("user", "app"), ("database", "mrg")], PASSWORD);
+    world.run();
+    assert_eq!(world.heard(client), ["ready I"]);
+    assert_eq!(world.snapshot().clients[0].tls, "TLSv1.3");
+    let hasty = world.connect(Role::Write);
+    world.send(hasty, [ask, b"early".to_vec()].concat());
+    assert!(!world.is_open(hasty));
+    assert_eq!(world.shell.handshakes.len(), 1);
 }
 
 #[test]

@@ -308,6 +308,26 @@ fn every_pool_follows_in_the_same_turn() {
 }
 
 #[test]
+fn the_last_old_connection_is_closed_before_the_first_new_one_is_dialed() {
+    let mut world = World::new();
+    let app: [usize; 3] = world.clients();
+    let other = [world.client_of(Role::Write, "other"), world.client_of(Role::Write, "other")];
+    world.member("n1").slow = Some("t 1");
+    for client in app.into_iter().chain(other) {
+        world.query(client, "insert 1");
+    }
+    world.shell.journal.clear();
+    world.promote("n2", 2);
+    world.adopt(led("n2", 2, &[]));
+    let last_end = world.shell.journal.iter().rposition(|(what, _)| *what == "abort").unwrap();
+    let first_dial = world.shell.journal.iter().position(|(what, _)| *what != "abort").unwrap();
+    assert!(last_end < first_dial, "{:?}", world.shell.journal);
+    assert_eq!(last_end, 3);
+    // The one that waited has not been sent anywhere before.
+    assert_eq!(world.heard(app[2]), ["INSERT 0 1", "ready I"]);
+}
+
+#[test]
 fn the_hold_timeout_is_the_configurations() {
     let mut world = World::configured(|config| {
         if let Upstream::Patroni(patroni) = &mut config.upstream {

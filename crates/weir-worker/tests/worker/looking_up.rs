@@ -174,6 +174,21 @@ fn without_a_leader_a_replica_is_asked() {
 }
 
 #[test]
+fn a_query_that_waits_for_a_leader_is_asked_of_a_replica_when_a_hold_begins() {
+    let mut world = World::new();
+    world.dials_held = true;
+    let clients: [usize; 2] = std::array::from_fn(|_| world.hello(Role::Read, "late", PASSWORD));
+    world.run();
+    world.adopt(leaderless(&["n3"]));
+    world.dials_held = false;
+    world.run();
+    for client in clients {
+        assert_eq!(world.heard(client), ["ready I"]);
+    }
+    assert_eq!(world.ran(), ["n3: SELECT usename, passwd FROM pg_shadow WHERE usename=$1"]);
+}
+
+#[test]
 fn during_a_hold_an_old_answer_is_better_than_none() {
     let mut world = World::new();
     world.client_of(Role::Write, "late");

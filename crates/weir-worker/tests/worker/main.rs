@@ -4,6 +4,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod actor;
+mod histories;
 mod postgres;
 mod settings;
 mod shell;

@@ -113,13 +113,35 @@ impl Backend {
         self.input.extend_from_slice(bytes);
     }
 
-    /// Works through its input as far as it can; returns what it says.
-    pub(crate) fn work(&mut self, member: &Member, log: &mut Vec<Executed>) -> Vec<u8> {
+    /// Works through its input as far as it can.
+    pub(crate) fn work(&mut self, member: &Member, log: &mut Vec<Executed>) {
         while !self.dead && self.asleep.is_none() && !member.silent && self.step(member, log) {}
         if !self.is_ready() || self.dead {
             self.flushed = self.out.len();
         }
-        self.out.drain(..std::mem::take(&mut self.flushed)).collect()
+    }
+
+    /// Takes up to this many bytes of what it says.
+    pub(crate) fn leave(&mut self, bytes_max: usize) -> Vec<u8> {
+        let leaving = self.flushed.min(bytes_max);
+        self.flushed -= leaving;
+        self.out.drain(..leaving).collect()
+    }
+
+    /// It has ended, and all it said has been delivered.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.dead && self.out.is_empty()
+    }
+
+    /// It ends without a word; what was on the way is lost.
+    pub(crate) fn vanish(&mut self) {
+        (self.dead, self.flushed) = (true, 0);
+        self.out.clear();
+    }
+
+    /// Nobody asks anything of it, and it is outside a transaction.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.tx == b'I' && self.asleep.is_none() && self.input.is_empty()
     }
 
     /// The statement that took its time ends well.
@@ -217,17 +239,20 @@ impl Backend {
         if self.skipping && tag != FromClient::Sync {
             return;
         }
+        self.simple = tag == FromClient::Query;
         match tag {
             FromClient::Query => self.query(&text(read::query(body).unwrap()), member, log),
             FromClient::Parse => {
                 let parse = read::parse(body).unwrap();
+                if !parse.name.is_empty() && self.statements.contains_key(parse.name) {
+                    return self.fail(SqlState::DUPLICATE_PREPARED_STATEMENT);
+                }
                 self.statements.insert(parse.name.to_vec(), text(parse.sql));
                 backend::parse_complete(&mut self.out);
             }
             FromClient::Bind => self.bind(body),
             FromClient::Describe => backend::no_data(&mut self.out),
             FromClient::Execute => {
-                self.simple = false;
                 let (sql, values) = self.portal.clone();
                 self.run(&sql, &values, member, log);
             }

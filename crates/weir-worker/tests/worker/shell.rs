@@ -33,11 +33,14 @@ pub(crate) struct Shell {
     pub(crate) evidence: Vec<SessionEvidence>,
     pub(crate) asked: Vec<ConsoleRequest>,
     pub(crate) handshakes: Vec<ConnId>,
+    /// What became of server connections, in order.
+    pub(crate) journal: Vec<(&'static str, ConnId)>,
 }
 
 impl Shell {
     pub(crate) fn carry_out(&mut self, effects: &mut Effects) {
         for effect in effects.list.drain(..) {
+            self.note(&effect);
             match effect {
                 Effect::Send(to, range) => self.send(to, &effects.bytes[range]),
                 Effect::StartTls(client) => self.handshakes.push(ConnId::Client(client)),
@@ -51,6 +54,23 @@ impl Shell {
             }
         }
         effects.clear();
+    }
+
+    fn note(&mut self, effect: &Effect) {
+        let entry = match effect {
+            Effect::Send(conn, _) => ("send", *conn),
+            Effect::Dial(conn, _) => ("dial", *conn),
+            Effect::Abort(conn) => ("abort", *conn),
+            Effect::Close(conn) => ("close", *conn),
+            Effect::StartTls(_)
+            | Effect::StopReading(_)
+            | Effect::ReadAgain(_)
+            | Effect::Console(_)
+            | Effect::Evidence(_) => return,
+        };
+        if matches!(entry.1, ConnId::Server(_)) {
+            self.journal.push(entry);
+        }
     }
 
     fn send(&mut self, to: ConnId, bytes: &[u8]) {

@@ -147,13 +147,18 @@ impl World {
 
     /// The client's connection ends without a word.
     pub(crate) fn vanish(&mut self, who: Who) {
+        self.hang_up(who);
+        self.run();
+    }
+
+    /// The same, and nothing else happens.
+    pub(crate) fn hang_up(&mut self, who: Who) {
         let conn = self.shell.speakers[who].conn;
         if self.shell.speakers[who].open {
             self.shell.speakers[who].open = false;
             self.shell.names.remove(&conn);
             self.turn(|worker, now, effects| worker.closed(now, conn, effects));
         }
-        self.run();
     }
 
     /// Sends a cancel request with this client's key; returns the connection it came on.
@@ -175,6 +180,11 @@ impl World {
     /// Process ids of the server connections that are logged in, oldest first.
     pub(crate) fn pids(&self) -> Vec<u32> {
         self.shell.backends.values().filter(|backend| backend.is_ready()).map(|backend| backend.pid).collect()
+    }
+
+    /// Of the connection that was dialed last.
+    pub(crate) fn last_pid(&self) -> u32 {
+        self.last_pid
     }
 
     pub(crate) fn backend(&mut self, pid: u32) -> &mut Backend {
@@ -244,10 +254,14 @@ impl World {
     pub(crate) fn pass(&mut self, time: Duration) {
         let until = self.now + time;
         while self.now < until {
-            self.now += TICK.min(until - self.now);
-            self.turn(|worker, now, effects| worker.tick(now, effects));
+            self.tick();
             self.run();
         }
+    }
+
+    pub(crate) fn tick(&mut self) {
+        self.now += TICK;
+        self.turn(|worker, now, effects| worker.tick(now, effects));
     }
 
     // What happens by itself.
@@ -318,14 +332,20 @@ impl World {
         pids.into_iter().fold(false, |happened, pid| self.deliver_from_server(pid) | happened)
     }
 
-    pub(crate) fn deliver_from_server(&mut self, pid: u32) -> bool {
+    fn deliver_from_server(&mut self, pid: u32) -> bool {
+        self.deliver_part_from_server(pid, usize::MAX)
+    }
+
+    /// Lets a server work, and delivers some of what it says. Its end is noticed when all has been delivered.
+    pub(crate) fn deliver_part_from_server(&mut self, pid: u32, bytes_max: usize) -> bool {
         let Some(backend) = self.shell.backends.get_mut(&pid) else { return false };
-        let said = backend.work(&self.members[backend.member], &mut self.executed);
+        backend.work(&self.members[backend.member], &mut self.executed);
+        let said = backend.leave(bytes_max);
         let Some(conn) = self.conn_of(pid) else { return false };
         if !said.is_empty() {
             self.turn(|worker, now, effects| worker.received(now, conn, &said, effects));
         }
-        let over = self.shell.backends.get(&pid).is_some_and(|backend| backend.dead);
+        let over = self.shell.backends.get(&pid).is_some_and(Backend::is_gone);
         if over {
             self.shell.backends.remove(&pid);
             self.shell.names.remove(&conn);

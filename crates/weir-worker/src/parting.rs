@@ -1,0 +1,97 @@
+//! Clients that go, by themselves or because weir has to end them, and what they leave behind.
+
+use std::time::Instant;
+
+use weir_pool::ClientId;
+use weir_protocol::backend;
+use weir_protocol::message::Report;
+use weir_protocol::sqlstate::SqlState;
+use weir_session::Mode;
+
+use crate::client::{Open, Stage};
+use crate::io::{ConnId, Effect, Effects};
+use crate::{Worker, key};
+
+impl Worker {
+    /// The client's connection ended without a goodbye.
+    pub(crate) fn client_left(&mut self, now: Instant, id: ClientId, effects: &mut Effects) {
+        self.client_gone(now, id, "client unexpected eof", effects);
+    }
+
+    /// Says why, and closes the client.
+    pub(crate) fn refuse_client(
+        &mut self,
+        now: Instant,
+        id: ClientId,
+        report: &Report,
+        effects: &mut Effects,
+    ) {
+        self.end_client(now, id, Some(report), &report.message, effects);
+    }
+
+    /// Closes a client, with a last word if there is one.
+    pub(crate) fn end_client(
+        &mut self,
+        now: Instant,
+        id: ClientId,
+        report: Option<&Report>,
+        why: &str,
+        effects: &mut Effects,
+    ) {
+        let Some(client) = self.clients.get(key(id.0)) else { return };
+        if client.inside.is_some() {
+            let unsaid = Report::error(SqlState::CONNECTION_FAILURE, why.to_owned());
+            return self.lookup_failed(now, id, report.unwrap_or(&unsaid), effects);
+        }
+        if let Some(report) = report {
+            effects.send_with(ConnId::Client(id), |out| backend::error(report, out));
+        }
+        // First of all, since the id may be given to another one while the rest is cleared away.
+        effects.list.push(Effect::Close(ConnId::Client(id)));
+        self.client_gone(now, id, why, effects);
+    }
+
+    /// Forgets a client and frees what it held.
+    pub(crate) fn client_gone(&mut self, now: Instant, id: ClientId, why: &str, effects: &mut Effects) {
+        if let Some(client) = self.clients.get_mut(key(id.0))
+            && client.is_asking_control()
+        {
+            client.stage = Stage::Left;
+            client.carry = Vec::new();
+            return;
+        }
+        let Some(client) = self.clients.try_remove(key(id.0)) else { return };
+        let peer = client.peer_text();
+        self.admitted -= u32::from(client.is_admitted());
+        match client.stage {
+            Stage::Login(login) => self.forget_asking(id, login.asking),
+            Stage::Welcoming(waiting) => {
+                self.pools.entry_mut(waiting.pool).welcoming.retain(|other| *other != id);
+            }
+            Stage::Console(_) | Stage::Left => {}
+            Stage::Open(open) => {
+                let age = now.saturating_duration_since(client.accepted).as_secs();
+                let pool = &self.pools.entry(open.pool).key;
+                tracing::info!(
+                    "C-{}: {}/{}@{peer} closing because: {why} (age={age}s)",
+                    client.serial,
+                    pool.database,
+                    pool.user
+                );
+                self.free_held(now, id, &open, effects);
+            }
+        }
+    }
+
+    pub(crate) fn free_held(&mut self, now: Instant, id: ClientId, open: &Open, effects: &mut Effects) {
+        if open.waiting_since.is_some() {
+            self.pools.entry_mut(open.pool).pool.forget(id);
+        }
+        let Some(server) = open.server else { return };
+        if open.session.mode() == Mode::Session {
+            self.reset(now, server, effects);
+        } else {
+            self.settle(now, server, effects);
+        }
+    }
+}
