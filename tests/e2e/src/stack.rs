@@ -70,6 +70,13 @@ impl Setup {
         self.set("pool", &format!("mode = \"{mode}\""))
     }
 
+    /// Adds somebody to the user list.
+    #[must_use]
+    pub fn user(mut self, login: Login<'_>) -> Self {
+        self.users.push((login.user.to_owned(), login.password.to_owned()));
+        self
+    }
+
     /// Replaces the user list.
     #[must_use]
     pub fn users(mut self, users: &[(&str, &str)]) -> Self {

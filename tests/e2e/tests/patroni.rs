@@ -359,7 +359,13 @@ async fn frozen_leader(cluster: &Cluster, front: &Front) -> Result<()> {
 #[tokio::test]
 async fn a_hold_that_lasts_too_long_is_an_error_and_the_client_stays() -> Result<()> {
     let cluster = cluster(24, Patroni::Packaged, false).await?;
-    let front = Setup::new().set("patroni", "hold_timeout = \"2s\"").start_before_cluster(&cluster).await?;
+    // Only PostgreSQL itself can say that it is gone while its Patroni is silent: this needs the monitor.
+    let front = Setup::new()
+        .user(schema::AUTH)
+        .set("auth", &format!("user = \"{}\"", schema::AUTH.user))
+        .set("patroni", "hold_timeout = \"2s\"")
+        .start_before_cluster(&cluster)
+        .await?;
     let outcome = hold_times_out(&cluster, &front).await;
     process::with_log(outcome, front.weir.log())
 }
