@@ -1,5 +1,5 @@
 //! Prepared statements in transaction mode. A client's names mean something to that client only; on server connections
-//! weir uses names of its own, one for each distinct (text, parameter types, client_encoding, search_path), so that
+//! weir uses names of its own, one for each distinct (pool, text, parameter types, client_encoding, search_path), so that
 //! clients which prepare the same statement share it.
 
 use std::cell::Cell;

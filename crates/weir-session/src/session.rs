@@ -66,6 +66,8 @@ pub struct Rules {
     pub retry_bytes_max: usize,
     /// Named statements are shared over server connections under weir's own names (`max_prepared_statements` is not 0).
     pub shares_statements: bool,
+    /// Stands for the client's database, user and role: a statement means the same only to clients that have them in common.
+    pub scope: u64,
 }
 
 /// A logged-in client.
@@ -89,7 +91,7 @@ pub struct Session {
     pub(crate) retried: bool,
     /// Something has run on the server connection it holds (session mode).
     pub(crate) has_run: bool,
-    /// Stands for client_encoding and search_path in the key of prepared statements.
+    /// Stands for [`Rules::scope`], client_encoding and search_path in the key of prepared statements.
     pub(crate) context: u64,
     settings: Rc<Settings>,
     pub(crate) told: Rc<Reported>,
@@ -112,7 +114,7 @@ impl Session {
     /// A client whose login just ended, told the values in `told`.
     #[must_use]
     pub fn new(mode: Mode, rules: Rules, settings: Rc<Settings>, told: Rc<Reported>) -> Self {
-        let keyed = (settings.value("client_encoding"), settings.value("search_path"));
+        let keyed = (rules.scope, settings.value("client_encoding"), settings.value("search_path"));
         Self {
             mode,
             phase: Phase::Relaying,

@@ -173,7 +173,7 @@ impl Worker {
         let Stage::Welcoming(waiting) = std::mem::replace(&mut client.stage, Stage::placeholder()) else {
             return;
         };
-        let rules = crate::pools::rules(&self.config);
+        let rules = crate::pools::rules(&self.config, pool);
         let application_name = waiting.settings.value("application_name").unwrap_or_default().into();
         let settings = self.settings.intern(waiting.settings);
         client.stage = Stage::Open(Box::new(Open {

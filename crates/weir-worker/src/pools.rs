@@ -279,10 +279,11 @@ pub(crate) fn limits(config: &Config, database: &str) -> Limits {
 }
 
 /// What sessions have to know of the configuration.
-pub(crate) fn rules(config: &Config) -> Rules {
+pub(crate) fn rules(config: &Config, pool: PoolIndex) -> Rules {
     Rules {
         retry_bytes_max: config.limits.retry_bytes_max,
         shares_statements: config.pool.max_prepared_statements > 0,
+        scope: pool.0 as u64,
     }
 }
 
