@@ -1,6 +1,9 @@
 //! What kind of statements a query text holds, and how to quote text for one. Owns a small lexer on bytes; refuses to
 //! parse SQL, and says "several" whenever it is not sure.
 //!
+//! [`classify`] is on the path of every query. It cuts only the beginning of a statement into tokens, and from there goes
+//! to the statement's end in bigger steps.
+//!
 //! The lexer follows "Lexical Structure" of the manual: comments (nested ones too), quoted identifiers, string constants
 //! with `standard_conforming_strings` on, `E''` strings, dollar quotes. It allocates nothing, is linear and looks at no
 //! more than [`CLASSIFY_BYTES_MAX`] bytes.
@@ -82,39 +85,6 @@ pub fn is_lone_begin(sql: &[u8]) -> bool {
     !lexer.doubtful() && keyword::is_plain_begin(begin.get(..length).unwrap_or_default())
 }
 
-/// The first tokens of one statement, without leading parentheses.
-struct Head<'a> {
-    tokens: [Token<'a>; HEAD_TOKENS],
-    length: usize,
-    parenthesised: bool,
-}
-
-impl<'a> Head<'a> {
-    const EMPTY: Self = Self { tokens: [Token::Other; HEAD_TOKENS], length: 0, parenthesised: false };
-
-    fn push(&mut self, token: Token<'a>) {
-        if self.length == 0 && token == Token::Open {
-            self.parenthesised = true;
-        } else if let Some(place) = self.tokens.get_mut(self.length) {
-            *place = token;
-            self.length += 1;
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.length == 0 && !self.parenthesised
-    }
-
-    fn keyword(&self) -> Keyword {
-        let keyword = Keyword::of(self.tokens());
-        if self.parenthesised && !keyword.is_query() { Keyword::Other } else { keyword }
-    }
-
-    fn tokens(&self) -> &[Token<'a>] {
-        self.tokens.get(..self.length).unwrap_or_default()
-    }
-}
-
 fn scan(sql: &[u8], cut: bool) -> Classified {
     let mut found = Classified {
         statements: Count::Zero,
@@ -124,15 +94,7 @@ fn scan(sql: &[u8], cut: bool) -> Classified {
         doubtful: cut,
     };
     let mut lexer = Lexer::new(sql);
-    loop {
-        let (head, more) = statement(&mut lexer);
-        if !head.is_empty() {
-            found.add(&head);
-        }
-        if !more {
-            break;
-        }
-    }
+    while found.add_statement(&mut lexer) {}
     if cut || lexer.doubtful() {
         found.doubtful = true;
         found.statements = Count::Several;
@@ -141,8 +103,36 @@ fn scan(sql: &[u8], cut: bool) -> Classified {
 }
 
 impl Classified {
-    fn add(&mut self, head: &Head<'_>) {
-        let keyword = head.keyword();
+    /// Reads one statement; false when the text ended with it. Only its beginning is cut into tokens.
+    fn add_statement(&mut self, lexer: &mut Lexer<'_>) -> bool {
+        let mut depth = 0u32;
+        let mut first = lexer.next();
+        while first == Some(Token::Open) {
+            depth += 1;
+            first = lexer.next();
+        }
+        match first {
+            Some(Token::Semicolon) if depth == 0 => return true,
+            None if depth == 0 => return false,
+            Some(Token::Word(word)) => self.add(Keyword::of_word(word), depth > 0, lexer),
+            Some(_) | None => self.add(Keyword::Other, depth > 0, lexer),
+        }
+        if first == Some(Token::Close) {
+            depth = depth.saturating_sub(1);
+        }
+        lexer.skip_statement(depth)
+    }
+
+    fn add(&mut self, word: Keyword, parenthesised: bool, lexer: &Lexer<'_>) {
+        let mut keyword = word;
+        if parenthesised && !word.is_query() {
+            keyword = Keyword::Other;
+        } else if word.needs_more_words() {
+            let ahead = lexer.ahead();
+            keyword = word.followed_by(&ahead);
+            self.chain |= keyword.ends_transaction() && keyword::says_and_chain(&ahead);
+        }
+        self.ends_transaction |= keyword.ends_transaction();
         self.statements = match self.statements {
             Count::Zero => {
                 self.first = keyword;
@@ -150,34 +140,13 @@ impl Classified {
             }
             Count::One | Count::Several => Count::Several,
         };
-        if keyword.ends_transaction() {
-            self.ends_transaction = true;
-            self.chain |= keyword::says_and_chain(head.tokens());
-        }
     }
 }
 
-/// Reads one statement; false when the text ended with it. A semicolon inside parentheses (CREATE RULE) ends nothing.
-fn statement<'a>(lexer: &mut Lexer<'a>) -> (Head<'a>, bool) {
-    let mut head = Head::EMPTY;
-    let mut depth = 0u32;
-    for token in lexer {
-        match token {
-            Token::Semicolon if depth == 0 => return (head, true),
-            Token::Open => depth += 1,
-            Token::Close => depth = depth.saturating_sub(1),
-            Token::Word(_) | Token::Quoted | Token::Text | Token::Semicolon | Token::Comma | Token::Other => {
-            }
-        }
-        head.push(token);
-    }
-    (head, false)
-}
-
-/// ROLLBACK TRANSACTION AND NO CHAIN is the longest beginning that matters.
-const HEAD_TOKENS: usize = 5;
 const LONE_BEGIN_TOKENS_MAX: usize = 24;
 const LONE_BEGIN_BYTES_MAX: usize = 512;
 
+#[cfg(test)]
+mod slow;
 #[cfg(test)]
 mod tests;

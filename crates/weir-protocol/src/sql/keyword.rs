@@ -86,41 +86,44 @@ impl Keyword {
         matches!(self, Self::Select | Self::Values | Self::With | Self::Table)
     }
 
-    /// The kind of the statement that starts with these tokens.
-    pub(super) fn of(tokens: &[Token<'_>]) -> Self {
-        let [Token::Word(first), rest @ ..] = tokens else { return Self::Other };
-        let keyword = Self::of_word(first);
-        // A word that begins several commands is decided by the next ones.
-        if keyword == Self::StartTransaction && !next_is(rest, b"TRANSACTION") {
+    /// The kind of statement that begins with this word, as far as one word can tell.
+    pub(super) fn of_word(word: &[u8]) -> Self {
+        if word.len() > WORD_BYTES_MAX {
             return Self::Other;
         }
-        if keyword == Self::Prepare {
-            return prepare(rest);
-        }
-        if keyword == Self::Commit && next_is(rest, b"PREPARED") {
-            return Self::CommitPrepared;
-        }
-        if keyword == Self::Rollback && next_is(rest, b"PREPARED") {
-            return Self::RollbackPrepared;
-        }
-        if keyword == Self::Rollback && next_is(behind_noise(rest), b"TO") {
-            return Self::RollbackTo;
-        }
-        keyword
+        let key = key(word);
+        WORDS.iter().find_map(|(known, keyword)| (*known == key).then_some(*keyword)).unwrap_or(Self::Other)
     }
 
-    fn of_word(word: &[u8]) -> Self {
-        let mut upper = [0; WORD_BYTES_MAX];
-        let Some(upper) = upper.get_mut(..word.len()) else { return Self::Other };
-        upper.copy_from_slice(word);
-        upper.make_ascii_uppercase();
-        WORDS.iter().find_map(|(text, keyword)| (*text == &*upper).then_some(*keyword)).unwrap_or(Self::Other)
+    /// True for a first word that begins several commands, or a command that may say AND CHAIN: the next words count.
+    pub(super) const fn needs_more_words(self) -> bool {
+        matches!(self, Self::StartTransaction | Self::Prepare) || self.ends_transaction()
+    }
+
+    /// The kind of the statement whose first word is of this kind, by the tokens behind that word.
+    pub(super) fn followed_by(self, rest: &[Token<'_>]) -> Self {
+        if self == Self::StartTransaction && !next_is(rest, b"TRANSACTION") {
+            return Self::Other;
+        }
+        if self == Self::Prepare {
+            return prepare(rest);
+        }
+        if self == Self::Commit && next_is(rest, b"PREPARED") {
+            return Self::CommitPrepared;
+        }
+        if self == Self::Rollback && next_is(rest, b"PREPARED") {
+            return Self::RollbackPrepared;
+        }
+        if self == Self::Rollback && next_is(behind_noise(rest), b"TO") {
+            return Self::RollbackTo;
+        }
+        self
     }
 }
 
-/// True when a COMMIT, END, ROLLBACK or ABORT goes on with AND CHAIN.
-pub(super) fn says_and_chain(tokens: &[Token<'_>]) -> bool {
-    let rest = behind_noise(tokens.get(1..).unwrap_or_default());
+/// True when a COMMIT, END, ROLLBACK or ABORT, followed by these tokens, says AND CHAIN.
+pub(super) fn says_and_chain(rest: &[Token<'_>]) -> bool {
+    let rest = behind_noise(rest);
     next_is(rest, b"AND") && next_is(rest.get(1..).unwrap_or_default(), b"CHAIN")
 }
 
@@ -155,7 +158,9 @@ fn behind_mode<'t, 's>(tokens: &'t [Token<'s>]) -> Option<&'t [Token<'s>]> {
 fn prepare(rest: &[Token<'_>]) -> Keyword {
     match rest {
         [transaction, after, ..]
-            if is(transaction, b"TRANSACTION") && !is(after, b"AS") && *after != Token::Open =>
+            if is(transaction, b"TRANSACTION")
+                && !is(after, b"AS")
+                && !matches!(after, Token::Open | Token::Semicolon) =>
         {
             Keyword::PrepareTransaction
         }
@@ -178,6 +183,18 @@ fn is(token: &Token<'_>, word: &[u8]) -> bool {
     matches!(token, Token::Word(text) if text.eq_ignore_ascii_case(word))
 }
 
+/// A word of at most [`WORD_BYTES_MAX`] bytes as a number that ignores the case of letters. Clearing that bit turns
+/// nothing but a letter into a letter, so only the same letters have the key of a word made of letters.
+const fn key(word: &[u8]) -> u128 {
+    let mut key = 0;
+    let mut rest = word;
+    while let [byte, behind @ ..] = rest {
+        key = key << 8 | (*byte & !0x20) as u128;
+        rest = behind;
+    }
+    key
+}
+
 const MODES: &[&[&[u8]]] = &[
     &[b"ISOLATION", b"LEVEL", b"SERIALIZABLE"],
     &[b"ISOLATION", b"LEVEL", b"REPEATABLE", b"READ"],
@@ -192,48 +209,48 @@ const MODES: &[&[&[u8]]] = &[
 const WORD_BYTES_MAX: usize = 10;
 
 /// The commonest first.
-const WORDS: &[(&[u8], Keyword)] = &[
-    (b"SELECT", Keyword::Select),
-    (b"INSERT", Keyword::Insert),
-    (b"UPDATE", Keyword::Update),
-    (b"DELETE", Keyword::Delete),
-    (b"BEGIN", Keyword::Begin),
-    (b"COMMIT", Keyword::Commit),
-    (b"WITH", Keyword::With),
-    (b"SET", Keyword::Set),
-    (b"END", Keyword::End),
-    (b"ROLLBACK", Keyword::Rollback),
-    (b"START", Keyword::StartTransaction),
-    (b"ABORT", Keyword::Abort),
-    (b"MERGE", Keyword::Merge),
-    (b"VALUES", Keyword::Values),
-    (b"TABLE", Keyword::Table),
-    (b"SAVEPOINT", Keyword::Savepoint),
-    (b"RELEASE", Keyword::Release),
-    (b"RESET", Keyword::Reset),
-    (b"DISCARD", Keyword::Discard),
-    (b"DEALLOCATE", Keyword::Deallocate),
-    (b"PREPARE", Keyword::Prepare),
-    (b"EXECUTE", Keyword::Execute),
-    (b"COPY", Keyword::Copy),
-    (b"CALL", Keyword::Call),
-    (b"DO", Keyword::Do),
-    (b"LISTEN", Keyword::Listen),
-    (b"UNLISTEN", Keyword::Unlisten),
-    (b"NOTIFY", Keyword::Notify),
-    (b"SHOW", Keyword::Show),
-    (b"EXPLAIN", Keyword::Explain),
-    (b"DECLARE", Keyword::Declare),
-    (b"FETCH", Keyword::Fetch),
-    (b"MOVE", Keyword::Move),
-    (b"CLOSE", Keyword::Close),
-    (b"LOCK", Keyword::Lock),
-    (b"LOAD", Keyword::Load),
-    (b"CREATE", Keyword::Create),
-    (b"ALTER", Keyword::Alter),
-    (b"DROP", Keyword::Drop),
-    (b"TRUNCATE", Keyword::Truncate),
-    (b"VACUUM", Keyword::Vacuum),
-    (b"ANALYZE", Keyword::Analyze),
-    (b"ANALYSE", Keyword::Analyze),
+const WORDS: &[(u128, Keyword)] = &[
+    (key(b"SELECT"), Keyword::Select),
+    (key(b"INSERT"), Keyword::Insert),
+    (key(b"UPDATE"), Keyword::Update),
+    (key(b"DELETE"), Keyword::Delete),
+    (key(b"BEGIN"), Keyword::Begin),
+    (key(b"COMMIT"), Keyword::Commit),
+    (key(b"WITH"), Keyword::With),
+    (key(b"SET"), Keyword::Set),
+    (key(b"END"), Keyword::End),
+    (key(b"ROLLBACK"), Keyword::Rollback),
+    (key(b"START"), Keyword::StartTransaction),
+    (key(b"ABORT"), Keyword::Abort),
+    (key(b"MERGE"), Keyword::Merge),
+    (key(b"VALUES"), Keyword::Values),
+    (key(b"TABLE"), Keyword::Table),
+    (key(b"SAVEPOINT"), Keyword::Savepoint),
+    (key(b"RELEASE"), Keyword::Release),
+    (key(b"RESET"), Keyword::Reset),
+    (key(b"DISCARD"), Keyword::Discard),
+    (key(b"DEALLOCATE"), Keyword::Deallocate),
+    (key(b"PREPARE"), Keyword::Prepare),
+    (key(b"EXECUTE"), Keyword::Execute),
+    (key(b"COPY"), Keyword::Copy),
+    (key(b"CALL"), Keyword::Call),
+    (key(b"DO"), Keyword::Do),
+    (key(b"LISTEN"), Keyword::Listen),
+    (key(b"UNLISTEN"), Keyword::Unlisten),
+    (key(b"NOTIFY"), Keyword::Notify),
+    (key(b"SHOW"), Keyword::Show),
+    (key(b"EXPLAIN"), Keyword::Explain),
+    (key(b"DECLARE"), Keyword::Declare),
+    (key(b"FETCH"), Keyword::Fetch),
+    (key(b"MOVE"), Keyword::Move),
+    (key(b"CLOSE"), Keyword::Close),
+    (key(b"LOCK"), Keyword::Lock),
+    (key(b"LOAD"), Keyword::Load),
+    (key(b"CREATE"), Keyword::Create),
+    (key(b"ALTER"), Keyword::Alter),
+    (key(b"DROP"), Keyword::Drop),
+    (key(b"TRUNCATE"), Keyword::Truncate),
+    (key(b"VACUUM"), Keyword::Vacuum),
+    (key(b"ANALYZE"), Keyword::Analyze),
+    (key(b"ANALYSE"), Keyword::Analyze),
 ];

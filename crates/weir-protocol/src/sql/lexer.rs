@@ -23,6 +23,7 @@ pub(super) enum Token<'a> {
 }
 
 /// An iterator over the tokens of a text.
+#[derive(Clone)]
 pub(super) struct Lexer<'a> {
     rest: &'a [u8],
     doubtful: bool,
@@ -37,6 +38,49 @@ impl<'a> Lexer<'a> {
     /// `standard_conforming_strings` off.
     pub(super) fn doubtful(&self) -> bool {
         self.doubtful
+    }
+
+    /// The next tokens, without taking them; semicolons from the next semicolon or the end on.
+    pub(super) fn ahead(&self) -> [Token<'a>; AHEAD_TOKENS] {
+        let mut ahead = [Token::Semicolon; AHEAD_TOKENS];
+        let tokens = self.clone().take_while(|token| *token != Token::Semicolon);
+        ahead.iter_mut().zip(tokens).for_each(|(place, token)| *place = token);
+        ahead
+    }
+
+    /// Moves behind the semicolon that ends this statement, of which `depth` parentheses are open; false when the text
+    /// ends first. A semicolon inside parentheses (CREATE RULE) ends nothing.
+    ///
+    /// Equal to taking tokens, but goes from one mark to the next. What is between two marks is words, numbers and
+    /// operators, of which only the last one can matter: it may go on behind the mark.
+    pub(super) fn skip_statement(&mut self, mut depth: u32) -> bool {
+        while let Some((between, rest)) = next_mark(self.rest).and_then(|at| self.rest.split_at_checked(at)) {
+            self.rest = rest;
+            match rest {
+                [b';', ..] if depth == 0 => {
+                    self.skip(1);
+                    return true;
+                }
+                [b'(', ..] => {
+                    depth += 1;
+                    self.skip(1);
+                }
+                [b')', ..] => {
+                    depth = depth.saturating_sub(1);
+                    self.skip(1);
+                }
+                [b'\'', ..] if ends_in_lone_e(between) => _ = self.escape_string(),
+                [b'\'', ..] => _ = self.plain_string(),
+                [b'"', ..] => _ = self.quoted_identifier(),
+                [b'$', ..] if ends_in_word(between) => _ = self.word(),
+                [b'$', ..] => _ = self.dollar(),
+                [b'-', b'-', ..] => self.skip_blanks(),
+                [b'/', b'*', ..] => self.block_comment(),
+                _ => self.skip(1),
+            }
+        }
+        self.rest = &[];
+        false
     }
 
     fn token(&mut self, first: u8) -> Token<'a> {
@@ -213,10 +257,69 @@ fn dollar_delimiter(text: &[u8]) -> Option<&[u8]> {
     if delimited { text.get(..length + 2) } else { None }
 }
 
-fn begins_word(byte: u8) -> bool {
+/// Where the first byte is that may begin a string, quotes, a comment or a parameter, or is a semicolon or parenthesis.
+pub(super) fn next_mark(text: &[u8]) -> Option<usize> {
+    let (blocks, tail) = text.as_chunks();
+    for (index, block) in blocks.iter().enumerate() {
+        let marks = marks_in(u64::from_le_bytes(*block));
+        if marks != 0 {
+            return Some(index * BLOCK_BYTES + marks.trailing_zeros() as usize / 8);
+        }
+    }
+    let behind = tail.iter().position(|byte| is_mark(*byte))?;
+    Some(text.len() - tail.len() + behind)
+}
+
+/// Eight bytes at once: the top bit of each byte that is a mark, nothing else.
+fn marks_in(block: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const LOW: u64 = ONES * 0x7f;
+    let low = block & LOW;
+    // Adding 0x7f carries into the top bit of a byte unless its seven low bits are zero, and never further.
+    let differ = |bytes: u64, mark: u8| (bytes ^ (ONES * u64::from(mark))) + LOW;
+    // Two marks that differ in one bit take one comparison, with that bit set.
+    let quote = differ(low, b'\'') & differ(low, b'"') & differ(low, b'$');
+    let comment = differ(low | (ONES * u64::from(b'-' ^ b'/')), b'/');
+    let structure = differ(low, b';') & differ(low | (ONES * u64::from(b'(' ^ b')')), b')');
+    !((quote & comment & structure) | block) & !LOW
+}
+
+/// True when a word reaches to the end of `text`, which starts outside of words and holds no marks. Digits in front of
+/// a word are a number.
+fn ends_in_word(text: &[u8]) -> bool {
+    text.iter().rev().find(|byte| !byte.is_ascii_digit()).is_some_and(|byte| begins_word(*byte))
+}
+
+/// True when the last word of `text` is the E of an `E''` string.
+fn ends_in_lone_e(text: &[u8]) -> bool {
+    matches!(text, [before @ .., b'e' | b'E'] if !ends_in_word(before))
+}
+
+fn is_mark(byte: u8) -> bool {
+    matches!(byte, b'\'' | b'"' | b'$' | b'-' | b'/' | b';' | b'(' | b')')
+}
+
+const fn begins_word(byte: u8) -> bool {
     byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
 }
 
 fn continues_word(byte: u8) -> bool {
-    begins_word(byte) || byte.is_ascii_digit() || byte == b'$'
+    WORD_BYTES[usize::from(byte)]
 }
+
+/// Which bytes continue a word; a look here is cheaper than a chain of comparisons.
+static WORD_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        let known = byte as u8;
+        table[byte] = begins_word(known) || known.is_ascii_digit() || known == b'$';
+        byte += 1;
+    }
+    table
+};
+
+/// WORK AND CHAIN is the longest that matters behind a first word.
+const AHEAD_TOKENS: usize = 3;
+/// As many bytes as a `u64` has.
+const BLOCK_BYTES: usize = 8;
