@@ -164,17 +164,21 @@ impl Layout {
         .await
     }
 
-    /// Waits until one member leads, all others follow it on its timeline, a synchronous standby is shown (when the
-    /// cluster is synchronous) and a write goes through.
+    /// Waits until one member leads, all others follow it on its timeline and receive its log, a synchronous standby is
+    /// shown (when the cluster is synchronous) and a write goes through.
     ///
     /// # Errors
     /// It did not happen in time; the text shows the members.
     pub async fn wait_healthy(&self, synchronous: bool, patience: Duration) -> Result<()> {
         let healthy = until("a healthy cluster", Limit::slow(patience), async || {
             let members = self.members().await.ok()?;
-            let complete = members.len() == self.nodes.len() && is_healthy(&members, synchronous);
-            let leader = if complete { self.leader().await } else { None };
-            sql::rows(leader?.postgres, schema::SUPERUSER, WRITE_PROBE).await.ok()
+            if members.len() != self.nodes.len() || !is_healthy(&members, synchronous) {
+                return None;
+            }
+            let leader = self.leader().await?;
+            sql::rows(leader.postgres, schema::SUPERUSER, WRITE_PROBE).await.ok()?;
+            let streaming = sql::value(leader.postgres, schema::SUPERUSER, STREAMING).await.ok()?;
+            (streaming.parse() == Ok(self.nodes.len() - 1)).then_some(())
         });
         if let Err(problem) = healthy.await {
             bail!("{problem}; members now: {}", describe(&self.members().await.unwrap_or_default()));
@@ -298,6 +302,10 @@ fn text_of(value: &Value) -> String {
 
 /// A write that changes nothing: a primary gives out a transaction id, a standby refuses.
 const WRITE_PROBE: &str = "SELECT pg_catalog.pg_current_xact_id()";
+/// How many standbys receive the log and are not far behind. Patroni calls one "running" that receives nothing, and would
+/// let it lead: everything since would be lost.
+const STREAMING: &str = "SELECT count(*) FROM pg_catalog.pg_stat_replication WHERE state = 'streaming'
+    AND pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), replay_lsn) < 1048576";
 const SWITCHOVER_PATIENCE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]

@@ -55,6 +55,8 @@ pub(super) fn configuration(
     let mut parameters: serde_json::Map<String, Value> =
         QUICK_SETTINGS.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
     parameters.insert("max_connections".to_owned(), json!("200"));
+    // A standby that came before its slot was made tries again soon.
+    parameters.insert("wal_retrieve_retry_interval".to_owned(), json!("500ms"));
     parameters.insert("wal_keep_size".to_owned(), json!("128MB"));
     let mut local = json!({
         "unix_socket_directories": node.folder,
