@@ -287,7 +287,7 @@ impl<M: Machine> Shell<M> {
         if let Some(dialing) = self.dialing.remove(&id) {
             dialing.task.abort();
         }
-        let Some(key) = self.names.remove(&id) else { return };
+        let Some(key) = self.names.remove(&id) else { return self.forget_loss(id) };
         self.release_denied(key);
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.queue_pending(bytes);
@@ -302,9 +302,15 @@ impl<M: Machine> Shell<M> {
         if let Some(dialing) = self.dialing.remove(&id) {
             dialing.task.abort();
         }
-        if let Some(key) = self.names.remove(&id) {
-            self.kill(key);
+        match self.names.remove(&id) {
+            Some(key) => self.kill(key),
+            None => self.forget_loss(id),
         }
+    }
+
+    /// The machine has let go of a connection whose end it was about to hear of. Its name may soon mean another one.
+    fn forget_loss(&mut self, id: ConnId) {
+        self.lost.retain(|lost| *lost != id);
     }
 
     fn set_stopped(&mut self, id: ConnId, stopped: bool) {

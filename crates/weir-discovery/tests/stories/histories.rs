@@ -82,7 +82,13 @@ fn fault(world: &mut World, dice: &mut Dice) -> String {
     let now = world.now;
     let node = &mut world.nodes[index];
     node.changed_at = Some(now);
-    let what = match dice.below(16) {
+    let what = befall(node, dice.below(16), newest);
+    format!("{} {what}", node.name)
+}
+
+/// Does one of sixteen things to a node, and says what.
+fn befall(node: &mut crate::world::Node, which: u64, newest: u32) -> &'static str {
+    match which {
         0 => {
             node.die();
             "dies"
@@ -146,8 +152,7 @@ fn fault(world: &mut World, dice: &mut Dice) -> String {
             node.state = "starting";
             "starts"
         }
-    };
-    format!("{} {what}", node.name)
+    }
 }
 
 /// One sane leader with the newest timeline, everybody else its standby.

@@ -1,6 +1,6 @@
 //! From a REST API and a PostgreSQL to the topology that a worker is told.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +15,15 @@ use crate::control::state::now;
 
 /// A cluster of one member with this PostgreSQL, leading as long as `leads` says so.
 async fn cluster(postgres: &Postgres, leads: Rc<RefCell<bool>>) -> std::net::SocketAddr {
+    counted_cluster(postgres, leads, Rc::default()).await
+}
+
+/// The same; `polls` counts how often the member was asked whether it leads.
+async fn counted_cluster(
+    postgres: &Postgres,
+    leads: Rc<RefCell<bool>>,
+    polls: Rc<Cell<u32>>,
+) -> std::net::SocketAddr {
     let port = postgres.address.port();
     let own = Rc::new(RefCell::new(String::new()));
     let api = Rc::clone(&own);
@@ -29,6 +38,7 @@ async fn cluster(postgres: &Postgres, leads: Rc<RefCell<bool>>) -> std::net::Soc
                 ),
             );
         }
+        polls.set(polls.get() + 1);
         let status = if *leads.borrow() { 200 } else { 503 };
         http(
             status,
@@ -39,6 +49,16 @@ async fn cluster(postgres: &Postgres, leads: Rc<RefCell<bool>>) -> std::net::Soc
     .await;
     *own.borrow_mut() = address.to_string();
     address
+}
+
+/// Lets the other tasks run until this holds.
+async fn until(holds: impl Fn() -> bool) {
+    let waiting = async {
+        while !holds() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("it never came true");
 }
 
 /// The next topology that fits.
@@ -106,9 +126,7 @@ fn a_connection_that_ends_is_looked_at_again_at_once() {
         told(&mut worker, is_led).await;
         // The connection alone: the leader is kept.
         postgres.drop_connections();
-        while postgres.logins.get() < 2 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until(|| postgres.logins.get() >= 2).await;
         assert!(!is_held(&control.topology(now())));
         // The server: it is lost at once.
         *postgres.mood.borrow_mut() = Mood::Refusing(SqlState::CANNOT_CONNECT_NOW);
@@ -156,14 +174,16 @@ fn a_server_that_does_not_want_the_monitor_is_alive() {
 fn evidence_is_taken_as_a_hint_only() {
     on_control_thread(async {
         let postgres = Postgres::start(false).await;
-        let seed = cluster(&postgres, Rc::new(RefCell::new(true))).await;
+        let polls = Rc::new(Cell::new(0));
+        let seed = counted_cluster(&postgres, Rc::new(RefCell::new(true)), Rc::clone(&polls)).await;
         let (control, mut worker) = control(patroni(seed), None);
         let topology = told(&mut worker, is_led).await;
         let Leadership::Led { address, .. } = &topology.leader else { panic!("{topology:?}") };
         for _ in 0..5_000 {
             control.evidence(SessionEvidence::Fatal { address: address.clone(), code: *b"57P01" });
         }
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        let before = polls.get();
+        until(|| polls.get() >= before + 2).await;
         assert!(is_led(&control.topology(now())));
     });
 }
