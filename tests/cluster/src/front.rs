@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::cluster::Cluster;
 use crate::process;
@@ -35,13 +35,22 @@ pub async fn start(cluster: &Cluster, options: WeirOptions) -> Result<Weir> {
     Ok(weir)
 }
 
-/// Asks through `address` whether the server behind it is in recovery.
+/// Asks through `address` until a server answers that is in recovery, or is not: until weir knows which replicas may serve,
+/// the leader answers on the read port.
 async fn check(address: SocketAddr, in_recovery: &str) -> Result<()> {
-    let query = sql::value(address, schema::APP, "SELECT pg_catalog.pg_is_in_recovery()");
-    let answer = tokio::time::timeout(ANSWER_PATIENCE, query).await;
-    let answer = answer.with_context(|| format!("no answer through {address} in 15 s"))??;
-    ensure!(answer == in_recovery, "{address} leads to the wrong kind of server");
-    Ok(())
+    let right_kind = async {
+        loop {
+            let answer = sql::value(address, schema::APP, "SELECT pg_catalog.pg_is_in_recovery()").await?;
+            if answer == in_recovery {
+                return anyhow::Ok(());
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    tokio::time::timeout(ANSWER_PATIENCE, right_kind)
+        .await
+        .with_context(|| format!("{address} does not lead to the right kind of server after 15 s"))?
 }
 
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const ANSWER_PATIENCE: Duration = Duration::from_secs(15);
