@@ -36,7 +36,8 @@ prepare_go() {
 prepare_java() {
   mkdir -p "$build/java"
   [ "$build/java/Driver.class" -nt "$here/java/Driver.java" ] && return
-  javac -cp /usr/share/java/postgresql.jar -d "$build/java" "$here/java/Driver.java"
+  # Not what the locale says: on a bare machine that is ASCII.
+  javac -encoding UTF-8 -cp /usr/share/java/postgresql.jar -d "$build/java" "$here/java/Driver.java"
 }
 
 run_one() {
