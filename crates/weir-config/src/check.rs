@@ -10,7 +10,8 @@ use crate::Source;
 use crate::key::WORKERS_MAX;
 use crate::logins::check_auth;
 use crate::model::{
-    ClientTls, Config, Database, Limits, Listen, Log, Patroni, PoolSettings, ServerTls, TlsMode, Upstream,
+    ClientTls, Config, Database, Dns, Limits, Listen, Log, Patroni, PoolSettings, Process, ServerTls,
+    SessionSettings, Tcp, TlsMode, Upstream,
 };
 use crate::problem::{Place, Wrong};
 use crate::reader::{Reader, Secrecy};
@@ -34,10 +35,36 @@ pub(crate) fn check(reader: &mut Reader<'_>) -> Option<Config> {
     let log = Log {
         format: reader.required("log.format", word(LOG_FORMATS)),
         level: reader.required("log.level", log_level),
+        file: None,
+        syslog: None,
+        connections: true,
+        disconnections: true,
+        pooler_errors: true,
+        stats: true,
+        stats_period: MINUTE,
     };
     let workers = reader.required("workers", workers);
     let upstream = choose_upstream(reader, url, patroni)?;
-    Some(Config { listen, upstream, auth, pool, databases, limits, client_tls, server_tls, log, workers })
+    Some(Config {
+        listen,
+        upstream,
+        auth,
+        pool,
+        databases,
+        any_database: Some(Database::default()),
+        users: BTreeMap::new(),
+        peers: BTreeMap::new(),
+        peer_id: 0,
+        limits,
+        client_tls,
+        server_tls,
+        session: SessionSettings::default(),
+        tcp: Tcp::default(),
+        dns: Dns::default(),
+        process: Process::default(),
+        log,
+        workers,
+    })
 }
 
 /// Reads the URL and spreads what it says over the settings that say the same.
@@ -107,7 +134,17 @@ fn check_listen(reader: &mut Reader<'_>) -> Listen {
             reader.complain(key, Wrong::new(what, remedy));
         }
     }
-    Listen { write, read, http }
+    Listen {
+        write: vec![write],
+        read: vec![read],
+        http: Some(http),
+        unix: None,
+        port: write.port(),
+        read_port: Some(read.port()),
+        backlog: 1024,
+        reuse_port: false,
+        defer_accept: None,
+    }
 }
 
 /// Whether both cannot be listened on. Port 0 lets the kernel choose a free one, a different one each time.
@@ -164,7 +201,17 @@ fn check_pool(reader: &mut Reader<'_>) -> PoolSettings {
     PoolSettings {
         mode: reader.required("pool.mode", word(POOL_MODES)),
         size: reader.required("pool.size", pool_size),
+        min_size: 0,
+        reserve_size: 0,
+        reserve_timeout: Some(Duration::from_secs(5)),
+        round_robin: false,
         query_wait_timeout: reader.required("pool.query_wait_timeout", duration_or_never(millis(1)..=DAY)),
+        query_wait_notify: Some(Duration::from_secs(5)),
+        server_login_retry: Duration::from_secs(15),
+        server_check_query: Some(String::new()),
+        server_check_delay: Duration::from_secs(30),
+        server_reset_query_always: false,
+        server_fast_close: false,
         server_idle_timeout: reader
             .required("pool.server_idle_timeout", duration_or_never(millis(1)..=DAY * 30)),
         server_lifetime: reader.required("pool.server_lifetime", duration_or_never(millis(1)..=DAY * 30)),
@@ -210,6 +257,7 @@ fn check_databases(reader: &mut Reader<'_>) -> BTreeMap<String, Database> {
             dbname: reader.optional(&format!("{path}.dbname"), text),
             pool_mode: reader.optional(&format!("{path}.pool_mode"), word(POOL_MODES)),
             pool_size: reader.optional(&format!("{path}.pool_size"), pool_size),
+            ..Database::default()
         };
         databases.insert(name, database);
     }
@@ -220,11 +268,23 @@ fn check_limits(reader: &mut Reader<'_>) -> Limits {
     let retry_bytes_max = reader.required("limits.retry_bytes_max", bytes(16 << 20));
     Limits {
         max_client_conn: reader.required("limits.max_client_conn", count(1..=1_000_000)),
+        max_db_connections: 0,
+        max_db_client_connections: 0,
+        max_user_connections: 0,
+        max_user_client_connections: 0,
+        max_host_connections: 0,
+        query_timeout: None,
+        client_idle_timeout: None,
+        idle_transaction_timeout: None,
+        transaction_timeout: None,
+        autodb_idle_timeout: Some(MINUTE * 60),
+        suspend_timeout: Duration::from_secs(10),
+        max_packet_size: i32::MAX.unsigned_abs(),
         client_login_timeout: reader.required("limits.client_login_timeout", duration(millis(100)..=DAY)),
         cancel_wait_timeout: reader
             .required("limits.cancel_wait_timeout", duration(millis(100)..=MINUTE * 10)),
         retry_bytes_max: usize::try_from(retry_bytes_max).unwrap_or(usize::MAX),
-        shutdown_timeout: reader.required("limits.shutdown_timeout", duration(Duration::ZERO..=DAY)),
+        shutdown_timeout: Some(reader.required("limits.shutdown_timeout", duration(Duration::ZERO..=DAY))),
     }
 }
 

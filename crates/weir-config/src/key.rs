@@ -2,6 +2,7 @@
 //! Everything else that needs a list of settings (the reader, SHOW CONFIG, the reload, the annotated file's test)
 //! takes it from here. Knows no file.
 
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -102,7 +103,7 @@ const fn fixed(path: &'static str, default: Fallback, show: fn(&Config) -> Strin
 fn show_patroni(config: &Config, show: fn(&Patroni) -> String) -> String {
     match &config.upstream {
         Upstream::Patroni(patroni) => show(patroni),
-        Upstream::Plain { .. } => String::new(),
+        Upstream::Plain { .. } | Upstream::None => String::new(),
     }
 }
 
@@ -113,12 +114,16 @@ fn show_upstream(config: &Config) -> String {
         }
         Upstream::Plain { host, port } if host.contains(':') => format!("postgres://[{host}]:{port}"),
         Upstream::Plain { host, port } => format!("postgres://{host}:{port}"),
-        Upstream::Patroni(_) => String::new(),
+        Upstream::Patroni(_) | Upstream::None => String::new(),
     }
 }
 
 fn show_path(path: Option<&PathBuf>) -> String {
     path.map(|path| path.display().to_string()).unwrap_or_default()
+}
+
+fn show_addresses(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn show_limit(limit: Option<Duration>) -> String {
@@ -138,9 +143,9 @@ use Fallback::{Absent, NoWords, Number, Text};
 /// Every setting, in the order of `configs/weir.toml`. Those of `[databases.NAME]` are in [`DATABASE_KEYS`].
 pub const KEYS: &[Key] = &[
     fixed("workers", Number(1), |c| c.workers.to_string()),
-    fixed("listen.write", Text("127.0.0.1:6432"), |c| c.listen.write.to_string()),
-    fixed("listen.read", Text("127.0.0.1:6433"), |c| c.listen.read.to_string()),
-    fixed("listen.http", Text("127.0.0.1:9632"), |c| c.listen.http.to_string()),
+    fixed("listen.write", Text("127.0.0.1:6432"), |c| show_addresses(&c.listen.write)),
+    fixed("listen.read", Text("127.0.0.1:6433"), |c| show_addresses(&c.listen.read)),
+    fixed("listen.http", Text("127.0.0.1:9632"), |c| show_addresses(c.listen.http.as_slice())),
     fixed("upstream.url", Absent, show_upstream),
     fixed("patroni.urls", Absent, |c| show_patroni(c, |p| p.urls.join(", "))),
     fixed("patroni.scope", Absent, |c| show_patroni(c, |p| show_text(p.scope.as_ref()))),
@@ -176,7 +181,7 @@ pub const KEYS: &[Key] = &[
     live("limits.client_login_timeout", Text("1min"), |c| show_duration(c.limits.client_login_timeout)),
     live("limits.cancel_wait_timeout", Text("10s"), |c| show_duration(c.limits.cancel_wait_timeout)),
     live("limits.retry_bytes_max", Text("64kB"), |c| show_bytes(c.limits.retry_bytes_max as u64)),
-    live("limits.shutdown_timeout", Text("1min"), |c| show_duration(c.limits.shutdown_timeout)),
+    live("limits.shutdown_timeout", Text("1min"), |c| show_limit(c.limits.shutdown_timeout)),
     live("client_tls.mode", Text("disable"), |c| name_of(TLS_MODES, &c.client_tls.mode).to_owned()),
     live("client_tls.cert_file", Absent, |c| show_path(c.client_tls.cert_file.as_ref())),
     live("client_tls.key_file", Absent, |c| show_path(c.client_tls.key_file.as_ref())),

@@ -45,6 +45,17 @@ pub struct Topology {
 }
 
 impl Topology {
+    /// Nothing is behind weir but the servers that databases name themselves.
+    pub fn nobody() -> Self {
+        Self {
+            generation: 1,
+            leader: Leadership::Leaderless { why: "no server is named for this database".to_owned() },
+            replicas: Vec::new(),
+            fallback: ReadFallback::Primary,
+            members: Vec::new(),
+        }
+    }
+
     /// One PostgreSQL server without a cluster around it: always led, and the reader's only target as well.
     pub fn plain(address: Address) -> Self {
         let member = address.to_string();

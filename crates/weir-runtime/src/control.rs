@@ -48,9 +48,11 @@ fn runtime() -> io::Result<LocalRuntime> {
 async fn work(setup: ControlSetup) -> Result<(), RunError> {
     let ControlSetup { config, workers, reports, http, reload } = setup;
     let signals = Signals::listen().map_err(cannot_start)?;
-    let http = tokio::net::TcpListener::from_std(http).map_err(cannot_start)?;
+    let http = http.map(tokio::net::TcpListener::from_std).transpose().map_err(cannot_start)?;
     let (control, events) = Control::new(config, workers, reload)?;
-    spawn_local(http::serve(Rc::clone(&control), http));
+    if let Some(http) = http {
+        spawn_local(http::serve(Rc::clone(&control), http));
+    }
     spawn_local(follow::follow(Rc::clone(&control), events));
     spawn_local(listen_to_workers(Rc::clone(&control), reports));
     spawn_local(listen_to_signals(Rc::clone(&control), signals));

@@ -80,7 +80,7 @@ pub(crate) struct ControlSetup {
     /// What the workers have to say.
     pub(crate) reports: mpsc::Receiver<Report>,
     /// Listening, non-blocking: metrics, health and status.
-    pub(crate) http: TcpListener,
+    pub(crate) http: Option<TcpListener>,
     /// See [`Startup::reload`].
     pub(crate) reload: Option<Reload>,
 }
@@ -114,6 +114,7 @@ fn end_on_panic() {
 fn first_topology(config: &Config) -> Topology {
     match &config.upstream {
         Upstream::Plain { host, port } => Topology::plain(Address { host: host.clone(), port: *port }),
+        Upstream::None => Topology::nobody(),
         Upstream::Patroni(patroni) => Topology {
             generation: 0,
             leader: Leadership::Leaderless { why: "no member has answered yet".to_owned() },
@@ -139,17 +140,19 @@ fn run_with<M: Machine>(
     let tls = Arc::new(TlsBundle::load(&config)?);
     let config = Arc::new(config);
     let workers_wanted = u16::try_from(config.workers.get()).unwrap_or(u16::MAX);
-    let http = listen(config.listen.http, false)?;
+    let http = config.listen.http.map(|address| listen(address, false)).transpose()?;
     let (reports_in, reports) = mpsc::channel(REPORTS_WAITING_MAX);
     let mut workers = Vec::new();
     let mut threads = Vec::new();
     for index in 0..workers_wanted {
         let (handle, inbox) = WorkerHandle::new(index);
         let shared_port = workers_wanted > 1;
-        let listeners = vec![
-            (Role::Write, listen(config.listen.write, shared_port)?),
-            (Role::Read, listen(config.listen.read, shared_port)?),
-        ];
+        let mut listeners = Vec::new();
+        for (role, addresses) in [(Role::Write, &config.listen.write), (Role::Read, &config.listen.read)] {
+            for &address in addresses {
+                listeners.push((role, listen(address, shared_port)?));
+            }
+        }
         let setup =
             WorkerSetup { index, listeners, inbox, reports: reports_in.clone(), tls: Arc::clone(&tls) };
         let machine = machine.clone();

@@ -117,7 +117,7 @@ impl Worker {
 fn hold_timeout(upstream: &Upstream) -> Option<Duration> {
     match upstream {
         Upstream::Patroni(patroni) => Some(patroni.hold_timeout),
-        Upstream::Plain { .. } => None,
+        Upstream::Plain { .. } | Upstream::None => None,
     }
 }
 

@@ -61,7 +61,7 @@ impl Worker {
     /// What a new connection has to prove about its member.
     fn fence(&self, role: Role, reads_from_primary: bool) -> Fence {
         match (role, &self.topology.leader, &self.config.upstream) {
-            (_, _, Upstream::Plain { .. }) => Fence::None,
+            (_, _, Upstream::Plain { .. } | Upstream::None) => Fence::None,
             (Role::Read, _, _) if reads_from_primary => Fence::None,
             (Role::Read, _, _) => Fence::Replica,
             (Role::Write, Leadership::Led { epoch, .. }, _) => Fence::Primary {
@@ -144,7 +144,7 @@ impl Worker {
         let report = Report::fatal(SqlState::CONNECTION_FAILURE, "the database server cannot be reached")
             .detail(format!("Connecting to {} failed: {why}.", conn.name()))
             .hint("Is PostgreSQL running there, and does it accept TCP connections?");
-        if matches!(self.config.upstream, Upstream::Plain { .. }) {
+        if !matches!(self.config.upstream, Upstream::Patroni(_)) {
             self.refuse_welcoming(now, conn.pool, &report, effects);
             self.fail_lookups(now, conn.pool, &report, effects);
         }

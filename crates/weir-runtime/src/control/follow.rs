@@ -98,7 +98,7 @@ impl Follower {
     fn carry_out(&mut self, request: Request, events: &mpsc::Sender<Event>) {
         let deadline = match &self.control.config().upstream {
             weir_config::Upstream::Patroni(patroni) => patroni.poll_timeout,
-            weir_config::Upstream::Plain { .. } => return,
+            weir_config::Upstream::Plain { .. } | weir_config::Upstream::None => return,
         };
         let events = events.clone();
         match request {

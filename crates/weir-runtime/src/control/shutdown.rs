@@ -20,10 +20,18 @@ pub(super) fn drain(control: &Rc<Control>, because: &str) {
         return;
     }
     let patience = control.config().limits.shutdown_timeout;
-    tracing::info!("{because}: weir ends when transactions have ended, in {patience:?} at the latest");
+    match patience {
+        Some(patience) => {
+            tracing::info!(
+                "{because}: weir ends when transactions have ended, in {patience:?} at the latest"
+            );
+        }
+        None => tracing::info!("{because}: weir ends when transactions have ended"),
+    }
     // Clients that wait behind a PAUSE could not end.
     control.order(&Order::Resume(None));
     control.order(&Order::Drain);
+    let Some(patience) = patience else { return };
     let control = Rc::clone(control);
     spawn_local(async move {
         sleep(patience).await;

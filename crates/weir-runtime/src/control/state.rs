@@ -71,6 +71,7 @@ impl Control {
             Upstream::Plain { host, port } => {
                 Following::Plain(Arc::new(Topology::plain(Address { host: host.clone(), port: *port })))
             }
+            Upstream::None => Following::Plain(Arc::new(Topology::nobody())),
             Upstream::Patroni(patroni) => {
                 let settings = follow::settings(&config, patroni);
                 let discovery = Box::new(RefCell::new(Discovery::new(started, settings)));

@@ -78,7 +78,7 @@ fn config_rows(config: &Config) -> Vec<ConfigRow> {
 fn database_rows(config: &Config, paused: &Paused) -> Vec<DatabaseRow> {
     let (host, port) = match &config.upstream {
         Upstream::Plain { host, port } => (Some(host.clone()), Some(*port)),
-        Upstream::Patroni(_) => (None, None),
+        Upstream::Patroni(_) | Upstream::None => (None, None),
     };
     let row = |(name, database): (&String, &Database)| DatabaseRow {
         name: name.clone(),
