@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
@@ -233,15 +234,7 @@ async fn patroni_4_roles_and_switchover() -> Result<()> {
 
 /// Patroni's own processes stop answering for a while shorter than its `ttl`; PostgreSQL is well.
 async fn sick_api(cluster: &Cluster, front: &Front) -> Result<()> {
-    let apis: Vec<u32> = cluster
-        .nodes
-        .iter()
-        .flat_map(|node| process::of_folder(&node.folder))
-        .filter(|pid| {
-            std::fs::read_to_string(format!("/proc/{pid}/cmdline"))
-                .is_ok_and(|line| line.contains("patroni.yml"))
-        })
-        .collect();
+    let apis: Vec<u32> = cluster.nodes.iter().flat_map(|node| patronis_in(&node.folder)).collect();
     ensure!(apis.len() >= 3, "found only {} Patroni processes", apis.len());
     let signal = |signal| apis.iter().for_each(|pid| process::send(*pid, signal));
     let journals = under_load(front, async || {
@@ -259,6 +252,14 @@ async fn sick_api(cluster: &Cluster, front: &Front) -> Result<()> {
         ensure!(journal.in_doubt + journal.rolled_back == 0, "{journal:?}");
     }
     cluster.wait_healthy(FAILOVER).await
+}
+
+/// Patroni's own processes of a node.
+fn patronis_in(folder: &Path) -> Vec<u32> {
+    let is_patroni = |pid: &u32| {
+        std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains("patroni.yml"))
+    };
+    process::of_folder(folder).into_iter().filter(is_patroni).collect()
 }
 
 /// With both replicas gone the read port falls back to the leader, and never writes there.
@@ -287,7 +288,7 @@ async fn a_crash_loses_no_acknowledged_row() -> Result<()> {
     let front = front(&cluster).await?;
     let outcome = crash_under_load(&mut cluster, &front).await;
     process::with_log(outcome, front.weir.log())?;
-    let outcome = frozen_leader(&cluster, &front).await;
+    let outcome = frozen_leader(&mut cluster, &front).await;
     process::with_log(outcome, front.weir.log())
 }
 
@@ -326,8 +327,10 @@ async fn held(front: &Front) -> Result<()> {
     Ok(())
 }
 
-/// A leader that is frozen and thawed after its successor took over: what was open there never commits.
-async fn frozen_leader(cluster: &Cluster, front: &Front) -> Result<()> {
+/// A leader that is frozen and thawed after its successor took over: what was open there never commits. Its Patroni is
+/// not thawed but started again: Patroni 3.0 may write the leader's key in etcd without looking whose it is meanwhile,
+/// and takes the leadership back from its successor.
+async fn frozen_leader(cluster: &mut Cluster, front: &Front) -> Result<()> {
     let old = cluster.leader().await.context("no leader")?.clone();
     let mut wire = write_client(front).await?;
     wire.query("BEGIN").await?;
@@ -347,8 +350,16 @@ async fn frozen_leader(cluster: &Cluster, front: &Front) -> Result<()> {
         until_led_by(&mut wire, new).await
     }
     .await;
+    for patroni in patronis_in(&old.folder) {
+        process::send(patroni, Signal::KILL);
+    }
     cluster.thaw(&old.name)?;
     outcome?;
+    until("the old leader's Patroni to be gone", Limit::quick(PATIENCE), async || {
+        cluster.ended_nodes().contains(&old.name).then_some(())
+    })
+    .await?;
+    cluster.restart_node(&old.name)?;
     cluster.wait_healthy(FAILOVER).await?;
     let leader = cluster.leader().await.context("no leader")?.postgres;
     let found = sql::value(leader, schema::APP, "SELECT count(*) FROM drill WHERE id = -1").await?;
