@@ -11,8 +11,13 @@ pub enum PoolKind {
     /// One target at most. A server connection of any other target closes at once, busy or not:
     /// a transaction left open on a frozen leader could otherwise commit after the thaw.
     Write,
-    /// Any number of targets. A busy connection to a member that left ends its transaction first.
+    /// Any number of targets, balanced by load. A busy connection to a member that left ends its transaction first.
     Read,
+    /// Fixed servers, dialled in turn; one that cannot be reached is passed over. Lets go of them as [`PoolKind::Read`].
+    Turns,
+    /// Fixed servers: the one that was dialled last is dialled again until that fails, then the next. Lets go of them as
+    /// [`PoolKind::Read`].
+    First,
 }
 
 /// How much a pool may do.

@@ -16,6 +16,8 @@ pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(crate) struct Members {
     list: Vec<Member>,
+    /// Fixed servers: place in the list of the one whose turn it is.
+    turn: usize,
 }
 
 /// One present target.
@@ -51,6 +53,7 @@ impl Members {
 
     /// Makes `targets` the present ones. Members that stay keep their connections; every pause after failures ends.
     pub(crate) fn retarget(&mut self, targets: &[Target]) {
+        let whose = self.list.get(self.turn).map(|member| member.target);
         self.list.retain(|member| targets.contains(&member.target));
         for &target in targets {
             match self.find(target) {
@@ -58,6 +61,9 @@ impl Members {
                 None => self.list.push(Member::new(target)),
             }
         }
+        let place = |target| targets.iter().position(|other| *other == target).unwrap_or(usize::MAX);
+        self.list.sort_by_key(|member| place(member.target));
+        self.turn = self.list.iter().position(|member| Some(member.target) == whose).unwrap_or(0);
     }
 
     /// The newest idle connection of the less busy of two members drawn at random; if that one has none, of the
@@ -81,6 +87,30 @@ impl Members {
         let other = if other >= one { other + 1 } else { other };
         let busy = |index: usize| self.list.get(index).map_or(u32::MAX, |member| member.busy);
         Some(if busy(other) < busy(one) { other } else { one })
+    }
+
+    /// Fixed servers: the first from the one whose turn it is that may be dialled now.
+    pub(crate) fn in_turn(&self, now: Instant) -> Option<Target> {
+        let turn = self.turn.min(self.list.len());
+        let (before, from_here) = self.list.split_at(turn);
+        from_here.iter().chain(before).find(|member| member.may_dial(now)).map(|member| member.target)
+    }
+
+    /// Fixed servers: the turn goes to the one behind this.
+    pub(crate) fn pass_turn(&mut self, from: Target) {
+        if let Some(at) = self.list.iter().position(|member| member.target == from) {
+            self.turn = (at + 1) % self.list.len();
+        }
+    }
+
+    /// Fixed servers: it is this one's turn from now on.
+    pub(crate) fn give_turn(&mut self, target: Target) {
+        self.turn = self.list.iter().position(|member| member.target == target).unwrap_or(0);
+    }
+
+    /// Whether it is this one's turn.
+    pub(crate) fn has_turn(&self, target: Target) -> bool {
+        self.list.get(self.turn).is_some_and(|member| member.target == target)
     }
 
     /// Where to dial: fewest connections first, ties by chance. `None` if all must be left alone for now.

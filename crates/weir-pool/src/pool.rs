@@ -81,7 +81,13 @@ impl Pool {
     /// waiting clients that no dial under way will serve, by the size, by `dials_at_once`, and by a pause of 50 ms
     /// to 1 s after failures of a member.
     pub fn next_dial(&mut self, now: Instant, dice: &mut (impl Dice + ?Sized)) -> Option<Target> {
-        if self.wants_dial() { self.ledger.members.lightest(now, dice) } else { None }
+        if !self.wants_dial() {
+            return None;
+        }
+        match self.kind {
+            PoolKind::Write | PoolKind::Read => self.ledger.members.lightest(now, dice),
+            PoolKind::Turns | PoolKind::First => self.ledger.members.in_turn(now),
+        }
     }
 
     /// When to ask [`Pool::next_dial`] again, if it says `None` only because dials failed a moment ago.
@@ -99,6 +105,14 @@ impl Pool {
     /// The caller dials `target` for the pool, as [`Pool::next_dial`] asked.
     pub fn dial_started(&mut self, server: ServerId, target: Target, now: Instant) {
         self.ledger.start(server, target, now);
+        match self.kind {
+            PoolKind::Turns => self.ledger.members.pass_turn(target),
+            PoolKind::First if !self.ledger.members.has_turn(target) => {
+                // Those in front of it cannot be dialled now: it keeps the turn.
+                self.ledger.members.give_turn(target);
+            }
+            PoolKind::Write | PoolKind::Read | PoolKind::First => {}
+        }
         self.debug_check();
     }
 
@@ -107,6 +121,9 @@ impl Pool {
         if let Some(gone) = self.ledger.remove(server) {
             self.sums.dial_failures += 1;
             self.moving = self.moving.after_failure();
+            if self.kind == PoolKind::First && self.ledger.members.has_turn(gone.target) {
+                self.ledger.members.pass_turn(gone.target);
+            }
             if let Some(member) = self.ledger.members.find(gone.target) {
                 member.dial_failed(now);
             }
@@ -214,6 +231,12 @@ impl Pool {
         Some((server, client))
     }
 
+    /// Another kind (reload), in front of [`Pool::retarget`], which lets go of connections as the new kind does.
+    pub fn set_kind(&mut self, kind: PoolKind) {
+        self.kind = kind;
+        self.moving = Move::Rest;
+    }
+
     /// Follows these targets and no others; returns the connections to close at once, forgotten already.
     ///
     /// A write pool lets go of every connection that is not of the target, busy or not. A read pool lets go of idle
@@ -221,7 +244,7 @@ impl Pool {
     #[must_use = "these connections must be closed"]
     pub fn retarget(&mut self, targets: &[Target], now: Instant) -> Vec<ServerId> {
         debug_assert!(
-            self.kind == PoolKind::Read || targets.len() < 2,
+            self.kind != PoolKind::Write || targets.len() < 2,
             "a write pool has one target at most"
         );
         self.resuming = std::mem::take(&mut self.suspended);

@@ -58,7 +58,7 @@ impl Pool {
 
     fn rebalance_step(&mut self, now: Instant) -> Option<ServerId> {
         let resting = self.moved_at.is_some_and(|last| now.saturating_duration_since(last) < MOVE_PAUSE);
-        if self.kind == PoolKind::Write || self.paused || resting {
+        if self.kind != PoolKind::Read || self.paused || resting {
             return None;
         }
         let heaviest = self.ledger.members.heaviest()?;

@@ -73,6 +73,8 @@ pub(crate) struct Open {
     pub(crate) request_at: Instant,
     pub(crate) cancel_key: SecretKey,
     pub(crate) application_name: Box<str>,
+    /// Who it is, if PostgreSQL is logged in to as somebody else.
+    pub(crate) user: Option<Box<str>>,
 }
 
 /// A client of the console.
@@ -96,6 +98,13 @@ pub(crate) enum Skipping {
     ToSync,
     /// Drops them and the Sync: the answer to the command brought its own ReadyForQuery.
     PastSync,
+}
+
+impl Open {
+    /// Who the client is, given its pool's user.
+    pub(crate) fn user<'a>(&'a self, pool_user: &'a str) -> &'a str {
+        self.user.as_deref().unwrap_or(pool_user)
+    }
 }
 
 impl Client {

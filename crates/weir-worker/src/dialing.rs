@@ -3,7 +3,6 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use weir_config::Upstream;
 use weir_discovery::{Leadership, SessionEvidence};
 use weir_pool::{ServerId, Settled};
 use weir_protocol::message::{Report, Severity};
@@ -13,7 +12,8 @@ use weir_session::server_login::{Fence, LoginFailure, Ready, ServerLogin, Server
 use weir_session::settings::{Reported, Settings};
 
 use crate::io::{ConnId, DialError, Dialed, Effect, Effects, Role};
-use crate::pools::PoolIndex;
+use crate::places;
+use crate::pools::{PoolIndex, PoolKey};
 use crate::server::{ServerConn, ServerStage};
 use crate::{Worker, key};
 
@@ -40,8 +40,8 @@ impl Worker {
         let nonce = self.chance.nonce();
         let Some(conn) = self.servers.get(key(id.0)) else { return };
         let entry = self.pools.entry(conn.pool);
-        let fence = self.fence(entry.key.role, conn.reads_from_primary);
-        let credential = self.server_credential(&entry.key.user);
+        let fence = self.fence(&entry.key, conn.reads_from_primary);
+        let credential = self.server_credential(&entry.key);
         let read_only: &[(&str, &str)] = match entry.key.role {
             Role::Read if conn.reads_from_primary => &[("default_transaction_read_only", "on")],
             Role::Read | Role::Write => &[],
@@ -58,17 +58,31 @@ impl Worker {
         }
     }
 
+    /// The pool's database follows the cluster.
+    pub(crate) fn follows_cluster(&self, pool: PoolIndex) -> bool {
+        places::follows_cluster(&self.config, &self.pools.entry(pool).key.database)
+    }
+
+    /// Passes on what a connection to a member of the cluster has met. Servers that databases name are not its business.
+    pub(crate) fn tell_discovery(&self, pool: PoolIndex, what: SessionEvidence, effects: &mut Effects) {
+        if !places::has_hosts(&self.config, &self.pools.entry(pool).key.database) {
+            effects.list.push(Effect::Evidence(what));
+        }
+    }
+
     /// What a new connection has to prove about its member.
-    fn fence(&self, role: Role, reads_from_primary: bool) -> Fence {
-        match (role, &self.topology.leader, &self.config.upstream) {
-            (_, _, Upstream::Plain { .. } | Upstream::None) => Fence::None,
-            (Role::Read, _, _) if reads_from_primary => Fence::None,
-            (Role::Read, _, _) => Fence::Replica,
-            (Role::Write, Leadership::Led { epoch, .. }, _) => Fence::Primary {
+    fn fence(&self, pool: &PoolKey, reads_from_primary: bool) -> Fence {
+        if !places::follows_cluster(&self.config, &pool.database) {
+            return Fence::None;
+        }
+        match (pool.role, &self.topology.leader) {
+            (Role::Read, _) if reads_from_primary => Fence::None,
+            (Role::Read, _) => Fence::Replica,
+            (Role::Write, Leadership::Led { epoch, .. }) => Fence::Primary {
                 expect_timeline: epoch.map(|epoch| epoch.timeline),
                 expect_system: epoch.map(|epoch| epoch.system_identifier),
             },
-            (Role::Write, Leadership::Leaderless { .. }, _) => {
+            (Role::Write, Leadership::Leaderless { .. }) => {
                 Fence::Primary { expect_timeline: None, expect_system: None }
             }
         }
@@ -110,6 +124,7 @@ impl Worker {
         }
         let entry = self.pools.entry_mut(index);
         entry.reported = Some(reported);
+        entry.in_hot_standby = ready.in_hot_standby == Some(true);
         entry.stats.servers_opened += 1;
         tracing::debug!(
             "S: {}/{} new connection to {}",
@@ -139,12 +154,12 @@ impl Worker {
         let Some(conn) = self.servers.try_remove(key(id.0)) else { return };
         tracing::warn!("cannot connect to {}: {why}", conn.name());
         let address = (*conn.address).clone();
-        effects.list.push(Effect::Evidence(SessionEvidence::Refused { address }));
+        self.tell_discovery(conn.pool, SessionEvidence::Refused { address }, effects);
         self.pools.entry_mut(conn.pool).pool.dial_failed(id, now);
         let report = Report::fatal(SqlState::CONNECTION_FAILURE, "the database server cannot be reached")
             .detail(format!("Connecting to {} failed: {why}.", conn.name()))
             .hint("Is PostgreSQL running there, and does it accept TCP connections?");
-        if !matches!(self.config.upstream, Upstream::Patroni(_)) {
+        if !self.follows_cluster(conn.pool) {
             self.refuse_welcoming(now, conn.pool, &report, effects);
             self.fail_lookups(now, conn.pool, &report, effects);
         }
@@ -170,7 +185,9 @@ impl Worker {
     ) {
         let Some(conn) = self.servers.try_remove(key(id.0)) else { return };
         effects.list.push(Effect::Abort(ConnId::Server(id)));
-        effects.list.extend(evidence(&conn, failure).map(Effect::Evidence));
+        if let Some(evidence) = evidence(&conn, failure) {
+            self.tell_discovery(conn.pool, evidence, effects);
+        }
         let entry = self.pools.entry_mut(conn.pool);
         entry.pool.dial_failed(id, now);
         let user = entry.key.user.clone();

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | [`io`] | the border: effects, orders, connection names |
 //! | `client`, `server` | what is known of one connection |
-//! | `pools` | the pools, their targets, dialing |
+//! | `pools`, `places` | the pools and their dialing; where the pools of a database may dial |
 //! | `login`, `secrets` | a client's way in; where secrets come from (user list, auth_query, keys learned at login) |
 //! | `traffic` | bytes of sessions, checkout |
 //! | `release` | server connections that their clients let go of |
@@ -31,6 +31,7 @@ mod login;
 mod loss;
 mod orders;
 mod parting;
+mod places;
 mod pools;
 mod release;
 mod rows;

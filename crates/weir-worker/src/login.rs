@@ -16,7 +16,8 @@ use weir_session::settings::{IN_HOT_STANDBY, Reported, Settings};
 
 use crate::client::{Open, Stage, Welcoming};
 use crate::io::{ConnId, Effect, Effects, Role};
-use crate::pools::{PoolIndex, PoolKey};
+use crate::places;
+use crate::pools::{self, PoolIndex, PoolKey};
 use crate::{Worker, key};
 
 impl Worker {
@@ -94,12 +95,15 @@ impl Worker {
         if crate::console::is_console(&admitted.database) {
             return self.open_console(now, id, &admitted, effects);
         }
+        if self.config.database(&admitted.database).is_none() {
+            return Err(no_such_database(&admitted.database));
+        }
         self.check_limits()?;
         let settings = startup_settings(&admitted)?;
         self.learn_secret(&mut admitted);
         let Some(client) = self.clients.get_mut(key(id.0)) else { return Ok(()) };
-        let wanted =
-            PoolKey { database: admitted.database.clone(), user: admitted.user.clone(), role: client.role };
+        let user = pools::server_user(&self.config, &admitted.database, &admitted.user);
+        let wanted = PoolKey { database: admitted.database.clone(), user, role: client.role };
         let Some(pool) = self.pools.find_or_make(wanted, &self.config) else { return Err(too_many_pools()) };
         client.stage = Stage::Welcoming(Box::new(Welcoming { admitted, settings, pool }));
         self.admitted += 1;
@@ -140,7 +144,9 @@ impl Worker {
 
     fn welcome(&mut self, now: Instant, id: ClientId, effects: &mut Effects) {
         let secret: [u8; 32] = self.chance.bytes();
-        let standby = self.says_standby(id);
+        let Some(client) = self.clients.get(key(id.0)) else { return };
+        let Stage::Welcoming(waiting) = &client.stage else { return };
+        let standby = self.says_standby(waiting.pool);
         let Some(client) = self.clients.get_mut(key(id.0)) else { return };
         let Stage::Welcoming(waiting) = &client.stage else { return };
         let entry = self.pools.entry(waiting.pool);
@@ -164,7 +170,7 @@ impl Worker {
             "C-{}: {}/{}@{} login (tls={})",
             client.serial,
             entry.key.database,
-            entry.key.user,
+            waiting.admitted.user,
             client.peer_text(),
             client.tls.as_deref().unwrap_or("no"),
         );
@@ -173,9 +179,10 @@ impl Worker {
         let Stage::Welcoming(waiting) = std::mem::replace(&mut client.stage, Stage::placeholder()) else {
             return;
         };
-        let rules = crate::pools::rules(&self.config, pool);
+        let rules = pools::rules(&self.config, pool);
         let application_name = waiting.settings.value("application_name").unwrap_or_default().into();
         let settings = self.settings.intern(waiting.settings);
+        let user = waiting.admitted.user;
         client.stage = Stage::Open(Box::new(Open {
             session: Session::new(mode, rules, settings, told),
             pool,
@@ -184,16 +191,21 @@ impl Worker {
             request_at: now,
             cancel_key,
             application_name,
+            user: (user != entry.key.user).then(|| user.into()),
         }));
         self.client_turn(now, id, &[], effects);
     }
 
     /// weir's own answer for `in_hot_standby`, so that `target_session_attrs` chooses the right door.
-    fn says_standby(&self, id: ClientId) -> &'static [u8] {
-        let role = self.clients.get(key(id.0)).map_or(Role::Write, |client| client.role);
+    fn says_standby(&self, pool: PoolIndex) -> &'static [u8] {
+        let entry = self.pools.entry(pool);
         let falls_back = self.topology.replicas.iter().all(|target| target.is_primary)
             && matches!(self.topology.leader, Leadership::Led { .. });
-        if role == Role::Read && !falls_back { b"on" } else { b"off" }
+        let standby = match places::has_hosts(&self.config, &entry.key.database) {
+            true => entry.in_hot_standby,
+            false => entry.key.role == Role::Read && !falls_back,
+        };
+        if standby { b"on" } else { b"off" }
     }
 
     /// The client that a cancel key names, if the key is right.
@@ -252,6 +264,11 @@ fn told_at_login(reported: &Reported, settings: &Settings) -> Reported {
         }
     }
     told
+}
+
+/// PgBouncer's words. They come after the proof, so that only users learn which databases there are.
+fn no_such_database(name: &str) -> Report {
+    Report::fatal(SqlState::PROTOCOL_VIOLATION, format!("no such database: {name}"))
 }
 
 fn too_many_pools() -> Report {

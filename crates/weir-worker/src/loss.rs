@@ -19,9 +19,9 @@ impl Worker {
         if conn.is_logging_in() {
             return self.server_login_ended(now, id, effects);
         }
-        let address = (*conn.address).clone();
+        let (pool, address) = (conn.pool, (*conn.address).clone());
         if conn.open().is_none_or(|server| server.dying().is_none()) {
-            effects.list.push(Effect::Evidence(SessionEvidence::Lost { address }));
+            self.tell_discovery(pool, SessionEvidence::Lost { address }, effects);
         }
         self.forget_lost(now, id, "the connection was closed by the server", effects);
     }
@@ -36,7 +36,7 @@ impl Worker {
         );
         if let Some(dying) = dying {
             let (address, code) = ((*conn.address).clone(), *dying.code.as_bytes());
-            effects.list.push(Effect::Evidence(SessionEvidence::Fatal { address, code }));
+            self.tell_discovery(conn.pool, SessionEvidence::Fatal { address, code }, effects);
         }
         self.lose(now, id, &what, effects);
     }

@@ -6,11 +6,14 @@ use std::time::Instant;
 use weir_config::Config;
 use weir_discovery::Topology;
 use weir_pool::ClientId;
+use weir_protocol::message::Report;
+use weir_protocol::sqlstate::SqlState;
 
+use crate::client::Client;
 use crate::io::{ConnId, Effect, Effects, Order};
 use crate::login::shutting_down;
 use crate::pools::PoolIndex;
-use crate::{Worker, client_id, key, pools};
+use crate::{Worker, client_id, key, places, pools};
 
 impl Worker {
     /// The control thread wants something.
@@ -29,7 +32,8 @@ impl Worker {
     /// Follows a new topology. What belongs to an older epoch is closed before anybody is served by the new one.
     fn adopt(&mut self, now: Instant, topology: Arc<Topology>, effects: &mut Effects) {
         self.topology = topology;
-        let indices = self.pools.indices();
+        let mut indices = self.pools.indices();
+        indices.retain(|index| !places::has_hosts(&self.config, &self.pools.entry(*index).key.database));
         let mut gone = Vec::new();
         for index in &indices {
             gone.extend(self.point(now, *index));
@@ -46,22 +50,50 @@ impl Worker {
     }
 
     fn configure(&mut self, now: Instant, config: Arc<Config>, effects: &mut Effects) {
-        self.config = config;
+        let before = std::mem::replace(&mut self.config, config);
         self.secrets.forget_derived();
         for index in self.pools.indices() {
             let database = self.pools.entry(index).key.database.clone();
+            if self.config.database(&database).is_none() {
+                self.remove_database(now, index, effects);
+                continue;
+            }
             let entry = self.pools.entry_mut(index);
             entry.pool.set_limits(pools::limits(&self.config, &database));
             // Clients that are there keep the mode they came with.
             entry.mode = pools::mode(&self.config, &database);
-            let dbname = pools::dbname(&self.config, &database);
-            if entry.dbname != dbname {
-                entry.dbname = dbname;
+            entry.dbname = pools::dbname(&self.config, &database);
+            if places::has_moved(&before, &self.config, &database) {
                 entry.reported = None;
                 self.replace_servers(index, effects);
+                self.repoint(now, index, effects);
             }
             self.pump(now, index, effects);
         }
+    }
+
+    /// The pool's database is reached in another way than before.
+    fn repoint(&mut self, now: Instant, index: PoolIndex, effects: &mut Effects) {
+        let entry = self.pools.entry_mut(index);
+        let kind = places::kind(&self.config, &entry.key.database, entry.key.role);
+        entry.pool.set_kind(kind);
+        for server in self.point(now, index) {
+            self.lose(now, server, DATABASE_MOVED, effects);
+        }
+        self.serve_waiting(now, index, effects);
+    }
+
+    /// The configuration knows the pool's database no longer: everybody has to leave, as with PgBouncer.
+    fn remove_database(&mut self, now: Instant, index: PoolIndex, effects: &mut Effects) {
+        let report = Report::fatal(SqlState::PROTOCOL_VIOLATION, "database removed");
+        self.refuse_welcoming(now, index, &report, effects);
+        let uses = |client: &Client| client.open().is_some_and(|open| open.pool == index);
+        let clients: Vec<ClientId> =
+            self.clients.iter().filter(|(_, client)| uses(client)).map(|(at, _)| client_id(at)).collect();
+        for id in clients {
+            self.refuse_client(now, id, &report, effects);
+        }
+        self.replace_servers(index, effects);
     }
 
     fn pause(&mut self, database: Option<&str>, effects: &mut Effects) {
@@ -127,3 +159,6 @@ impl Worker {
 
 /// For the log: why connections are closed when the topology changes.
 pub(crate) const MEMBER_LEFT: &str = "the cluster has changed, and its member has another role now";
+
+/// Likewise when the configuration changes.
+const DATABASE_MOVED: &str = "its database is somewhere else now";

@@ -76,7 +76,7 @@ impl Worker {
                     "C-{}: {}/{}@{peer} closing because: {why} (age={age}s)",
                     client.serial,
                     pool.database,
-                    pool.user
+                    open.user(&pool.user)
                 );
                 self.free_held(now, id, &open, effects);
             }

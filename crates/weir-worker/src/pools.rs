@@ -1,4 +1,4 @@
-//! The pools of one worker: one for each (database, user, role), made on demand; where they may dial, and their dialing.
+//! The pools of one worker: one for each (database, user, role), made on demand, and their dialing.
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -7,14 +7,14 @@ use std::time::Instant;
 use slab::Slab;
 use weir_admin::snapshot::PoolStats;
 use weir_config::{Config, PoolMode};
-use weir_discovery::{Address, Leadership, ReadFallback, Topology};
-use weir_pool::{ClientId, Limits, MemberId, Pool, PoolKind, ServerId, Target};
+use weir_pool::{ClientId, Limits, Pool, ServerId};
 use weir_session::Mode;
 use weir_session::session::Rules;
 use weir_session::settings::Reported;
 
 use crate::io::{ConnId, Effect, Effects, Role};
 use crate::orders::MEMBER_LEFT;
+use crate::places::{self, Places};
 use crate::server::{ServerConn, ServerStage};
 use crate::{Worker, key, server_id};
 
@@ -41,6 +41,8 @@ pub(crate) struct PoolEntry {
     pub(crate) mode: Mode,
     /// Values reported at the last server login: what a new client is told.
     pub(crate) reported: Option<Rc<Reported>>,
+    /// What the last server that was logged in to said about itself.
+    pub(crate) in_hot_standby: bool,
     /// Proven clients that wait for `reported`.
     pub(crate) welcoming: Vec<ClientId>,
     pub(crate) stats: PoolStats,
@@ -51,7 +53,7 @@ pub(crate) struct PoolEntry {
 pub(crate) struct Pools {
     entries: Slab<PoolEntry>,
     by_key: HashMap<PoolKey, PoolIndex>,
-    members: Vec<Place>,
+    pub(crate) places: Places,
     pub(crate) pauses: Pauses,
 }
 
@@ -79,14 +81,6 @@ impl Pauses {
     fn holds_for(&self, database: &str) -> bool {
         self.all != self.except.contains(database)
     }
-}
-
-/// Somewhere to dial.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Place {
-    pub(crate) member: Rc<str>,
-    pub(crate) address: Rc<Address>,
-    pub(crate) is_primary: bool,
 }
 
 impl Pools {
@@ -120,10 +114,7 @@ impl Pools {
         if self.entries.len() >= POOLS_MAX {
             return None;
         }
-        let kind = match wanted.role {
-            Role::Write => PoolKind::Write,
-            Role::Read => PoolKind::Read,
-        };
+        let kind = places::kind(config, &wanted.database, wanted.role);
         let mut pool = Pool::new(kind, limits(config, &wanted.database));
         if self.pauses.holds_for(&wanted.database) {
             let none = pool.pause();
@@ -135,53 +126,13 @@ impl Pools {
             mode: mode(config, &wanted.database),
             key: wanted.clone(),
             reported: None,
+            in_hot_standby: false,
             welcoming: Vec::new(),
             stats: PoolStats::default(),
         };
         let index = PoolIndex(self.entries.insert(entry));
         self.by_key.insert(wanted, index);
         Some(index)
-    }
-
-    /// Somewhere to dial, by the name that a pool uses.
-    pub(crate) fn place(&self, member: MemberId) -> Option<&Place> {
-        self.members.get(key(member.0))
-    }
-
-    /// The name that pools use for a place.
-    fn member_id(&mut self, place: &Place) -> MemberId {
-        let known = self.members.iter().position(|other| other == place);
-        let at = known.unwrap_or_else(|| {
-            self.members.push(place.clone());
-            self.members.len() - 1
-        });
-        MemberId(crate::id_of(at))
-    }
-
-    /// Where pools of this role may dial now.
-    pub(crate) fn targets(&mut self, topology: &Topology, role: Role) -> Vec<Target> {
-        match role {
-            Role::Write => self.leader(topology).into_iter().collect(),
-            Role::Read => self.readers(topology),
-        }
-    }
-
-    fn leader(&mut self, topology: &Topology) -> Option<Target> {
-        let Leadership::Led { member, address, epoch_number, .. } = &topology.leader else { return None };
-        let place = place(member, address, true);
-        Some(Target { member: self.member_id(&place), epoch: *epoch_number })
-    }
-
-    fn readers(&mut self, topology: &Topology) -> Vec<Target> {
-        let mut targets = Vec::new();
-        for target in &topology.replicas {
-            let place = place(&target.member, &target.address, target.is_primary);
-            targets.push(Target { member: self.member_id(&place), epoch: u64::from(target.is_primary) });
-        }
-        if targets.is_empty() && topology.fallback == ReadFallback::Primary {
-            targets.extend(self.leader(topology));
-        }
-        targets
     }
 }
 
@@ -190,8 +141,8 @@ impl Worker {
     /// nothing is closed: it may still be the one, and transactions that are open on it may end.
     #[must_use]
     pub(crate) fn point(&mut self, now: Instant, index: PoolIndex) -> Vec<ServerId> {
-        let role = self.pools.entry(index).key.role;
-        let targets = self.pools.targets(&self.topology, role);
+        let PoolKey { database, user: _, role } = self.pools.entry(index).key.clone();
+        let targets = self.pools.places.targets(&self.config, &self.topology, &database, role);
         let pool = &mut self.pools.entry_mut(index).pool;
         if role == Role::Write && targets.is_empty() {
             pool.hold(now);
@@ -222,7 +173,7 @@ impl Worker {
     /// Dials as many server connections as the pool wants.
     pub(crate) fn pump(&mut self, now: Instant, index: PoolIndex, effects: &mut Effects) {
         while let Some(target) = self.pools.entry_mut(index).pool.next_dial(now, &mut self.chance) {
-            let Some(place) = self.pools.place(target.member).cloned() else { return };
+            let Some(place) = self.pools.places.get(target.member).cloned() else { return };
             let serial = self.next_serial();
             let server = server_id(self.servers.insert(ServerConn {
                 stage: ServerStage::Dialing,
@@ -262,13 +213,9 @@ impl Worker {
     }
 }
 
-fn place(member: &str, address: &Address, is_primary: bool) -> Place {
-    Place { member: member.into(), address: Rc::new(address.clone()), is_primary }
-}
-
 /// Limits of the pools of a database.
 pub(crate) fn limits(config: &Config, database: &str) -> Limits {
-    let settings = config.databases.get(database);
+    let settings = config.database(database);
     Limits {
         size: settings.and_then(|database| database.pool_size).unwrap_or(config.pool.size),
         idle_timeout: config.pool.server_idle_timeout,
@@ -289,13 +236,19 @@ pub(crate) fn rules(config: &Config, pool: PoolIndex) -> Rules {
 
 /// Name of a database on the server.
 pub(crate) fn dbname(config: &Config, database: &str) -> String {
-    let settings = config.databases.get(database);
+    let settings = config.database(database);
     settings.and_then(|database| database.dbname.clone()).unwrap_or_else(|| database.to_owned())
+}
+
+/// As whom PostgreSQL is logged in to for a client: the database's own user, or the client's.
+pub(crate) fn server_user(config: &Config, database: &str, user: &str) -> String {
+    let forced = config.database(database).and_then(|database| database.user.as_deref());
+    forced.unwrap_or(user).to_owned()
 }
 
 /// Pool mode of a database.
 pub(crate) fn mode(config: &Config, database: &str) -> Mode {
-    let settings = config.databases.get(database);
+    let settings = config.database(database);
     match settings.and_then(|database| database.pool_mode).unwrap_or(config.pool.mode) {
         PoolMode::Session => Mode::Session,
         PoolMode::Transaction => Mode::Transaction,

@@ -90,7 +90,7 @@ impl Worker {
             }
             Stage::Open(open) => {
                 let pool = &self.pools.entry(open.pool).key;
-                row.user.clone_from(&pool.user);
+                open.user(&pool.user).clone_into(&mut row.user);
                 row.database.clone_from(&pool.database);
                 row.state = match (open.server, open.waiting_since) {
                     (_, Some(_)) => "waiting",

@@ -27,8 +27,9 @@ use crate::{Worker, client_id, key};
 pub(crate) struct Secrets {
     /// Makes the mock salts of unknown users stable within this process.
     pub(crate) mock: [u8; 32],
-    /// By user: how to log in to PostgreSQL as them.
-    learned: HashMap<String, ServerSecret>,
+    /// By user: how to log in to PostgreSQL as them. With the database that told the secret, unless the user list did:
+    /// the keys belong to the salt of one secret, and databases may be on different servers.
+    learned: HashMap<(Option<String>, String), ServerSecret>,
     /// By user: verifiers derived from the user list's plaintext (a millisecond each).
     derived: HashMap<String, Verifier>,
     /// By user: keys derived from the user list's plaintext for PostgreSQL's salt.
@@ -51,8 +52,8 @@ pub(crate) struct Lookup {
     /// Clients that wait for the secret, with their serials.
     waiters: Vec<(ClientId, u64)>,
     reply: Vec<u8>,
-    /// The connection was lost once; the query has been sent again.
-    is_repeated: bool,
+    /// Kept to be sent once more if the connection is lost.
+    request: Option<Vec<u8>>,
 }
 
 impl Lookup {
@@ -61,6 +62,14 @@ impl Lookup {
         fill(&mut self.reply);
         self.reply.truncate(REPLY_BYTES_MAX);
     }
+}
+
+/// How secrets are looked up for the clients of a database.
+struct Asking {
+    /// Client-facing database in which the query runs.
+    database: String,
+    user: String,
+    query: String,
 }
 
 /// What became of an auth_query.
@@ -86,8 +95,8 @@ impl Secrets {
     }
 
     /// A client proved that it knows the password, and so revealed what opens the server.
-    fn learn(&mut self, user: &str, secret: ServerSecret) {
-        self.learned.insert(user.to_owned(), secret);
+    fn learn(&mut self, told_by: Option<&str>, user: &str, secret: ServerSecret) {
+        self.learned.insert((told_by.map(str::to_owned), user.to_owned()), secret);
     }
 
     /// Keys were derived from a listed password for this server's salt: the next login needs not do it again.
@@ -97,7 +106,7 @@ impl Secrets {
 
     /// PostgreSQL did not take what was known about a user.
     pub(crate) fn forget(&mut self, user: &str) {
-        self.learned.remove(user);
+        self.learned.retain(|(_, other), _| other != user);
         self.derived_keys.remove(user);
         self.fetched.retain(|(_, other), _| other != user);
     }
@@ -111,14 +120,20 @@ impl Secrets {
 }
 
 impl Worker {
-    /// How to log in to PostgreSQL as `user`.
-    pub(crate) fn server_credential(&self, user: &str) -> ServerCredential {
+    /// How to log in to PostgreSQL for this pool.
+    pub(crate) fn server_credential(&self, pool: &PoolKey) -> ServerCredential {
+        let user = pool.user.as_str();
         let listed = self.config.auth.users.get(user);
-        let secret = match listed {
-            Some(StoredSecret::Plain(password)) => Some(ServerSecret::password(password.clone())),
-            Some(StoredSecret::Md5(_) | StoredSecret::Scram(_)) | None => None,
+        let forced = self.config.database(&pool.database).filter(|own| own.user.as_deref() == Some(user));
+        let secret = match (forced.and_then(|own| own.password.as_ref()), listed) {
+            (Some(password), _) | (None, Some(StoredSecret::Plain(password))) => {
+                Some(ServerSecret::password(password.clone()))
+            }
+            (None, Some(StoredSecret::Md5(_) | StoredSecret::Scram(_)) | None) => None,
         };
-        let secret = secret.or_else(|| self.secrets.learned.get(user).cloned()).or_else(|| match listed {
+        let told_by = listed.is_none().then(|| pool.database.clone());
+        let learned = || self.secrets.learned.get(&(told_by, user.to_owned())).cloned();
+        let secret = secret.or_else(learned).or_else(|| match listed {
             Some(StoredSecret::Md5(hash)) => Some(ServerSecret::Md5(hash.clone())),
             Some(StoredSecret::Plain(_) | StoredSecret::Scram(_)) | None => None,
         });
@@ -139,7 +154,8 @@ impl Worker {
         }
         let password = admitted.password.take().map(ServerSecret::password);
         if let Some(secret) = password.or_else(|| admitted.keys.take().map(ServerSecret::Keys)) {
-            self.secrets.learn(&admitted.user, secret);
+            let is_listed = self.config.auth.users.get(&admitted.user).is_some();
+            self.secrets.learn((!is_listed).then_some(&admitted.database), &admitted.user, secret);
         }
     }
 
@@ -155,10 +171,10 @@ impl Worker {
         if let Some(secret) = self.listed_secret(&user) {
             return self.answer_secret(now, id, Some(secret), effects);
         }
-        if self.config.auth.query.is_none() || crate::console::is_console(&database) {
+        if crate::console::is_console(&database) || self.asking(&database).is_none() {
             return self.answer_secret(now, id, None, effects);
         }
-        let wanted = (self.lookup_database(&database), user);
+        let wanted = (database, user);
         if let Some(secret) = self.fetched_secret(now, &wanted) {
             return self.answer_secret(now, id, Some(secret), effects);
         }
@@ -177,9 +193,14 @@ impl Worker {
         self.start_lookup(now, wanted, vec![(id, serial)], effects);
     }
 
-    /// Database in which the secret of a client of `database` is looked up.
-    fn lookup_database(&self, database: &str) -> String {
-        self.config.auth.database.clone().unwrap_or_else(|| database.to_owned())
+    /// How the secret of a client of `database` is looked up; `None`: it is not.
+    fn asking(&self, database: &str) -> Option<Asking> {
+        let (own, auth) = (self.config.database(database)?, &self.config.auth);
+        let user = own.auth_user.as_ref().or(auth.user.as_ref())?.clone();
+        let query = own.auth_query.as_ref().or(auth.query.as_ref())?.clone();
+        let place = own.auth_database.as_ref().or(auth.database.as_ref());
+        let database = place.map_or(database, String::as_str).to_owned();
+        self.config.database(&database).is_some().then_some(Asking { database, user, query })
     }
 
     fn listed_secret(&mut self, user: &str) -> Option<StoredSecret> {
@@ -198,7 +219,8 @@ impl Worker {
     fn fetched_secret(&self, now: Instant, wanted: &(String, String)) -> Option<StoredSecret> {
         let fetched = self.secrets.fetched.get(wanted)?;
         let fresh = now.saturating_duration_since(fetched.at) < FETCHED_FOR;
-        let held = matches!(self.topology.leader, weir_discovery::Leadership::Leaderless { .. });
+        let held = matches!(self.topology.leader, weir_discovery::Leadership::Leaderless { .. })
+            && crate::places::follows_cluster(&self.config, &wanted.0);
         (fresh || held).then(|| fetched.secret.clone())
     }
 
@@ -218,10 +240,11 @@ impl Worker {
         waiters: Vec<(ClientId, u64)>,
         effects: &mut Effects,
     ) {
-        let role = self.lookup_role();
-        let auth = &self.config.auth;
-        let asked = auth.query.clone().zip(auth.user.clone()).and_then(|(query, user)| {
-            let pool_key = PoolKey { database: wanted.0.clone(), user, role };
+        let mut role = Role::Write;
+        let asked = self.asking(&wanted.0).and_then(|Asking { database, user, query }| {
+            role = self.lookup_role(&database);
+            let user = crate::pools::server_user(&self.config, &database, &user);
+            let pool_key = PoolKey { database, user, role };
             Some((query, self.pools.find_or_make(pool_key, &self.config)?))
         });
         let Some((query, pool)) = asked else {
@@ -245,11 +268,13 @@ impl Worker {
             request_at: now,
             cancel_key: SecretKey::new(&self.chance.bytes::<32>()).unwrap_or_else(no_key),
             application_name: "".into(),
+            user: None,
         }));
         let request = lookup_request(&query, &wanted.1);
         let (database, user) = wanted.clone();
         let reply = Vec::new();
-        client.inside = Some(Box::new(Lookup { database, user, waiters, reply, is_repeated: false }));
+        let kept = Some(request.clone());
+        client.inside = Some(Box::new(Lookup { database, user, waiters, reply, request: kept }));
         let id = client_id(self.clients.insert(client));
         self.secrets.lookups.insert(wanted, id);
         self.point_if_new(now, pool, effects);
@@ -258,7 +283,10 @@ impl Worker {
     }
 
     /// Secrets are the same on every member; while there is no leader a replica is asked.
-    fn lookup_role(&self) -> Role {
+    fn lookup_role(&self, database: &str) -> Role {
+        if crate::places::has_hosts(&self.config, database) {
+            return Role::Write;
+        }
         match (&self.topology.leader, self.topology.replicas.is_empty()) {
             (weir_discovery::Leadership::Leaderless { .. }, false) => Role::Read,
             (weir_discovery::Leadership::Leaderless { .. }, true)
@@ -276,11 +304,9 @@ impl Worker {
         let is_in_doubt = |report: &Report| report.code == SqlState::TRANSACTION_RESOLUTION_UNKNOWN;
         if let Found::Failed(report) = &found
             && is_in_doubt(report)
-            && !std::mem::replace(&mut lookup.is_repeated, true)
-            && let Some(query) = &self.config.auth.query
+            && let Some(request) = lookup.request.take()
         {
             lookup.reply.clear();
-            let request = lookup_request(query, &lookup.user);
             return self.client_turn(now, id, &request, effects);
         }
         let Some(client) = self.clients.try_remove(key(id.0)) else { return };
@@ -353,9 +379,6 @@ impl Worker {
 
     /// A hold has begun: what waits for a leader asks a replica instead.
     pub(crate) fn move_lookups(&mut self, now: Instant, effects: &mut Effects) {
-        if self.lookup_role() == Role::Write {
-            return;
-        }
         let lookups: Vec<ClientId> = self.secrets.lookups.values().copied().collect();
         for id in lookups {
             let Some(open) =
@@ -363,11 +386,11 @@ impl Worker {
             else {
                 continue;
             };
-            let entry = self.pools.entry_mut(open.pool);
-            if entry.key.role != Role::Write {
+            let PoolKey { database, user: _, role } = &self.pools.entry(open.pool).key;
+            if *role != Role::Write || self.lookup_role(database) == Role::Write {
                 continue;
             }
-            entry.pool.forget(id);
+            self.pools.entry_mut(open.pool).pool.forget(id);
             let Some(lookup) = self.clients.try_remove(key(id.0)).and_then(|client| client.inside) else {
                 continue;
             };

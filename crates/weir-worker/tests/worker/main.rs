@@ -14,6 +14,7 @@ mod world;
 
 mod cancelling;
 mod consoles;
+mod databases;
 mod entering;
 mod holding;
 mod leaving;
