@@ -102,8 +102,8 @@ impl Session {
 
     /// The next frame, if its header has arrived.
     fn cut<'a>(&self, rest: &'a [u8]) -> Result<Option<Cut<'a>>, Report> {
-        let header =
-            frame::peek(rest, MESSAGE_BYTES_MAX).map_err(|bad| protocol_violation(&bad.to_string()))?;
+        let longest = self.rules.message_bytes_max.min(MESSAGE_BYTES_MAX);
+        let header = frame::peek(rest, longest).map_err(|_| bad_header(rest))?;
         Ok(header.map(|header| Cut { header, bytes: &rest[..header.total.min(rest.len())] }))
     }
 
@@ -120,6 +120,9 @@ impl Session {
         };
         if tag == FromClient::Terminate {
             return Ok(Step::Then(Then::Terminate));
+        }
+        if tag == FromClient::Query && self.rules.refuses_simple_queries {
+            return Err(protocol_violation("PQexec disallowed"));
         }
         match &mut self.phase {
             Phase::Relaying => {}
@@ -367,6 +370,12 @@ fn may_come_in_copy(tag: FromClient) -> bool {
             | FromClient::Response
             | FromClient::Terminate
     )
+}
+
+/// PgBouncer's words for a message of impossible or forbidden length: its first bytes.
+fn bad_header(bytes: &[u8]) -> Report {
+    let shown: String = bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    protocol_violation(&format!("bad packet header: '{shown}'"))
 }
 
 pub(crate) fn protocol_violation(why: &str) -> Report {

@@ -47,6 +47,10 @@ impl Session {
             Ok(header) => header,
             Err(_) => return self.stop(run, Then::Desync("a message of impossible length"), server, wires),
         } {
+            if header.body_bytes() + LENGTH_WORD_BYTES > self.rules.message_bytes_max as usize {
+                server.out_of_step = true;
+                return self.stop(run, Then::Refuse(Box::new(too_long())), server, wires);
+            }
             // Rows come by the thousand and say nothing to weir.
             if header.tag == FromServer::DataRow.byte() && server.expects_rows() {
                 run.keep(header, server);
@@ -496,6 +500,11 @@ fn is_looked_into(tag: FromServer) -> bool {
     )
 }
 
+/// PgBouncer's words for a message of forbidden length from a server.
+fn too_long() -> weir_protocol::message::Report {
+    weir_protocol::message::Report::fatal(SqlState::PROTOCOL_VIOLATION, "bad pkt header")
+}
+
 fn no_blocks() -> weir_protocol::message::Report {
     weir_protocol::message::Report::fatal(
         SqlState::FEATURE_NOT_SUPPORTED,
@@ -576,6 +585,9 @@ impl<'a> Run<'a> {
         }
     }
 }
+
+/// What a message's length counts beside its body.
+const LENGTH_WORD_BYTES: usize = 4;
 
 /// Messages that weir reads are waited for up to this size; longer ones are forwarded unread.
 pub(crate) const LOOKED_INTO_BYTES_MAX: usize = 64 * 1024;

@@ -66,6 +66,10 @@ pub struct Rules {
     pub retry_bytes_max: usize,
     /// Named statements are shared over server connections under weir's own names (`max_prepared_statements` is not 0).
     pub shares_statements: bool,
+    /// Largest length word of a message, from either side; what is longer ends the connection.
+    pub message_bytes_max: u32,
+    /// Clients that send a simple Query are closed.
+    pub refuses_simple_queries: bool,
     /// Stands for the client's database, user and role: a statement means the same only to clients that have them in common.
     pub scope: u64,
 }

@@ -31,6 +31,16 @@ const NEVER_APPLIED: [&str; 11] = [
     "session_preload_libraries",
 ];
 
+/// Parameters that PgBouncer keeps for each client whatever it is told: PostgreSQL reports them.
+const TRACKED_ALWAYS: [&str; 5] =
+    ["client_encoding", "datestyle", "timezone", "standard_conforming_strings", "application_name"];
+
+/// A parameter that follows every client, in any case of letters.
+#[must_use]
+pub fn is_tracked_always(name: &str) -> bool {
+    TRACKED_ALWAYS.iter().any(|tracked| tracked.eq_ignore_ascii_case(name))
+}
+
 impl Settings {
     /// Takes the run-time parameters from a startup packet's pairs (with `options` already taken apart and appended);
     /// the last value of a name wins.

@@ -10,6 +10,7 @@
 //! | [`io`] | the border: effects, orders, connection names |
 //! | `client`, `server` | what is known of one connection |
 //! | `pools`, `places` | the pools and their dialing; where the pools of a database may dial |
+//! | `startup` | what a startup packet may ask for |
 //! | `login`, `secrets` | a client's way in; where secrets come from (user list, auth_query, keys learned at login) |
 //! | `traffic` | bytes of sessions, checkout |
 //! | `release` | server connections that their clients let go of |
@@ -37,6 +38,7 @@ mod release;
 mod rows;
 mod secrets;
 mod server;
+mod startup;
 mod traffic;
 
 use std::collections::VecDeque;

@@ -9,7 +9,7 @@ use weir_pool::ClientId;
 use weir_protocol::backend;
 use weir_protocol::message::Report;
 use weir_protocol::sqlstate::SqlState;
-use weir_protocol::startup::{BackendKey, SecretKey, parse_options};
+use weir_protocol::startup::{BackendKey, SecretKey};
 use weir_session::Session;
 use weir_session::client_login::{Admitted, ClientTls, LoginPolicy, LoginStep};
 use weir_session::settings::{IN_HOT_STANDBY, Reported, Settings};
@@ -18,6 +18,7 @@ use crate::client::{Open, Stage, Welcoming};
 use crate::io::{ConnId, Effect, Effects, Role};
 use crate::places;
 use crate::pools::{self, PoolIndex, PoolKey};
+use crate::startup::startup_settings;
 use crate::{Worker, key};
 
 impl Worker {
@@ -95,11 +96,12 @@ impl Worker {
         if crate::console::is_console(&admitted.database) {
             return self.open_console(now, id, &admitted, effects);
         }
+        let peer = client.peer_text();
         if self.config.database(&admitted.database).is_none() {
             return Err(no_such_database(&admitted.database));
         }
         self.check_limits()?;
-        let settings = startup_settings(&admitted)?;
+        let settings = startup_settings(&admitted.startup, &self.config.session, &peer)?;
         self.learn_secret(&mut admitted);
         let Some(client) = self.clients.get_mut(key(id.0)) else { return Ok(()) };
         let user = pools::server_user(&self.config, &admitted.database, &admitted.user);
@@ -224,34 +226,6 @@ fn cancel_pid(worker: u16, id: ClientId) -> u32 {
 fn client_of_pid(worker: u16, pid: u32) -> Option<u32> {
     let ours = pid >> CLIENT_BITS == u32::from(worker);
     (pid & ((1 << CLIENT_BITS) - 1)).checked_sub(1).filter(|_| ours)
-}
-
-/// Run-time parameters of a startup packet, `options` taken apart.
-fn startup_settings(admitted: &Admitted) -> Result<Settings, Report> {
-    let mut pairs: Vec<(String, String)> = Vec::new();
-    if let Some(options) = admitted.startup.parameter("options") {
-        pairs = parse_options(options).map_err(|bad| Report::fatal(bad.sqlstate(), bad.to_string()))?;
-    }
-    if let Some(value) = admitted.startup.parameter("replication")
-        && !matches!(value.to_ascii_lowercase().as_str(), "false" | "off" | "no" | "0")
-    {
-        return Err(Report::fatal(
-            SqlState::FEATURE_NOT_SUPPORTED,
-            "replication connections cannot be pooled",
-        )
-        .hint("Connect to the PostgreSQL server directly."));
-    }
-    let own = admitted.startup.parameters.iter();
-    let all = pairs.iter().chain(own).map(|(name, value)| (name.as_str(), value.as_str()));
-    let settings = Settings::from_startup(all);
-    match settings.refused() {
-        None => Ok(settings),
-        Some(name) => Err(Report::fatal(
-            SqlState::FEATURE_NOT_SUPPORTED,
-            format!("startup parameter \"{name}\" cannot follow a client to a pooled server connection"),
-        )
-        .hint("Leave it out of the connection string, or set it for the role with ALTER ROLE ... SET.")),
-    }
 }
 
 /// What PostgreSQL would report to a client that asked for these settings. Where PostgreSQL writes a value differently

@@ -230,8 +230,15 @@ pub(crate) fn rules(config: &Config, pool: PoolIndex) -> Rules {
     Rules {
         retry_bytes_max: config.limits.retry_bytes_max,
         shares_statements: config.pool.max_prepared_statements > 0,
+        message_bytes_max: config.limits.max_packet_size,
+        refuses_simple_queries: config.session.disable_simple_protocol,
         scope: pool.0 as u64,
     }
+}
+
+/// The same for weir's own clients, to whom what is refused to others is allowed.
+pub(crate) fn rules_inside(config: &Config, pool: PoolIndex) -> Rules {
+    Rules { refuses_simple_queries: false, ..rules(config, pool) }
 }
 
 /// Name of a database on the server.

@@ -257,7 +257,7 @@ impl Worker {
         // which functions the auth_query finds (CVE-2025-12819).
         let settings = self.settings.intern(Settings::default());
         let told = self.catalog.reported.intern(Reported::default());
-        let rules = crate::pools::rules(&self.config, pool);
+        let rules = crate::pools::rules_inside(&self.config, pool);
         let serial = self.next_serial();
         let mut client = Client::new(Accepted { role, peer: None, local: None }, now, serial);
         client.stage = Stage::Open(Box::new(Open {

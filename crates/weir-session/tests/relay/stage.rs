@@ -73,7 +73,13 @@ impl Stage {
         let mut stage = Self {
             piece,
             now: Instant::now(),
-            rules: Rules { retry_bytes_max: 64 * 1024, shares_statements: false, scope: 0 },
+            rules: Rules {
+                retry_bytes_max: 64 * 1024,
+                shares_statements: false,
+                message_bytes_max: u32::MAX,
+                refuses_simple_queries: false,
+                scope: 0,
+            },
             statements_max: 100,
             catalog: Catalog::default(),
             settings: Interner::default(),

@@ -25,5 +25,6 @@ mod pooling;
 mod reading;
 mod restarting;
 mod showing;
+mod starting;
 mod timing;
 mod welcoming;
