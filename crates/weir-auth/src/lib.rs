@@ -1,5 +1,5 @@
 //! Login secrets: what a user list holds, how a secret is shown to be known (SCRAM-SHA-256 in both roles, md5),
-//! and types that cannot be printed by accident.
+//! types that cannot be printed by accident, and who may log in from where (HBA, identity maps).
 //!
 //! Knows no sockets, no PostgreSQL messages, no config files (text is handed in), no clock and no dice: nonces and
 //! salts are arguments.
@@ -7,10 +7,14 @@
 pub mod md5;
 pub mod scram;
 
+mod hba;
+mod ident;
 mod secret;
 mod stored;
 mod userlist;
 
+pub use hba::{HbaMethod, HbaProblem, HbaRule, HbaRules, Visitor};
+pub use ident::IdentMaps;
 pub use secret::Secret;
 pub use stored::StoredSecret;
 pub use userlist::{UserList, UserListProblem};

@@ -11,10 +11,11 @@ use crate::key::WORKERS_MAX;
 use crate::logins::check_auth;
 use crate::model::{
     ClientTls, Config, Database, Dns, Limits, Listen, Log, Patroni, PoolSettings, Process, ServerTls,
-    SessionSettings, Tcp, TlsMode, Upstream,
+    SessionSettings, Tcp, TlsMode, TlsOffer, Upstream,
 };
 use crate::problem::{Place, Wrong};
 use crate::reader::{Reader, Secrecy};
+use crate::tls;
 use crate::url::{PostgresUrl, patroni_base};
 use crate::value::{
     LOG_FORMATS, POOL_MODES, READ_FALLBACKS, TLS_MODES, Value, bytes, count, duration, duration_or_never,
@@ -295,7 +296,9 @@ fn check_client_tls(reader: &mut Reader<'_>) -> ClientTls {
         cert_file: pem(reader, "client_tls.cert_file", Pem::Certificate),
         key_file: pem(reader, "client_tls.key_file", Pem::Key),
         ca_file: pem(reader, "client_tls.ca_file", Pem::Certificate),
+        offer: tls_offer(reader, "client_tls"),
     };
+    reader.optional("client_tls.dheparams", tls::dheparams);
     let off = mode == TlsMode::Disable;
     for key in ["client_tls.cert_file", "client_tls.key_file"] {
         if !off && !reader.is_given(key) {
@@ -323,6 +326,7 @@ fn check_server_tls(reader: &mut Reader<'_>) -> ServerTls {
         ca_file: pem(reader, "server_tls.ca_file", Pem::Certificate),
         cert_file: pem(reader, "server_tls.cert_file", Pem::Certificate),
         key_file: pem(reader, "server_tls.key_file", Pem::Key),
+        offer: tls_offer(reader, "server_tls"),
     };
     need_authority(reader, "server_tls.ca_file", mode, "--server-tls-ca");
     let pair = ["server_tls.cert_file", "server_tls.key_file"];
@@ -334,6 +338,20 @@ fn check_server_tls(reader: &mut Reader<'_>) -> ServerTls {
         reader.complain(if reader.is_given(pair[0]) { pair[0] } else { pair[1] }, wrong);
     }
     tls
+}
+
+fn tls_offer(reader: &mut Reader<'_>, section: &str) -> TlsOffer {
+    let (v1_2, v1_3) = reader.required(&format!("{section}.protocols"), tls::protocols);
+    let sane = TlsOffer::default();
+    TlsOffer {
+        v1_2,
+        v1_3,
+        ciphers: reader.required(&format!("{section}.ciphers"), tls::ciphers),
+        tls13_ciphers: reader
+            .optional(&format!("{section}.tls13_ciphers"), tls::tls13_ciphers)
+            .unwrap_or(sane.tls13_ciphers),
+        groups: reader.optional(&format!("{section}.ecdhcurve"), tls::groups).unwrap_or(sane.groups),
+    }
 }
 
 fn need_authority(reader: &mut Reader<'_>, key: &str, mode: TlsMode, option: &str) {

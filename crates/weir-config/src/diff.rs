@@ -36,6 +36,8 @@ pub enum Change {
         /// Users of the new list.
         count: usize,
     },
+    /// The HBA file or the identity maps say something else.
+    AccessRules,
     /// The monitor's password is another one.
     MonitorPassword,
 }
@@ -46,9 +48,11 @@ impl Change {
     pub fn needs_restart(&self) -> bool {
         match self {
             Self::NeedsRestart { .. } => true,
-            Self::Setting { .. } | Self::Database { .. } | Self::Users { .. } | Self::MonitorPassword => {
-                false
-            }
+            Self::Setting { .. }
+            | Self::Database { .. }
+            | Self::Users { .. }
+            | Self::AccessRules
+            | Self::MonitorPassword => false,
         }
     }
 }
@@ -62,6 +66,7 @@ impl fmt::Display for Change {
             }
             Self::Database { name } => write!(f, "databases.{name} changed"),
             Self::Users { count } => write!(f, "the user list changed and has {count} users"),
+            Self::AccessRules => f.write_str("the HBA rules or the identity maps changed"),
             Self::MonitorPassword => f.write_str("the monitor's password changed"),
         }
     }
@@ -90,6 +95,9 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     changes.extend(altered.map(|name| Change::Database { name: name.clone() }));
     if !same_users(old, new) {
         changes.push(Change::Users { count: new.auth.users.len() });
+    }
+    if old.auth.hba != new.auth.hba || old.auth.ident != new.auth.ident {
+        changes.push(Change::AccessRules);
     }
     if let (Upstream::Patroni(before), Upstream::Patroni(after)) = (&old.upstream, &new.upstream)
         && before.monitor_password != after.monitor_password

@@ -13,6 +13,7 @@ mod quantity;
 mod reader;
 mod settings;
 mod suggest;
+mod tls;
 mod url;
 mod value;
 

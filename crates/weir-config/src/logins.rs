@@ -3,16 +3,20 @@
 
 use std::path::Path;
 
-use weir_auth::{Secret, StoredSecret, UserList};
+use weir_auth::{HbaMethod, Secret, StoredSecret, UserList};
 
 use crate::model::{Auth, AuthMethod};
 use crate::problem::{Place, Problem, Wrong};
 use crate::reader::{Reader, Secrecy};
 use crate::url::PostgresUrl;
-use crate::value::{AUTH_METHODS, Value, text, word, words};
+use crate::value::{AUTH_METHODS, Value, count, name_of, text, word, words};
+
+mod access;
 
 pub(crate) fn check_auth(reader: &mut Reader<'_>, url: Option<&PostgresUrl>) -> Auth {
-    let method = reader.required("auth.type", word(AUTH_METHODS));
+    let method = reader.required("auth.type", auth_type);
+    let (ident_file, ident) = access::check_ident(reader);
+    let (hba_file, hba) = access::check_hba(reader, method, &ident);
     let file = reader.path("auth.file");
     let mut users = file.as_deref().and_then(|file| read_user_list(reader, file)).unwrap_or_default();
     if let Some(PostgresUrl { user: Some(user), password: Some(password), .. }) = url {
@@ -27,6 +31,12 @@ pub(crate) fn check_auth(reader: &mut Reader<'_>, url: Option<&PostgresUrl>) -> 
     }
     let auth = Auth {
         method,
+        hba_file,
+        hba,
+        ident_file,
+        ident,
+        scram_iterations: reader
+            .required("auth.scram_iterations", count(1..=weir_auth::scram::ITERATIONS_MAX)),
         file,
         password_file,
         users,
@@ -38,7 +48,7 @@ pub(crate) fn check_auth(reader: &mut Reader<'_>, url: Option<&PostgresUrl>) -> 
     };
     // A URL that could not be read may have held the credentials; it is complained about already.
     let url_is_unread = url.is_none() && reader.is_given("upstream.url");
-    if method == AuthMethod::ScramSha256 && !url_is_unread && nobody_could_log_in(reader, &auth) {
+    if needs_secrets(&auth) && !url_is_unread && nobody_could_log_in(reader, &auth) {
         reader.complain_at(reader.somewhere(), "auth.file", no_silent_trust(url));
     }
     warn(reader, &auth);
@@ -108,6 +118,28 @@ fn auth_query(value: &Value) -> Result<String, Wrong> {
     ))
 }
 
+/// How clients prove who they are. What a pooler in PgBouncer's place could not check is refused, not let in.
+fn auth_type(value: &Value) -> Result<AuthMethod, Wrong> {
+    match value {
+        Value::Text(method) if method == "pam" || method == "ldap" => Err(Wrong::new(
+            format!("{method:?} is not supported"),
+            "write \"scram-sha-256\" with a user list or auth.user, or \"hba\" with other methods",
+        )),
+        Value::Text(_) | Value::Number(_) | Value::Words(_) | Value::Other(_) => word(AUTH_METHODS)(value),
+    }
+}
+
+/// Whether anybody is asked for something that only a stored secret can check.
+fn needs_secrets(auth: &Auth) -> bool {
+    match auth.method {
+        AuthMethod::ScramSha256 | AuthMethod::Md5 | AuthMethod::Plain => true,
+        AuthMethod::Trust | AuthMethod::Any | AuthMethod::Cert | AuthMethod::Peer => false,
+        AuthMethod::Hba => [HbaMethod::ScramSha256, HbaMethod::Md5, HbaMethod::Password]
+            .into_iter()
+            .any(|method| auth.hba.asks_for(method)),
+    }
+}
+
 /// True if there is no user list and nobody whose password could ask PostgreSQL.
 fn nobody_could_log_in(reader: &Reader<'_>, auth: &Auth) -> bool {
     !reader.is_given("auth.file") && !reader.is_given("auth.password_file") && auth.users.is_empty()
@@ -132,27 +164,28 @@ fn no_silent_trust(url: Option<&PostgresUrl>) -> Wrong {
 }
 
 fn warn(reader: &mut Reader<'_>, auth: &Auth) {
-    if auth.method == AuthMethod::Trust {
-        reader.warn(
-            "auth type \"trust\": anybody who reaches weir is let in under any name, without a password",
-        );
+    if matches!(auth.method, AuthMethod::Trust | AuthMethod::Any) {
+        let word = name_of(AUTH_METHODS, &auth.method);
+        reader.warn(format!(
+            "auth type {word:?}: anybody who reaches weir is let in under any name, without a password"
+        ));
         if !auth.admin_users.is_empty() || !auth.stats_users.is_empty() {
-            reader.warn(
-                "auth type \"trust\" with console users: anybody can use the console under their names",
-            );
+            reader.warn(format!(
+                "auth type {word:?} with console users: anybody can use the console under their names"
+            ));
         }
         return;
     }
     warn_about_auth_user(reader, auth);
     let of_md5 = auth.users.iter().filter(|(_, secret)| matches!(secret, StoredSecret::Md5(_))).count();
-    if of_md5 > 0 {
+    if of_md5 > 0 && auth.method == AuthMethod::ScramSha256 {
         reader.warn(format!(
             "{of_md5} of {} users have md5 secrets, which SCRAM-SHA-256 cannot check: they cannot log in until they \
              have a new password or verifier",
             auth.users.len()
         ));
     }
-    if auth.users.is_empty() && auth.user.is_none() {
+    if auth.users.is_empty() && auth.user.is_none() && needs_secrets(auth) {
         reader.warn("the user list is empty and there is no auth.user: nobody can log in");
     }
 }

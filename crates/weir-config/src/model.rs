@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use weir_auth::Secret;
 
+pub use crate::tls::{ClientTls, ServerTls, Tls13Cipher, TlsCipher, TlsGroup, TlsMode, TlsOffer};
+
 /// Everything weir was told, checked.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -143,6 +145,16 @@ pub enum ReadFallback {
 pub struct Auth {
     /// How clients are asked for their secret.
     pub method: AuthMethod,
+    /// File that [`Auth::hba`] was read from.
+    pub hba_file: Option<PathBuf>,
+    /// Who may log in how, with [`AuthMethod::Hba`].
+    pub hba: weir_auth::HbaRules,
+    /// File that [`Auth::ident`] was read from.
+    pub ident_file: Option<PathBuf>,
+    /// Which certificate or system user may log in as whom.
+    pub ident: weir_auth::IdentMaps,
+    /// Iterations of verifiers that are derived from passwords in the user list.
+    pub scram_iterations: u32,
     /// User list file (PgBouncer's format), already read into [`Auth::users`].
     pub file: Option<PathBuf>,
     /// File with the password of [`Auth::user`], already read into [`Auth::users`].
@@ -166,8 +178,20 @@ pub struct Auth {
 pub enum AuthMethod {
     /// SCRAM-SHA-256.
     ScramSha256,
-    /// Anybody is let in under any name: for tests only.
+    /// md5, or SCRAM-SHA-256 for a user whose stored secret is a SCRAM verifier.
+    Md5,
+    /// The password as it is.
+    Plain,
+    /// Nothing is asked; the name has to be in the user list if there is one.
     Trust,
+    /// Nothing is asked and the name does not matter: for databases with a forced user only.
+    Any,
+    /// A certificate whose common name is the user's.
+    Cert,
+    /// The system user at the other end of a Unix socket has the user's name.
+    Peer,
+    /// As [`Auth::hba`] says.
+    Hba,
 }
 
 /// When a server connection goes back to the pool.
@@ -490,49 +514,6 @@ pub struct Process {
     pub user: Option<String>,
     /// File that holds the process id while weir runs.
     pub pid_file: Option<PathBuf>,
-}
-
-/// How much TLS a side wants; names as in libpq.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum TlsMode {
-    /// Never.
-    Disable,
-    /// If the other side insists.
-    Allow,
-    /// If the other side can.
-    Prefer,
-    /// Always, certificates unchecked.
-    Require,
-    /// Always, certificate signed by a known authority.
-    VerifyCa,
-    /// Always, and the certificate names the host (server side) / the user (client side).
-    VerifyFull,
-}
-
-/// TLS towards clients.
-#[derive(Debug, Clone)]
-pub struct ClientTls {
-    /// What is asked of clients.
-    pub mode: TlsMode,
-    /// PEM private key.
-    pub key_file: Option<PathBuf>,
-    /// PEM certificate chain.
-    pub cert_file: Option<PathBuf>,
-    /// PEM authorities that sign client certificates.
-    pub ca_file: Option<PathBuf>,
-}
-
-/// TLS towards PostgreSQL.
-#[derive(Debug, Clone)]
-pub struct ServerTls {
-    /// What is asked of servers.
-    pub mode: TlsMode,
-    /// PEM authorities that sign server certificates.
-    pub ca_file: Option<PathBuf>,
-    /// PEM private key of weir's own certificate.
-    pub key_file: Option<PathBuf>,
-    /// PEM certificate that weir shows to servers.
-    pub cert_file: Option<PathBuf>,
 }
 
 /// Log settings.

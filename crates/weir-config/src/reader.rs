@@ -102,6 +102,16 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The text of a file that another file names.
+    ///
+    /// # Errors
+    /// Why it cannot be read, for people.
+    pub(crate) fn text_of(&self, file: &Path) -> Result<String, String> {
+        let contents = self.files.read(file)?;
+        let text = str::from_utf8(contents.bytes.expose()).map_err(|_| "it is not UTF-8 text".to_owned())?;
+        Ok(text.to_owned())
+    }
+
     /// Notes what is wrong with a setting, at its place, or at the file as a whole if it was not given.
     pub(crate) fn complain(&mut self, path: &str, wrong: Wrong) {
         let place = self.settings.items.get(path).map_or_else(|| self.somewhere(), |item| item.place.clone());

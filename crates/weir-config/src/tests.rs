@@ -33,6 +33,18 @@ pub(super) fn shelf() -> Shelf {
         ("/etc/weir/empty.txt", ("", false)),
         ("/etc/weir/broken.txt", ("\"alice\" \"wonderland\"\nbob\n\"carol\" \"SCRAM-SHA-256$x\"\n", false)),
         ("/etc/weir/md5.txt", ("\"old\" \"md51234567890abcdef1234567890abcdef\"\n", false)),
+        (
+            "/etc/weir/hba.conf",
+            ("host all all 127.0.0.1/32 scram-sha-256\nhost @dbs.txt all all md5\n", true),
+        ),
+        ("/etc/weir/dbs.txt", ("shop\nblog\n", true)),
+        ("/etc/weir/cert.conf", ("hostssl all all all cert map=mail\n", true)),
+        (
+            "/etc/weir/broken.conf",
+            ("host all all all md5\nlocal all +dba peer\nhost all all nowhere md5\n", true),
+        ),
+        ("/etc/weir/ident.conf", ("mail /^(.*)@example.com$ \\1\n", true)),
+        ("/etc/weir/broken_ident.conf", ("mail\n", true)),
         ("/etc/weir/weir.password", ("sesame\n", false)),
         ("/etc/weir/monitor.password", ("tick\r\n", false)),
         ("/etc/weir/nothing.password", ("\nsecond line\n", false)),

@@ -2,6 +2,7 @@
 //! records of one connection. No other module names rustls. Knows no socket.
 
 mod end_point;
+mod offer;
 mod stream;
 mod verify;
 
@@ -17,7 +18,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use weir_config::{ClientTls, Config, ServerTls, TlsMode};
 
 pub(crate) use stream::{BrokenTls, Received, TlsStream};
@@ -41,10 +42,9 @@ impl TlsBundle {
     }
 
     pub(crate) fn from_settings(client: &ClientTls, server: &ServerTls) -> Result<Self, TlsLoadError> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         Ok(Self {
-            towards_clients: towards_clients(client, &provider)?,
-            towards_servers: towards_servers(server, &provider)?,
+            towards_clients: towards_clients(client, &offer::provider(&client.offer))?,
+            towards_servers: towards_servers(server, &offer::provider(&server.offer))?,
             server_mode: server.mode,
         })
     }
@@ -128,7 +128,7 @@ fn towards_clients(
     let key = read_key("client TLS key", key_file)?;
 
     let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
-        .with_protocol_versions(VERSIONS)
+        .with_protocol_versions(&offer::versions(&settings.offer))
         .map_err(|error| unusable("client TLS certificate", chain_file, &error))?;
     let builder = if checks_certificates {
         let ca_file = settings
@@ -170,7 +170,7 @@ fn towards_servers(
             .map_err(|why| unusable("server TLS authority", ca_file, &why))?,
     };
     let builder = ClientConfig::builder_with_provider(Arc::clone(provider))
-        .with_protocol_versions(VERSIONS)
+        .with_protocol_versions(&offer::versions(&settings.offer))
         .map_err(|error| TlsLoadError::Missing { mode: error.to_string(), needs: "TLS 1.2 or 1.3" })?
         .dangerous()
         .with_custom_certificate_verifier(verifier);
@@ -244,6 +244,3 @@ fn mode_name(mode: TlsMode) -> &'static str {
 
 /// The name that PostgreSQL 17 and newer registered for its protocol; older peers do not look at it.
 const ALPN: &[u8] = b"postgresql";
-
-/// rustls speaks no older version.
-static VERSIONS: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];

@@ -38,7 +38,13 @@ impl Worker {
             TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => ClientTls::Required,
         };
         let auth = match self.config.auth.method {
-            AuthMethod::ScramSha256 => weir_session::client_login::AuthMethod::Scram,
+            AuthMethod::ScramSha256
+            | AuthMethod::Md5
+            | AuthMethod::Plain
+            | AuthMethod::Any
+            | AuthMethod::Cert
+            | AuthMethod::Peer
+            | AuthMethod::Hba => weir_session::client_login::AuthMethod::Scram,
             AuthMethod::Trust => weir_session::client_login::AuthMethod::Trust,
         };
         LoginPolicy { tls, auth }

@@ -240,10 +240,11 @@ fn options_are_complained_about_by_their_names() {
             ("--upstream", "upstream.url", "postgres://u:hunter2/x@db1:5432/app"),
             ("--pool-size", "pool.size", "0"),
             ("--workers", "workers", "4"),
-            ("--auth-type", "auth.type", "md5"),
+            ("--auth-type", "auth.type", "pam"),
         ],
         &[
-            "--auth-type: \"md5\" is not known; write one of \"scram-sha-256\", \"trust\"",
+            "--auth-type: \"pam\" is not supported; write \"scram-sha-256\" with a user list or auth.user, or \"hba\" with \
+             other methods",
             "--pool-size: 0 is out of range; write a number from 1 to 262143",
             "--upstream: the URL's port is not a number from 1 to 65535; \
              write postgres://user:password@host:5432/database?sslmode=require, \

@@ -27,6 +27,9 @@ monitor_password_file = "monitor.password"
 monitor_database = "monitoring"
 [auth]
 type = "scram-sha-256"
+hba_file = "hba.conf"
+ident_file = "ident.conf"
+scram_iterations = 5000
 file = "userlist.txt"
 user = "weir"
 password_file = "weir.password"
@@ -59,11 +62,16 @@ mode = "verify-ca"
 cert_file = "weir.crt"
 key_file = "weir.key"
 ca_file = "clients-ca.crt"
+protocols = "tlsv1.3"
+ecdhcurve = "prime256v1"
+dheparams = "none"
 [server_tls]
 mode = "verify-full"
 ca_file = "servers-ca.crt"
 cert_file = "/etc/weir/weir-client.crt"
 key_file = "weir-client.key"
+ciphers = "ECDHE-RSA-AES128-GCM-SHA256"
+tls13_ciphers = "TLS_AES_128_GCM_SHA256"
 [log]
 format = "json"
 level = "warn,weir_discovery=debug"
@@ -89,7 +97,7 @@ fn a_full_file_says_what_it_says() {
     assert_eq!(patroni.read_fallback, ReadFallback::Wait);
 }
 
-const FULL_SHOWN: [&str; 44] = [
+const FULL_SHOWN: [&str; 54] = [
     "workers = 1",
     "listen.write = 0.0.0.0:7432",
     "listen.read = [::1]:7433",
@@ -105,6 +113,9 @@ const FULL_SHOWN: [&str; 44] = [
     "patroni.monitor_password_file = /etc/weir/monitor.password",
     "patroni.monitor_database = monitoring",
     "auth.type = scram-sha-256",
+    "auth.hba_file = /etc/weir/hba.conf",
+    "auth.ident_file = /etc/weir/ident.conf",
+    "auth.scram_iterations = 5000",
     "auth.file = /etc/weir/userlist.txt",
     "auth.user = weir",
     "auth.password_file = /etc/weir/weir.password",
@@ -128,10 +139,17 @@ const FULL_SHOWN: [&str; 44] = [
     "client_tls.cert_file = /etc/weir/weir.crt",
     "client_tls.key_file = /etc/weir/weir.key",
     "client_tls.ca_file = /etc/weir/clients-ca.crt",
+    "client_tls.protocols = tlsv1.3",
+    "client_tls.ciphers = default",
+    "client_tls.ecdhcurve = prime256v1",
+    "client_tls.dheparams = auto",
     "server_tls.mode = verify-full",
     "server_tls.ca_file = /etc/weir/servers-ca.crt",
     "server_tls.cert_file = /etc/weir/weir-client.crt",
     "server_tls.key_file = /etc/weir/weir-client.key",
+    "server_tls.protocols = secure",
+    "server_tls.ciphers = ECDHE-RSA-AES128-GCM-SHA256",
+    "server_tls.tls13_ciphers = TLS_AES_128_GCM_SHA256",
     "log.format = json",
     "log.level = warn,weir_discovery=debug",
 ];
@@ -147,7 +165,7 @@ fn the_defaults_are_these() {
     assert_eq!(loaded.config.auth.query, None, "nobody to run it");
 }
 
-const DEFAULTS_SHOWN: [&str; 30] = [
+const DEFAULTS_SHOWN: [&str; 37] = [
     "workers = 1",
     "listen.write = 127.0.0.1:6432",
     "listen.read = 127.0.0.1:6433",
@@ -160,6 +178,7 @@ const DEFAULTS_SHOWN: [&str; 30] = [
     "patroni.hold_timeout = 1min",
     "patroni.monitor_database = postgres",
     "auth.type = scram-sha-256",
+    "auth.scram_iterations = 4096",
     "auth.file = userlist.txt",
     "pool.mode = transaction",
     "pool.size = 20",
@@ -175,7 +194,13 @@ const DEFAULTS_SHOWN: [&str; 30] = [
     "limits.retry_bytes_max = 64kB",
     "limits.shutdown_timeout = 1min",
     "client_tls.mode = disable",
+    "client_tls.protocols = secure",
+    "client_tls.ciphers = default",
+    "client_tls.ecdhcurve = auto",
+    "client_tls.dheparams = auto",
     "server_tls.mode = prefer",
+    "server_tls.protocols = secure",
+    "server_tls.ciphers = default",
     "log.format = text",
     "log.level = info",
 ];

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use weir_config::{ClientTls, ServerTls, TlsMode};
+use weir_config::{ClientTls, ServerTls, TlsMode, TlsOffer};
 
 use super::{TlsBundle, TlsLoadError, end_point};
 
@@ -58,17 +58,30 @@ impl Authority {
             key_file: Some(shown.directory.join("ca.key")),
             cert_file: Some(shown.ca_file()),
             ca_file: None,
+            offer: TlsOffer::default(),
         };
         TlsBundle::from_settings(&client, &self.server_side(mode)).unwrap()
     }
 
     fn client_side(&self, mode: TlsMode, name: &str) -> ClientTls {
         let (chain, key) = self.leaf(name);
-        ClientTls { mode, key_file: Some(key), cert_file: Some(chain), ca_file: Some(self.ca_file()) }
+        ClientTls {
+            mode,
+            key_file: Some(key),
+            cert_file: Some(chain),
+            ca_file: Some(self.ca_file()),
+            offer: TlsOffer::default(),
+        }
     }
 
     fn server_side(&self, mode: TlsMode) -> ServerTls {
-        ServerTls { mode, ca_file: Some(self.ca_file()), key_file: None, cert_file: None }
+        ServerTls {
+            mode,
+            ca_file: Some(self.ca_file()),
+            key_file: None,
+            cert_file: None,
+            offer: TlsOffer::default(),
+        }
     }
 }
 
@@ -85,8 +98,13 @@ pub(crate) fn no_tls() -> TlsBundle {
 
 /// TLS on the server side only.
 pub(crate) fn towards_servers(mode: TlsMode, authority: Option<&Authority>) -> TlsBundle {
-    let server =
-        ServerTls { mode, ca_file: authority.map(Authority::ca_file), key_file: None, cert_file: None };
+    let server = ServerTls {
+        mode,
+        ca_file: authority.map(Authority::ca_file),
+        key_file: None,
+        cert_file: None,
+        offer: TlsOffer::default(),
+    };
     TlsBundle::from_settings(&client_off(), &server).unwrap()
 }
 
@@ -96,11 +114,23 @@ pub(crate) fn both_sides(client: TlsMode, server: TlsMode, authority: &Authority
 }
 
 fn client_off() -> ClientTls {
-    ClientTls { mode: TlsMode::Disable, key_file: None, cert_file: None, ca_file: None }
+    ClientTls {
+        mode: TlsMode::Disable,
+        key_file: None,
+        cert_file: None,
+        ca_file: None,
+        offer: TlsOffer::default(),
+    }
 }
 
 fn server_off() -> ServerTls {
-    ServerTls { mode: TlsMode::Disable, ca_file: None, key_file: None, cert_file: None }
+    ServerTls {
+        mode: TlsMode::Disable,
+        ca_file: None,
+        key_file: None,
+        cert_file: None,
+        offer: TlsOffer::default(),
+    }
 }
 
 #[test]
@@ -110,6 +140,7 @@ fn a_missing_file_is_named() {
         key_file: Some("/nonexistent/weir.key".into()),
         cert_file: Some("/nonexistent/weir.pem".into()),
         ca_file: None,
+        offer: TlsOffer::default(),
     };
     let error = TlsBundle::from_settings(&client, &server_off()).unwrap_err();
     assert!(error.to_string().contains("/nonexistent/weir.pem"), "{error}");

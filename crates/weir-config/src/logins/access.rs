@@ -1,0 +1,90 @@
+//! The files that say who may log in from where (`auth.hba_file`) and under which other name (`auth.ident_file`). What
+//! stands in them is understood by `weir-auth`; here they are found, read, and their problems given a place.
+
+use std::path::{Path, PathBuf};
+
+use weir_auth::{HbaMethod, HbaProblem, HbaRules, IdentMaps};
+
+use crate::model::{AuthMethod, TlsMode};
+use crate::problem::{Place, Problem, Wrong};
+use crate::reader::Reader;
+use crate::value::{TLS_MODES, word};
+
+pub(super) fn check_ident(reader: &mut Reader<'_>) -> (Option<PathBuf>, IdentMaps) {
+    let Some((file, text)) = read(reader, "auth.ident_file") else { return (None, IdentMaps::default()) };
+    let maps = IdentMaps::parse(&text);
+    let maps = maps.unwrap_or_else(|problems| {
+        note(reader, &file, problems);
+        IdentMaps::default()
+    });
+    (Some(file), maps)
+}
+
+pub(super) fn check_hba(
+    reader: &mut Reader<'_>,
+    method: AuthMethod,
+    maps: &IdentMaps,
+) -> (Option<PathBuf>, HbaRules) {
+    let found = read(reader, "auth.hba_file");
+    if found.is_none() && method == AuthMethod::Hba && !reader.is_given("auth.hba_file") {
+        let wrong = Wrong::new("type \"hba\" needs the file with the rules", "name it as auth.hba_file");
+        reader.complain("auth.type", wrong);
+    }
+    let (file, rules) = match found {
+        None => (None, HbaRules::default()),
+        Some((file, text)) => {
+            let mut include = |name: &str| reader.text_of(&beside(&file, name));
+            let rules = HbaRules::parse(&text, maps, &mut include);
+            let rules = rules.unwrap_or_else(|problems| {
+                note(reader, &file, problems);
+                HbaRules::default()
+            });
+            (Some(file), rules)
+        }
+    };
+    if method == AuthMethod::Cert || (method == AuthMethod::Hba && rules.asks_for(HbaMethod::Cert)) {
+        check_certificates(reader, method);
+    }
+    (file, rules)
+}
+
+/// A certificate that nobody has checked proves nothing.
+fn check_certificates(reader: &mut Reader<'_>, method: AuthMethod) {
+    let mode = reader.required("client_tls.mode", word(TLS_MODES));
+    // As in PgBouncer; an HBA file may ask some clients only.
+    if method == AuthMethod::Cert && mode < TlsMode::VerifyCa {
+        let remedy = "write mode = \"verify-full\" in [client_tls], with a ca_file";
+        reader.complain(
+            "auth.type",
+            Wrong::new("type \"cert\" needs client certificates to be checked", remedy),
+        );
+    } else if mode == TlsMode::Disable || !reader.is_given("client_tls.ca_file") {
+        let remedy = "switch TLS on in [client_tls] and name a ca_file";
+        let what = "method \"cert\" needs the authorities that sign client certificates";
+        reader.complain("auth.hba_file", Wrong::new(what, remedy));
+    }
+}
+
+fn read(reader: &mut Reader<'_>, key: &str) -> Option<(PathBuf, String)> {
+    let file = reader.path(key)?;
+    match reader.text_of(&file) {
+        Ok(text) => Some((file, text)),
+        Err(why) => {
+            let what = format!("cannot read {}: {why}", file.display());
+            reader.complain(key, Wrong::new(what, "name a file that weir's user can read"));
+            None
+        }
+    }
+}
+
+fn beside(file: &Path, name: &str) -> PathBuf {
+    file.parent().map_or_else(|| PathBuf::from(name), |directory| directory.join(name))
+}
+
+fn note(reader: &mut Reader<'_>, file: &Path, problems: Vec<HbaProblem>) {
+    reader.problems.extend(problems.into_iter().map(|HbaProblem { line, what, remedy }| Problem {
+        place: Place::Line(file.to_owned(), line),
+        key: String::new(),
+        wrong: Wrong::new(what, remedy),
+    }));
+}
