@@ -87,7 +87,7 @@ impl World {
         let mut worker = Worker::new(Arc::new(config), Arc::new(topology), Box::new(Counter(0)), 0);
         let mut effects = Effects::default();
         let now = Instant::now();
-        let accepted = Accepted { role: Role::Write, peer: None, local: None };
+        let accepted = Accepted { role: Role::Write, peer: None, local: None, unix: None };
         let client = ConnId::Client(worker.accept(now, accepted, &mut effects));
         Ok(Self { worker, effects, now, client, server: None, postgres: Postgres::new(rows) })
     }

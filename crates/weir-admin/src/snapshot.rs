@@ -257,6 +257,10 @@ pub struct ClientRow {
     pub peer: Option<SocketAddr>,
     /// Local address.
     pub local: Option<SocketAddr>,
+    /// Port that its Unix socket is named after; 0 for TCP.
+    pub unix_port: u16,
+    /// Process id at the other end of a Unix socket; 0 if unknown.
+    pub remote_pid: u32,
     /// Age of the connection.
     pub connected_for: Duration,
     /// Since the last request.

@@ -469,13 +469,16 @@ pub struct Tcp {
     pub socket_buffer: u32,
 }
 
+/// A peer that vanished without a word is noticed within half a minute: the system's own two hours are of no use to a
+/// pooler. [`Tcp::user_timeout`] stays off because Linux counts it against a peer that acknowledges but does not read, too:
+/// a client that pauses in a large result would be cut off.
 impl Default for Tcp {
     fn default() -> Self {
         Self {
             keepalive: true,
-            keepalive_count: 0,
-            keepalive_idle: Duration::ZERO,
-            keepalive_interval: Duration::ZERO,
+            keepalive_count: 3,
+            keepalive_idle: Duration::from_secs(15),
+            keepalive_interval: Duration::from_secs(5),
             user_timeout: Duration::ZERO,
             socket_buffer: 0,
         }

@@ -3,18 +3,19 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{Domain, SockRef, Socket as RawSocket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::timeout;
-use weir_config::TlsMode;
+use weir_config::{Tcp, TlsMode};
 use weir_discovery::Address;
 
 use crate::socket::Socket;
 use crate::tls::{Received, TlsBundle, TlsStream};
+use crate::{tcp, unix_socket};
 use weir_worker::DialError;
 
 /// An open connection on which nothing of the PostgreSQL protocol but SSLRequest has been said.
@@ -24,13 +25,21 @@ pub(crate) struct Link {
     pub(crate) tls: Option<Box<TlsStream>>,
 }
 
+/// What a dial needs beside the address.
+#[derive(Debug, Clone)]
+pub(crate) struct Dialer {
+    pub(crate) tls: Arc<TlsBundle>,
+    pub(crate) tcp: Tcp,
+}
+
 /// Opens a connection. Dropping the future gives up at once.
-pub(crate) async fn dial(address: &Address, tls: &TlsBundle) -> Result<Link, DialError> {
-    if address.host.starts_with('/') {
+pub(crate) async fn dial(address: &Address, dialer: &Dialer) -> Result<Link, DialError> {
+    if unix_socket::is_place(&address.host) {
         return dial_unix(address).await;
     }
+    let tls = &*dialer.tls;
     let attempt = async {
-        let stream = connect(address).await?;
+        let stream = connect(address, &dialer.tcp).await?;
         match tls.server_mode() {
             TlsMode::Disable | TlsMode::Allow => Ok(Link { socket: Socket::Tcp(stream), tls: None }),
             TlsMode::Prefer => negotiate(stream, address, tls, true).await,
@@ -44,20 +53,30 @@ pub(crate) async fn dial(address: &Address, tls: &TlsBundle) -> Result<Link, Dia
 
 /// libpq uses no TLS on Unix sockets either, whatever the mode.
 async fn dial_unix(address: &Address) -> Result<Link, DialError> {
-    let path = Path::new(&address.host).join(format!(".s.PGSQL.{}", address.port));
-    let stream = UnixStream::connect(&path)
-        .await
-        .map_err(|error| DialError::Refused(format!("could not connect to {}: {error}", path.display())))?;
+    let name = unix_socket::name(&address.host, address.port);
+    let refused = |error| DialError::Refused(format!("could not connect to {name}: {error}"));
+    let stream = match name.strip_prefix('@') {
+        // An abstract socket has no queue to wait in that tokio could wait for: it takes the connection at once or not.
+        Some(_) => connect_abstract(&name).map_err(refused)?,
+        None => UnixStream::connect(&name).await.map_err(refused)?,
+    };
     Ok(Link { socket: Socket::Unix(stream), tls: None })
 }
 
+fn connect_abstract(name: &str) -> io::Result<UnixStream> {
+    let socket = RawSocket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&unix_socket::address(name)?)?;
+    UnixStream::from_std(socket.into())
+}
+
 /// Tries every address of the host until one accepts.
-async fn connect(address: &Address) -> Result<TcpStream, DialError> {
+async fn connect(address: &Address, tcp: &Tcp) -> Result<TcpStream, DialError> {
     let candidates = resolve(address).await?;
     let patience = if candidates.len() > 1 { ONE_OF_MANY_TIME_MAX } else { DIAL_TIME_MAX };
     let mut last = DialError::NoAddress(format!("host \"{}\" has no address", address.host));
     for candidate in candidates {
-        last = match timeout(patience, connect_to(candidate)).await {
+        last = match timeout(patience, connect_to(candidate, tcp)).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => DialError::Refused(format!("could not connect to {address}: {error}")),
             Err(_) => DialError::TimedOut,
@@ -76,26 +95,10 @@ async fn resolve(address: &Address) -> Result<Vec<SocketAddr>, DialError> {
     Ok(found.take(ADDRESSES_MAX).collect())
 }
 
-async fn connect_to(candidate: SocketAddr) -> io::Result<TcpStream> {
+async fn connect_to(candidate: SocketAddr, tcp: &Tcp) -> io::Result<TcpStream> {
     let socket = if candidate.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    prepare(&SockRef::from(&socket))?;
+    tcp::set(&SockRef::from(&socket), tcp)?;
     socket.connect(candidate).await
-}
-
-/// Options of every TCP connection that weir holds. Set on a listening socket they are inherited by what it accepts.
-///
-/// `TCP_USER_TIMEOUT` is not among them: Linux counts it against a peer that acknowledges but does not read as well,
-/// so with ten seconds a client that pauses in a large result, or a COPY that waits for a lock, is cut off.
-///
-/// # Errors
-/// When the system refuses one.
-pub(crate) fn prepare(socket: &SockRef<'_>) -> io::Result<()> {
-    let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE_IDLE)
-        .with_interval(KEEPALIVE_INTERVAL)
-        .with_retries(KEEPALIVE_PROBES);
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&keepalive)
 }
 
 /// SSLRequest and, if the server agrees, the handshake.
@@ -194,7 +197,3 @@ const ADDRESSES_MAX: usize = 16;
 
 /// More than one TLS record, so that a usual handshake takes one read per flight.
 const HANDSHAKE_BUFFER_BYTES: usize = 20 * 1024;
-
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
-const KEEPALIVE_PROBES: u32 = 3;

@@ -10,8 +10,10 @@ mod listen;
 mod machine;
 mod shell;
 mod socket;
+mod tcp;
 mod thread;
 mod tls;
+mod unix_socket;
 
 #[cfg(test)]
 mod tests;
@@ -25,10 +27,11 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use weir_config::{Config, Upstream};
 use weir_discovery::{Address, Leadership, ReadFallback, Topology};
-use weir_worker::{Role, Worker};
+use weir_worker::Worker;
 
 use entropy::SystemEntropy;
 use handle::{REPORTS_WAITING_MAX, Report, WorkerHandle};
+use listen::{Door, Doors};
 use machine::Machine;
 use thread::WorkerSetup;
 use tls::TlsBundle;
@@ -56,8 +59,8 @@ pub enum RunError {
     /// An address cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
     Listen {
-        /// The address.
-        address: SocketAddr,
+        /// The address, or the name of a Unix socket behind `unix:`.
+        address: String,
         /// What the system said.
         source: io::Error,
     },
@@ -140,21 +143,29 @@ fn run_with<M: Machine>(
     let tls = Arc::new(TlsBundle::load(&config)?);
     let config = Arc::new(config);
     let workers_wanted = u16::try_from(config.workers.get()).unwrap_or(u16::MAX);
-    let http = config.listen.http.map(|address| listen(address, false)).transpose()?;
+    let http = config.listen.http.map(listen_for_http).transpose()?;
+    // Held to the end of weir, when the files go.
+    let Doors { doors, files: _files } = Doors::open(&config.listen, &config.tcp, false)?;
+    let mut doors = Some(doors);
     let (reports_in, reports) = mpsc::channel(REPORTS_WAITING_MAX);
     let mut workers = Vec::new();
     let mut threads = Vec::new();
     for index in 0..workers_wanted {
         let (handle, inbox) = WorkerHandle::new(index);
-        let shared_port = workers_wanted > 1;
-        let mut listeners = Vec::new();
-        for (role, addresses) in [(Role::Write, &config.listen.write), (Role::Read, &config.listen.read)] {
-            for &address in addresses {
-                listeners.push((role, listen(address, shared_port)?));
-            }
-        }
-        let setup =
-            WorkerSetup { index, listeners, inbox, reports: reports_in.clone(), tls: Arc::clone(&tls) };
+        // The kernel gives each client to one of them.
+        let doors = match &doors {
+            _ if index + 1 == workers_wanted => doors.take().unwrap_or_default(),
+            Some(doors) => doors.iter().map(Door::try_clone).collect::<Result<_, _>>()?,
+            None => Vec::new(),
+        };
+        let setup = WorkerSetup {
+            index,
+            doors,
+            inbox,
+            reports: reports_in.clone(),
+            tls: Arc::clone(&tls),
+            tcp: config.tcp.clone(),
+        };
         let machine = machine.clone();
         let config = Arc::clone(&config);
         let thread = thread::spawn(setup, move || machine(config, index))
@@ -172,6 +183,11 @@ fn run_with<M: Machine>(
     outcome
 }
 
-fn listen(address: SocketAddr, shared_port: bool) -> Result<TcpListener, RunError> {
-    listen::bind(address, shared_port).map_err(|source| RunError::Listen { address, source })
+fn listen_for_http(address: SocketAddr) -> Result<TcpListener, RunError> {
+    let listen = || {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    listen().map_err(|source| RunError::Listen { address: address.to_string(), source })
 }

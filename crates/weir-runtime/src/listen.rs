@@ -2,55 +2,210 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::os::unix::net::UnixListener as StdUnixListener;
 use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
+use weir_config::{Listen, Tcp};
 
-use crate::dial;
+use crate::RunError;
 use crate::machine::Machine;
 use crate::shell::Shared;
 use crate::socket::Socket;
+use crate::tcp;
+use crate::unix_socket::{self, SocketFile};
 use weir_worker::Role;
 
+/// A listening socket for clients.
+#[derive(Debug)]
+pub(crate) struct Door {
+    pub(crate) role: Role,
+    pub(crate) socket: DoorSocket,
+}
+
+/// What a door is made of.
+#[derive(Debug)]
+pub(crate) enum DoorSocket {
+    /// One TCP address.
+    Tcp(StdListener),
+    /// A Unix socket.
+    Unix(StdUnixListener),
+}
+
+/// All doors of a process, and the files of those that have one.
+#[derive(Debug, Default)]
+pub(crate) struct Doors {
+    pub(crate) doors: Vec<Door>,
+    pub(crate) files: Vec<SocketFile>,
+}
+
+impl Doors {
+    /// Opens everything that the configuration names.
+    ///
+    /// # Errors
+    /// When an address is in use or not ours, or nothing is named.
+    pub(crate) fn open(listen: &Listen, tcp: &Tcp, shared_port: bool) -> Result<Self, RunError> {
+        let mut all = Self::default();
+        for (role, addresses) in [(Role::Write, &listen.write), (Role::Read, &listen.read)] {
+            for &address in addresses {
+                if let Some(listener) = open_tcp(listen, addresses, address, tcp, shared_port)? {
+                    all.doors.push(Door { role, socket: DoorSocket::Tcp(listener) });
+                }
+            }
+        }
+        for (role, port) in unix_ports(listen) {
+            all.open_unix(listen, role, port)?;
+        }
+        if all.doors.is_empty() {
+            let source = io::Error::other("neither a TCP address nor a directory for Unix sockets is set");
+            return Err(RunError::Listen { address: "anything".to_owned(), source });
+        }
+        Ok(all)
+    }
+
+    fn open_unix(&mut self, listen: &Listen, role: Role, port: u16) -> Result<(), RunError> {
+        let Some(unix) = &listen.unix else { return Ok(()) };
+        let name = unix_socket::name(&unix.dir, port);
+        let (listener, file) = unix_socket::bind(unix, &name, listen.backlog)
+            .map_err(|source| RunError::Listen { address: format!("unix:{name}"), source })?;
+        tracing::info!("listening on unix:{name}");
+        self.doors.push(Door { role, socket: DoorSocket::Unix(listener) });
+        self.files.push(file);
+        Ok(())
+    }
+}
+
+/// One TCP address. `::` is left out if the system has no IPv6 and the same port is listened on for IPv4.
+fn open_tcp(
+    listen: &Listen,
+    beside: &[SocketAddr],
+    address: SocketAddr,
+    tcp: &Tcp,
+    shared_port: bool,
+) -> Result<Option<StdListener>, RunError> {
+    let is_any = address.ip().is_unspecified();
+    let has_sister = beside.iter().any(|other| {
+        is_any && other.is_ipv4() && other.ip().is_unspecified() && other.port() == address.port()
+    });
+    // Alone, `::` stands for IPv4 as well.
+    let only_v6 = !is_any || has_sister;
+    match bind(address, only_v6, listen, tcp, shared_port || listen.reuse_port) {
+        Ok(listener) => {
+            tracing::info!("listening on {address}");
+            Ok(Some(listener))
+        }
+        Err(error) if address.is_ipv6() && has_sister && is_without_v6(&error) => {
+            tracing::warn!("not listening on {address}: {error}");
+            Ok(None)
+        }
+        Err(source) => Err(RunError::Listen { address: address.to_string(), source }),
+    }
+}
+
+/// The Unix socket of each door.
+fn unix_ports(listen: &Listen) -> Vec<(Role, u16)> {
+    if listen.unix.is_none() {
+        return Vec::new();
+    }
+    let port_of = |addresses: &[SocketAddr]| addresses.first().map(SocketAddr::port);
+    let write = port_of(&listen.write).unwrap_or(listen.port);
+    let read = port_of(&listen.read).or(listen.read_port);
+    let read = read.filter(|read| *read != write).map(|read| (Role::Read, read));
+    [(Role::Write, write)].into_iter().chain(read).collect()
+}
+
 /// Opens a listening socket. With `shared_port` several sockets may listen on the address and the kernel spreads
-/// connections over them, one socket per worker.
+/// connections over them.
 ///
 /// # Errors
 /// When the address is in use or not ours.
-pub(crate) fn bind(address: SocketAddr, shared_port: bool) -> io::Result<StdListener> {
+pub(crate) fn bind(
+    address: SocketAddr,
+    only_v6: bool,
+    listen: &Listen,
+    tcp: &Tcp,
+    shared_port: bool,
+) -> io::Result<StdListener> {
     let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared_port)?;
     if address.is_ipv6() {
-        socket.set_only_v6(!address.ip().is_unspecified())?;
+        socket.set_only_v6(only_v6)?;
     }
-    // Inherited by accepted connections: no option costs a system call per client.
-    dial::prepare(&SockRef::from(&socket))?;
+    // Before listening: the window that is offered to clients depends on the size of the buffers.
+    tcp::set(&SockRef::from(&socket), tcp)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(i32::try_from(listen.backlog).unwrap_or(i32::MAX))?;
     socket.set_nonblocking(true)?;
-    Ok(socket.into())
+    let listener = StdListener::from(socket);
+    if let Some(patience) = listen.defer_accept {
+        tcp::defer_accept(&listener, patience)?;
+    }
+    Ok(listener)
+}
+
+fn is_without_v6(error: &io::Error) -> bool {
+    let causes = [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL];
+    error.raw_os_error().is_some_and(|code| causes.iter().any(|errno| errno.raw_os_error() == code))
+}
+
+impl Door {
+    /// The same door once more, for another worker.
+    ///
+    /// # Errors
+    /// When descriptors are short.
+    pub(crate) fn try_clone(&self) -> Result<Self, RunError> {
+        let cloned = match &self.socket {
+            DoorSocket::Tcp(listener) => listener.try_clone().map(DoorSocket::Tcp),
+            DoorSocket::Unix(listener) => listener.try_clone().map(DoorSocket::Unix),
+        };
+        let socket = cloned.map_err(|source| RunError::Start { what: "a worker's door", source })?;
+        Ok(Self { role: self.role, socket })
+    }
+}
+
+/// A door that the reactor knows.
+#[derive(Debug)]
+pub(crate) enum OpenDoor {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl OpenDoor {
+    fn new(socket: DoorSocket) -> io::Result<Self> {
+        Ok(match socket {
+            DoorSocket::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
+            DoorSocket::Unix(listener) => Self::Unix(UnixListener::from_std(listener)?),
+        })
+    }
+
+    async fn accept(&self) -> io::Result<Socket> {
+        Ok(match self {
+            Self::Tcp(listener) => Socket::Tcp(listener.accept().await?.0),
+            Self::Unix(listener) => Socket::Unix(listener.accept().await?.0),
+        })
+    }
+
+    /// Options of connections that come from now on.
+    pub(crate) fn adopt(&self, tcp: &Tcp) {
+        let Self::Tcp(listener) = self else { return };
+        if let Err(error) = tcp::set_anew(&SockRef::from(listener), tcp) {
+            tracing::warn!("the TCP options of a listening socket stay as they are: {error}");
+        }
+    }
 }
 
 /// Accepts clients for ever. A loop of accepts gives way to other tasks by tokio's budget (128 operations).
-///
-/// # Errors
-/// Only if the socket cannot be registered with the reactor.
-pub(crate) async fn accept_clients<M: Machine>(
-    listener: StdListener,
-    role: Role,
-    shell: Shared<M>,
-) -> io::Result<()> {
-    let listener = TcpListener::from_std(listener)?;
+async fn accept_clients<M: Machine>(door: Rc<OpenDoor>, role: Role, shell: Shared<M>) {
     let mut complained = false;
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
+        match door.accept().await {
+            Ok(socket) => {
                 complained = false;
-                shell.borrow_mut().accepted(Socket::Tcp(stream), role);
+                shell.borrow_mut().accepted(socket, role);
             }
             Err(error) if is_shortage(&error) => {
                 if !complained {
@@ -68,16 +223,14 @@ pub(crate) async fn accept_clients<M: Machine>(
 }
 
 /// Starts the loop and leaves the shell the means to end it.
-pub(crate) fn open<M: Machine>(listener: StdListener, role: Role, shell: &Shared<M>) {
-    let task = tokio::task::spawn_local({
-        let shell = Rc::clone(shell);
-        async move {
-            if let Err(error) = accept_clients(listener, role, shell).await {
-                tracing::error!(?role, "listening failed: {error}");
-            }
-        }
-    });
-    shell.borrow_mut().keep_listener(task.abort_handle());
+pub(crate) fn open<M: Machine>(door: Door, shell: &Shared<M>) {
+    let Door { role, socket } = door;
+    let door = match OpenDoor::new(socket) {
+        Ok(door) => Rc::new(door),
+        Err(error) => return tracing::error!(?role, "listening failed: {error}"),
+    };
+    let task = tokio::task::spawn_local(accept_clients(Rc::clone(&door), role, Rc::clone(shell)));
+    shell.borrow_mut().keep_listener(door, task.abort_handle());
 }
 
 fn is_shortage(error: &io::Error) -> bool {
@@ -85,8 +238,8 @@ fn is_shortage(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| shortages.iter().any(|errno| errno.raw_os_error() == code))
 }
 
-/// Clients that may wait to be accepted: a whole fleet that reconnects at once. The kernel caps it at `somaxconn`.
-const BACKLOG: i32 = 1024;
-
 /// While descriptors or memory are short.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+pub(crate) mod tests;

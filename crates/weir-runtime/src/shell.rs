@@ -22,10 +22,12 @@ use slab::Slab;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::task::{self, AbortHandle};
 use weir_admin::snapshot::Snapshot;
+use weir_config::Tcp;
 use weir_pool::ClientId;
 
-use crate::dial::{self, Link};
+use crate::dial::{self, Dialer, Link};
 use crate::handle::Report;
+use crate::listen::OpenDoor;
 use crate::machine::Machine;
 use crate::socket::Socket;
 use crate::tls::TlsBundle;
@@ -61,8 +63,11 @@ pub(crate) struct Shell<M> {
     /// How many connections hold back another one's reading.
     choked: usize,
     tls: Arc<TlsBundle>,
+    /// For sockets that are opened from now on.
+    tcp: Tcp,
     upward: Upward,
-    listeners: Vec<AbortHandle>,
+    /// Where clients come in, until [`Order::Drain`].
+    doors: Vec<(Rc<OpenDoor>, AbortHandle)>,
     draining: bool,
 }
 
@@ -87,6 +92,7 @@ impl<M: Machine> Shell<M> {
         machine: M,
         worker: u16,
         tls: Arc<TlsBundle>,
+        tcp: Tcp,
         reports: mpsc::Sender<Report>,
     ) -> Shared<M> {
         Rc::new_cyclic(|me| {
@@ -106,8 +112,9 @@ impl<M: Machine> Shell<M> {
                 leaving: Vec::new(),
                 choked: 0,
                 tls,
+                tcp,
                 upward: Upward { worker, reports, questions: VecDeque::new() },
-                listeners: Vec::new(),
+                doors: Vec::new(),
                 draining: false,
             })
         })
@@ -115,7 +122,8 @@ impl<M: Machine> Shell<M> {
 
     /// A client came in.
     pub(crate) fn accepted(&mut self, socket: Socket, role: Role) {
-        let accepted = Accepted { role, peer: socket.peer(), local: socket.local() };
+        let accepted =
+            Accepted { role, peer: socket.peer(), local: socket.local(), unix: socket.unix_peer() };
         let client = self.machine.accept(Instant::now(), accepted, &mut self.effects);
         self.admit(Conn::new(ConnId::Client(client), socket, None));
         self.carry_out();
@@ -146,9 +154,15 @@ impl<M: Machine> Shell<M> {
     pub(crate) fn order(&mut self, order: Order) {
         if matches!(order, Order::Drain) {
             self.draining = true;
-            for listener in self.listeners.drain(..) {
-                listener.abort();
+            for (_, task) in self.doors.drain(..) {
+                task.abort();
             }
+        }
+        if let Order::Configure(config) = &order
+            && config.tcp != self.tcp
+        {
+            self.tcp = config.tcp.clone();
+            self.doors.iter().for_each(|(door, _)| door.adopt(&self.tcp));
         }
         self.machine.order(Instant::now(), order, &mut self.effects);
         self.carry_out();
@@ -178,9 +192,9 @@ impl<M: Machine> Shell<M> {
         self.tls = bundle;
     }
 
-    /// A task that accepts clients until [`Order::Drain`].
-    pub(crate) fn keep_listener(&mut self, task: AbortHandle) {
-        self.listeners.push(task);
+    /// A door, and the task that accepts clients there until [`Order::Drain`].
+    pub(crate) fn keep_listener(&mut self, door: Rc<OpenDoor>, task: AbortHandle) {
+        self.doors.push((door, task));
     }
 
     /// Stores a connection and starts its task, which cannot run before this turn is over.
@@ -273,9 +287,9 @@ impl<M: Machine> Shell<M> {
         let Some(shell) = self.me.upgrade() else { return };
         self.dials += 1;
         let number = self.dials;
-        let tls = Arc::clone(&self.tls);
+        let dialer = Dialer { tls: Arc::clone(&self.tls), tcp: self.tcp.clone() };
         let task = task::spawn_local(async move {
-            let result = dial::dial(&address, &tls).await;
+            let result = dial::dial(&address, &dialer).await;
             shell.borrow_mut().dialed(id, number, result);
         });
         let replaced = self.dialing.insert(id, Dialing { number, task: task.abort_handle() });

@@ -11,6 +11,9 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{RecvFlags, Shutdown};
 use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use weir_worker::UnixPeer;
+
+use crate::unix_socket;
 
 /// A connected socket, registered with the worker's reactor.
 #[derive(Debug)]
@@ -92,6 +95,19 @@ impl Socket {
             Self::Tcp(stream) => stream.local_addr().ok(),
             Self::Unix(_) => None,
         }
+    }
+
+    /// Who is at the other end of a Unix socket; `None` for TCP.
+    pub(crate) fn unix_peer(&self) -> Option<UnixPeer> {
+        let Self::Unix(stream) = self else { return None };
+        let credentials = stream.peer_cred().ok()?;
+        let pid = credentials.pid().and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default();
+        let name = stream.local_addr().ok()?;
+        let name = match name.as_pathname() {
+            Some(path) => path.as_os_str().as_encoded_bytes(),
+            None => name.as_abstract_name().unwrap_or_default(),
+        };
+        Some(UnixPeer { uid: credentials.uid(), pid, port: unix_socket::port_of(name) })
     }
 
     fn fd(&self) -> BorrowedFd<'_> {

@@ -1,7 +1,6 @@
 //! A worker thread: its runtime, its clock, its inbox. Everything it owns stays on it.
 
 use std::io;
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -9,21 +8,22 @@ use std::time::Duration;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::mpsc;
 use tokio::time::{self, MissedTickBehavior};
+use weir_config::Tcp;
 
 use crate::handle::{Report, ToWorker};
-use crate::listen;
+use crate::listen::{self, Door};
 use crate::machine::Machine;
 use crate::shell::{Shared, Shell};
 use crate::tls::TlsBundle;
-use weir_worker::Role;
 
 /// What a worker thread starts with.
 pub(crate) struct WorkerSetup {
     pub(crate) index: u16,
-    pub(crate) listeners: Vec<(Role, TcpListener)>,
+    pub(crate) doors: Vec<Door>,
     pub(crate) inbox: mpsc::UnboundedReceiver<ToWorker>,
     pub(crate) reports: mpsc::Sender<Report>,
     pub(crate) tls: Arc<TlsBundle>,
+    pub(crate) tcp: Tcp,
 }
 
 /// Starts a worker. The machine is made on its thread because it never leaves it.
@@ -57,10 +57,10 @@ fn runtime() -> io::Result<LocalRuntime> {
 }
 
 async fn work<M: Machine>(setup: WorkerSetup, machine: M) {
-    let WorkerSetup { index, listeners, inbox, reports, tls } = setup;
-    let shell = Shell::new(machine, index, tls, reports.clone());
-    for (role, listener) in listeners {
-        listen::open(listener, role, &shell);
+    let WorkerSetup { index, doors, inbox, reports, tls, tcp } = setup;
+    let shell = Shell::new(machine, index, tls, tcp, reports.clone());
+    for door in doors {
+        listen::open(door, &shell);
     }
     listen_to_control(&shell, inbox, &reports, index).await;
     shell.borrow_mut().hang_up();

@@ -8,7 +8,7 @@ use weir_protocol::startup::SecretKey;
 use weir_session::Session;
 use weir_session::client_login::{Admitted, ClientLogin};
 
-use crate::io::{Accepted, Role};
+use crate::io::{Accepted, Role, UnixPeer};
 use crate::pools::PoolIndex;
 use crate::secrets::Lookup;
 
@@ -22,6 +22,7 @@ pub(crate) struct Client {
     pub(crate) role: Role,
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) local: Option<SocketAddr>,
+    pub(crate) unix: Option<UnixPeer>,
     pub(crate) tls: Option<Box<str>>,
     /// Set for weir's own client that runs an auth_query: its replies stay inside.
     pub(crate) inside: Option<Box<Lookup>>,
@@ -118,6 +119,7 @@ impl Client {
             role: accepted.role,
             peer: accepted.peer,
             local: accepted.local,
+            unix: accepted.unix,
             tls: None,
             inside: None,
             reading_stopped: false,
@@ -176,6 +178,11 @@ impl Client {
 
     /// For log lines: where it comes from.
     pub(crate) fn peer_text(&self) -> String {
-        self.peer.map_or_else(|| "unix".to_owned(), |peer| peer.to_string())
+        match (self.peer, self.unix) {
+            (Some(peer), _) => peer.to_string(),
+            (None, Some(unix)) if unix.pid > 0 => format!("unix({}):{}", unix.pid, unix.port),
+            (None, Some(unix)) => format!("unix:{}", unix.port),
+            (None, None) => "unix".to_owned(),
+        }
     }
 }

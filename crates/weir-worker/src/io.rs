@@ -115,6 +115,19 @@ pub struct Accepted {
     pub peer: Option<SocketAddr>,
     /// Local address; `None` for a Unix socket.
     pub local: Option<SocketAddr>,
+    /// Who is at the other end of a Unix socket, by the kernel's word; `None` for TCP.
+    pub unix: Option<UnixPeer>,
+}
+
+/// The process at the other end of a Unix socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnixPeer {
+    /// Its user.
+    pub uid: u32,
+    /// Its process id; 0 if it runs where this process cannot see it.
+    pub pid: u32,
+    /// The port that the socket is named after.
+    pub port: u16,
 }
 
 /// What the shell learned while dialing.

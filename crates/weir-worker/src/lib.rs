@@ -55,6 +55,7 @@ use weir_session::settings::{Interner, Settings};
 
 pub use io::{
     Accepted, CancelId, ConnId, ConsoleRequest, DialError, Dialed, Effect, Effects, Entropy, Order, Role,
+    UnixPeer,
 };
 
 use crate::cancel::Cancel;

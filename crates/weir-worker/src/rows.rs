@@ -69,6 +69,8 @@ impl Worker {
             state: "login",
             peer: client.peer,
             local: client.local,
+            unix_port: client.unix.map_or(0, |unix| unix.port),
+            remote_pid: client.unix.map_or(0, |unix| unix.pid),
             connected_for: now.saturating_duration_since(client.accepted),
             request_age: now.saturating_duration_since(client.accepted),
             wait: Duration::ZERO,

@@ -259,7 +259,7 @@ impl Worker {
         let told = self.catalog.reported.intern(Reported::default());
         let rules = crate::pools::rules_inside(&self.config, pool);
         let serial = self.next_serial();
-        let mut client = Client::new(Accepted { role, peer: None, local: None }, now, serial);
+        let mut client = Client::new(Accepted { role, peer: None, local: None, unix: None }, now, serial);
         client.stage = Stage::Open(Box::new(Open {
             session: Session::new(Mode::Transaction, rules, settings, told),
             pool,

@@ -47,8 +47,8 @@ pub(super) fn servers(view: &ConsoleView<'_>) -> Vec<[Cell; 21]> {
 }
 
 fn client(client: &ClientRow, view: &ConsoleView<'_>) -> [Cell; 21] {
-    let (addr, port) = address(client.peer);
-    let (local_addr, local_port) = address(client.local);
+    let (addr, port) = address(client.peer, client.unix_port);
+    let (local_addr, local_port) = address(client.local, client.unix_port);
     [
         Cell::from("C"),
         Cell::from(&client.user),
@@ -66,7 +66,7 @@ fn client(client: &ClientRow, view: &ConsoleView<'_>) -> [Cell; 21] {
         Cell::flag(false),
         Cell::from(client_pointer(client.id)),
         Cell::from(client.link.map(server_pointer).unwrap_or_default()),
-        Cell::from(0_u32), // only known of processes on the same machine
+        Cell::from(client.remote_pid), // only known of processes on the same machine
         Cell::from(&client.tls),
         Cell::from(&client.application_name),
         Cell::from(client.prepared_statements),
@@ -75,14 +75,15 @@ fn client(client: &ClientRow, view: &ConsoleView<'_>) -> [Cell; 21] {
 }
 
 fn server(server: &ServerRow, view: &ConsoleView<'_>) -> [Cell; 21] {
-    let (local_addr, local_port) = address(server.local);
+    let is_unix = server.host.starts_with(['/', '@']);
+    let (local_addr, local_port) = address(server.local, if is_unix { server.port } else { 0 });
     [
         Cell::from("S"),
         Cell::from(&server.user),
         Cell::from(&server.database),
         Cell::from(NO_REPLICATION),
         Cell::from(server.state),
-        Cell::from(if server.host.starts_with('/') { UNIX } else { &server.host }),
+        Cell::from(if is_unix { UNIX } else { &server.host }),
         Cell::from(server.port),
         local_addr,
         local_port,
@@ -101,10 +102,10 @@ fn server(server: &ServerRow, view: &ConsoleView<'_>) -> [Cell; 21] {
     ]
 }
 
-fn address(address: Option<SocketAddr>) -> (Cell, Cell) {
+fn address(address: Option<SocketAddr>, unix_port: u16) -> (Cell, Cell) {
     match address {
         Some(address) => (Cell::from(address.ip().to_canonical().to_string()), Cell::from(address.port())),
-        None => (Cell::from(UNIX), Cell::from(0_u32)),
+        None => (Cell::from(UNIX), Cell::from(unix_port)),
     }
 }
 

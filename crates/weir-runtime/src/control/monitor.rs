@@ -19,6 +19,7 @@ use weir_protocol::sqlstate::SqlState;
 use weir_session::server_login::{LoginFailure, ServerCredential, ServerSecret};
 
 use super::state::Control;
+use crate::dial::Dialer;
 use link::Link;
 use session::{Identification, Session};
 use weir_worker::DialError;
@@ -129,14 +130,14 @@ impl Monitor {
 
     async fn open(&self) -> Result<Session, MonitorReport> {
         let config = self.control.config();
-        let tls = Arc::clone(&self.control.tls.borrow());
+        let dialer = Dialer { tls: Arc::clone(&self.control.tls.borrow()), tcp: config.tcp.clone() };
         let Upstream::Patroni(patroni) = &config.upstream else {
             return Err(unreachable("is no member of a cluster"));
         };
         let Some(credential) = credential(&config, patroni) else {
             return Err(MonitorReport::RoleUnknown { why: "no monitor user is configured".to_owned() });
         };
-        let link = Link::dial(&self.address, &tls).await.map_err(not_dialed)?;
+        let link = Link::dial(&self.address, &dialer).await.map_err(not_dialed)?;
         Session::log_in(link, &patroni.monitor_database, credential).await.map_err(not_let_in)
     }
 }

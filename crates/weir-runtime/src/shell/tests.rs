@@ -23,11 +23,12 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 use tokio::task;
 use weir_admin::snapshot::Snapshot;
+use weir_config::Tcp;
 use weir_pool::{ClientId, ServerId};
 
 use super::{Shared, Shell};
 use crate::handle::Report;
-use crate::listen;
+use crate::listen::{self, Door, DoorSocket};
 use crate::machine::Machine;
 use crate::tls::TlsBundle;
 use crate::tls::tests::no_tls;
@@ -137,10 +138,11 @@ impl<S: FnMut(&Event, &mut Effects) + 'static> World<S> {
         let (reports_in, reports) = mpsc::channel(1);
         let machine = Scripted::new(script, told);
         let partners = Rc::clone(&machine.partners);
-        let shell = Shell::new(machine, 0, Arc::new(tls), reports_in);
-        let listener = listen::bind(loopback(), false).unwrap();
+        let shell = Shell::new(machine, 0, Arc::new(tls), Tcp::default(), reports_in);
+        let listener =
+            listen::bind(loopback(), false, &listen::tests::nothing(), &Tcp::default(), false).unwrap();
         let address = listener.local_addr().unwrap();
-        listen::open(listener, Role::Write, &shell);
+        listen::open(Door { role: Role::Write, socket: DoorSocket::Tcp(listener) }, &shell);
         Self { shell, address, events, reports, partners }
     }
 

@@ -79,7 +79,7 @@ impl World {
     // Clients.
 
     pub(crate) fn connect(&mut self, role: Role) -> Who {
-        let accepted = Accepted { role, peer: None, local: None };
+        let accepted = Accepted { role, peer: None, local: None, unix: None };
         let id = self.worker.accept(self.now, accepted, &mut self.effects);
         let who = self.shell.speakers.len();
         self.shell.speakers.push(Speaker::new(ConnId::Client(id)));

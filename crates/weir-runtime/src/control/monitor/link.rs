@@ -5,8 +5,8 @@ use std::io;
 
 use weir_discovery::Address;
 
-use crate::dial;
-use crate::tls::{Received, TlsBundle};
+use crate::dial::{self, Dialer};
+use crate::tls::Received;
 use weir_worker::DialError;
 
 /// An open connection.
@@ -17,8 +17,8 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) async fn dial(address: &Address, tls: &TlsBundle) -> Result<Self, DialError> {
-        let link = dial::dial(address, tls).await?;
+    pub(super) async fn dial(address: &Address, dialer: &Dialer) -> Result<Self, DialError> {
+        let link = dial::dial(address, dialer).await?;
         Ok(Self { link, buffer: vec![0; READ_BYTES], cipher: Vec::new() })
     }
 
