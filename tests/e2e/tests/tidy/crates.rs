@@ -106,7 +106,9 @@ fn every_crate_has_its_place() -> Result<()> {
             problems.push(format!("{name} stands in no row of ARROWS"));
         }
         let manifest = fs::read_to_string(path.join("Cargo.toml"))?;
-        if !manifest.contains("[lints]") {
+        // The runtime has a copy of them that leaves room for one system call.
+        let has_copy = name == "weir-runtime" && manifest.contains("unsafe_code = \"deny\"");
+        if !manifest.contains("[lints]") && !has_copy {
             problems.push(format!("{name} does not take the workspace's lints"));
         }
     }
