@@ -39,6 +39,8 @@ pub enum ServerState {
     Active(ClientId),
     /// Its client has let go of it, but it is not at rest yet. Counts as active.
     Parted,
+    /// Nobody uses it; the caller finds out whether it still works ([`Pool::next_test`](crate::Pool::next_test)).
+    Tested,
 }
 
 /// One server connection, for SHOW SERVERS.
@@ -67,6 +69,8 @@ pub struct PoolCounts {
     pub idle: u32,
     /// Server connections in dialing or login.
     pub dialing: u32,
+    /// Server connections that are being tested.
+    pub tested: u32,
     /// Clients that wait.
     pub waiting: u32,
 }

@@ -17,6 +17,7 @@ pub(crate) struct Ledger {
     pub(crate) active: u32,
     pub(crate) idle: u32,
     pub(crate) dialing: u32,
+    pub(crate) tested: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +33,7 @@ pub(crate) struct Server {
 impl Ledger {
     /// Connections that exist or are being made.
     pub(crate) fn slots(&self) -> u32 {
-        self.active + self.idle + self.dialing
+        self.active + self.idle + self.dialing + self.tested
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -110,6 +111,7 @@ impl Ledger {
             ServerState::Dialing => &mut self.dialing,
             ServerState::Idle => &mut self.idle,
             ServerState::Active(_) | ServerState::Parted => &mut self.active,
+            ServerState::Tested => &mut self.tested,
         };
         step.apply(counter);
         if entry.retire {
@@ -128,6 +130,7 @@ impl Ledger {
         assert_eq!(in_state(|s| *s == ServerState::Dialing), self.dialing as usize, "dialing counter");
         let is_active = |s: &ServerState| matches!(s, ServerState::Active(_) | ServerState::Parted);
         assert_eq!(in_state(is_active), self.active as usize, "active counter");
+        assert_eq!(in_state(|s| *s == ServerState::Tested), self.tested as usize, "tested counter");
         let listed: usize = self.members.iter().map(|member| member.idle.len()).sum();
         assert_eq!(listed, self.idle as usize, "an idle connection is on no list, or on two");
         for member in self.members.iter() {
@@ -155,8 +158,9 @@ impl Ledger {
 }
 
 impl Server {
+    /// It will be given back, or discarded.
     pub(crate) fn is_active(&self) -> bool {
-        matches!(self.state, ServerState::Active(_) | ServerState::Parted)
+        matches!(self.state, ServerState::Active(_) | ServerState::Parted | ServerState::Tested)
     }
 
     pub(crate) fn facts(&self) -> ServerFacts {

@@ -30,6 +30,8 @@ pub struct Limits {
     /// A server connection older than this closes when nobody uses it; `None`: never. Closings keep a
     /// distance of `lifetime / size`, so that connections born together do not die together.
     pub lifetime: Option<Duration>,
+    /// A connection that has rested this long is tested before a client gets it; `None`: never.
+    pub test_after: Option<Duration>,
     /// Clients that may wait at once.
     pub waiting_max: u32,
     /// Server connections in dialing or login at once; 0 counts as 1.

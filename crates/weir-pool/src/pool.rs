@@ -59,7 +59,7 @@ impl Pool {
     /// while the queue grows beyond its longest so far.
     pub fn checkout(&mut self, client: ClientId, now: Instant, dice: &mut (impl Dice + ?Sized)) -> Checkout {
         let may_have = !self.paused && !self.suspended && self.queue.is_empty();
-        let checkout = match may_have.then(|| self.ledger.members.newest_idle(dice)).flatten() {
+        let checkout = match may_have.then(|| self.usable_idle(now, dice)).flatten() {
             Some(server) => {
                 self.grant(server, client, Duration::ZERO, now);
                 Checkout::Granted(server)
@@ -90,6 +90,17 @@ impl Pool {
         }
     }
 
+    /// A connection that has rested too long to be given out as it is ([`Limits::test_after`]), while clients wait: the
+    /// caller tests it and gives it back, or discards it. Ask in a loop, in front of [`Pool::next_dial`].
+    pub fn next_test(&mut self, now: Instant, dice: &mut (impl Dice + ?Sized)) -> Option<ServerId> {
+        let may_have = self.limits.test_after.is_some() && !self.paused && !self.suspended;
+        let wanted = self.queue.len() > self.ledger.tested as usize;
+        let server = (may_have && wanted).then(|| self.ledger.members.newest_idle(dice)).flatten()?;
+        self.ledger.put(server, ServerState::Tested, now);
+        self.debug_check();
+        Some(server)
+    }
+
     /// When to ask [`Pool::next_dial`] again, if it says `None` only because dials failed a moment ago.
     pub fn retry_at(&self) -> Option<Instant> {
         if self.wants_dial() { self.ledger.members.earliest_retry() } else { None }
@@ -98,7 +109,7 @@ impl Pool {
     /// A login waits for what only a server connection can tell: one is dialled even if no client waits, unless the
     /// pool has one or is dialing one. Void after the next login of a server.
     pub fn demand_one(&mut self, _now: Instant) {
-        self.demanded |= self.ledger.active + self.ledger.idle == 0;
+        self.demanded |= self.ledger.active + self.ledger.idle + self.ledger.tested == 0;
         self.debug_check();
     }
 
@@ -221,7 +232,7 @@ impl Pool {
         dice: &mut (impl Dice + ?Sized),
     ) -> Option<(ServerId, ClientId)> {
         let may_have = !self.paused && !self.suspended && !self.queue.is_empty();
-        let Some(server) = may_have.then(|| self.ledger.members.newest_idle(dice)).flatten() else {
+        let Some(server) = may_have.then(|| self.usable_idle(now, dice)).flatten() else {
             self.resuming = false;
             return None;
         };
@@ -309,7 +320,7 @@ impl Pool {
 
     /// Paused, and no client uses a server connection any more.
     pub fn is_quiet(&self) -> bool {
-        self.paused && self.ledger.active == 0
+        self.paused && self.ledger.active + self.ledger.tested == 0
     }
 
     /// New limits (reload). With a smaller size, idle connections beyond it come out of [`Pool::expired`] and busy
@@ -327,8 +338,9 @@ impl Pool {
 
     /// How many of what there are now. Constant time.
     pub fn counts(&self) -> PoolCounts {
-        let Ledger { active, idle, dialing, .. } = self.ledger;
-        PoolCounts { active, idle, dialing, waiting: u32::try_from(self.queue.len()).unwrap_or(u32::MAX) }
+        let Ledger { active, idle, dialing, tested, .. } = self.ledger;
+        let waiting = u32::try_from(self.queue.len()).unwrap_or(u32::MAX);
+        PoolCounts { active, idle, dialing, tested, waiting }
     }
 
     /// Sums since the pool was made.
@@ -349,12 +361,23 @@ impl Pool {
     fn wants_dial(&self) -> bool {
         let demanded = usize::from(self.demanded && self.ledger.is_empty());
         let wanted = self.queue.len().max(demanded) + usize::from(self.moving.wants_dial());
-        let dialing = self.ledger.dialing;
+        let Ledger { dialing, tested, .. } = self.ledger;
         !self.paused
             && !self.suspended
-            && wanted > dialing as usize
+            && wanted > (dialing + tested) as usize
             && dialing < self.limits.dials_at_once.max(1)
             && self.ledger.slots() < self.limits.size.get()
+    }
+
+    /// An idle connection that a client can be given as it is.
+    fn usable_idle(&self, now: Instant, dice: &mut (impl Dice + ?Sized)) -> Option<ServerId> {
+        let chosen = self.ledger.members.newest_idle(dice)?;
+        let Some(limit) = self.limits.test_after else { return Some(chosen) };
+        let newest = self.ledger.members.iter().filter_map(|member| member.idle.last().copied());
+        std::iter::once(chosen).chain(newest).find(|&server| {
+            let entry = self.ledger.get(server);
+            entry.is_some_and(|entry| now.saturating_duration_since(entry.last_used) < limit)
+        })
     }
 
     fn logged_in(&mut self, target: Target) {
@@ -443,7 +466,9 @@ impl Pool {
         self.ledger.check_invariants();
         let slots = self.ledger.slots();
         assert!(slots <= self.slots_max, "{slots} slots of {}", self.slots_max);
-        let may_wait_beside = self.suspended || self.resuming || self.queue.is_empty();
+        // What has to be tested first is not to be had at once.
+        let tests = self.limits.test_after.is_some();
+        let may_wait_beside = self.suspended || self.resuming || self.queue.is_empty() || tests;
         assert!(may_wait_beside || self.ledger.idle == 0, "a client waits beside an idle connection");
         assert!(
             !self.paused || self.ledger.idle + self.ledger.dialing == 0,
@@ -452,7 +477,7 @@ impl Pool {
         let mut clients: Vec<ClientId> = self.queue.clients().collect();
         clients.extend(self.ledger.iter().filter_map(|(_, server)| match server.state {
             ServerState::Active(client) => Some(client),
-            ServerState::Idle | ServerState::Dialing | ServerState::Parted => None,
+            ServerState::Idle | ServerState::Dialing | ServerState::Parted | ServerState::Tested => None,
         }));
         clients.sort_unstable();
         let distinct = clients.windows(2).all(|pair| matches!(pair, [one, other] if one != other));

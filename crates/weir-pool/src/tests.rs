@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use crate::*;
 
 mod histories;
+mod fixed;
 mod reads;
+mod resting;
 mod waiting;
 mod writes;
 
@@ -16,6 +18,7 @@ fn limits(size: u32) -> Limits {
         size: NonZeroU32::new(size).expect("a pool of at least one"),
         idle_timeout: None,
         lifetime: None,
+        test_after: None,
         waiting_max: 100,
         dials_at_once: 100,
     }
@@ -139,7 +142,7 @@ impl Stage {
     }
 
     fn counts(&self) -> (u32, u32, u32, u32) {
-        let PoolCounts { active, idle, dialing, waiting } = self.pool.counts();
+        let PoolCounts { active, idle, dialing, waiting, tested: _ } = self.pool.counts();
         (active, idle, dialing, waiting)
     }
 }

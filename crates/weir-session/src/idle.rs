@@ -1,4 +1,4 @@
-//! A server connection that no client holds: what PostgreSQL may say then, and the reply to a reset query.
+//! A server connection that no client holds: what PostgreSQL may say then, and the replies to weir's own queries.
 //!
 //! Owns the strictness of that time (nothing but notices and changed parameters may come); refuses to know clients.
 
@@ -12,6 +12,13 @@ use weir_protocol::tag::FromServer;
 use crate::from_server::{LOOKED_INTO_BYTES_MAX, LOOKED_INTO_BYTES_MAX_U32, parameter_text};
 use crate::server::{Dying, Server};
 use crate::settings::Settings;
+
+/// PostgreSQL's answer to a query of weir's own.
+#[derive(Debug, PartialEq, Eq)]
+pub struct OwnReply {
+    /// Text of the first error, if there was one.
+    pub error: Option<Box<str>>,
+}
 
 impl Server {
     /// Bytes from a server connection that no client holds: notices, parameter changes, its last words. Returns how many
@@ -42,31 +49,53 @@ impl Server {
         Ok(at)
     }
 
-    /// Bytes in reply to a reset query; takes whole messages from `carry`. True when the connection is clean.
+    /// Reads the reply to a query of weir's own; takes whole messages from `carry`. `None`: more is to come. What the
+    /// query does to the connection's parameters and statements is noted; `carried` is what is left after DISCARD ALL.
     ///
     /// # Errors
-    /// If the reset failed, or something else came.
-    pub fn reset_reply(&mut self, carry: &mut Vec<u8>, carried: Rc<Settings>) -> Result<bool, &'static str> {
+    /// If the connection cannot be used any longer: its last words, something unexpected, a transaction left open.
+    pub fn own_reply(
+        &mut self,
+        carry: &mut Vec<u8>,
+        carried: &Rc<Settings>,
+    ) -> Result<Option<OwnReply>, &'static str> {
         while let Some(header) = frame::peek(carry, LOOKED_INTO_BYTES_MAX_U32).map_err(|_| "a bad message")? {
             if carry.len() < header.total {
-                return Ok(false);
+                return Ok(None);
             }
             let frame: Vec<u8> = carry.drain(..header.total).collect();
             let body = &frame[HEADER_BYTES..];
             match FromServer::of(header.tag) {
                 Some(FromServer::ReadyForQuery) if body == b"I" => {
-                    self.was_reset(carried);
-                    return Ok(true);
+                    // A simple query destroys the unnamed statement.
+                    self.statements.forget_unnamed();
+                    return Ok(Some(OwnReply { error: self.own_error.take() }));
                 }
-                Some(FromServer::ParameterStatus) => {
-                    self.note_reported(body);
+                Some(FromServer::ParameterStatus) => self.note_reported(body),
+                Some(FromServer::CommandComplete) => {
+                    match backend::read::command_tag(body).unwrap_or_default() {
+                        b"DISCARD ALL" => self.was_reset(Rc::clone(carried)),
+                        b"DEALLOCATE ALL" => self.statements.forget_all(),
+                        b"SET" | b"RESET" => self.applied = None,
+                        _ => {}
+                    }
                 }
-                Some(FromServer::ErrorResponse) => return Err("an error"),
-                Some(FromServer::ReadyForQuery) | None => return Err("an unexpected message"),
+                Some(FromServer::ErrorResponse) => {
+                    let fields = backend::read::report(body).map_err(|_| "a bad message")?;
+                    if fields.ends_connection() {
+                        self.note_dying(&fields);
+                        return Err("its last words");
+                    }
+                    let message = String::from_utf8_lossy(fields.message);
+                    self.own_error.get_or_insert(message.into());
+                }
+                Some(FromServer::ReadyForQuery) => return Err("an open transaction"),
+                Some(FromServer::CopyInResponse | FromServer::CopyBothResponse) => return Err("a COPY"),
+                None => return Err("an unexpected message"),
                 Some(_) => {}
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     pub(crate) fn note_reported(&mut self, body: &[u8]) {

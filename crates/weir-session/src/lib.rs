@@ -34,6 +34,7 @@ mod from_client;
 mod from_server;
 mod idle;
 
+pub use idle::OwnReply;
 pub use lost::{AfterLoss, LossCause};
 pub use server::{AtRest, Server};
 pub use session::{Mode, Session, Then, Turn};

@@ -116,6 +116,8 @@ pub struct Server {
     pub(crate) replay: Replay,
     /// It has said something that answers nothing: what it says next is not known to be for anybody.
     pub(crate) out_of_step: bool,
+    /// The first error in the reply to a query of weir's own that is being read.
+    pub(crate) own_error: Option<Box<str>>,
     /// The FATAL error it announced.
     pub(crate) dying: Option<Dying>,
     /// A WARNING 57P01/57P02 it sent. If these are its last words, nobody can know whether the last request was executed;
@@ -175,6 +177,7 @@ impl Server {
             again: None,
             replay: Replay::default(),
             out_of_step: false,
+            own_error: None,
             dying: None,
             warning: Vec::new(),
             tally: Tally::default(),
@@ -239,6 +242,17 @@ impl Server {
     #[must_use]
     pub fn reported(&self) -> &Rc<Reported> {
         &self.reported
+    }
+
+    /// Somebody has changed its parameters, and how is not known.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        self.applied.is_none()
+    }
+
+    /// Says which parameters it carries; `None`: that is not known.
+    pub fn set_carried(&mut self, carried: Option<Rc<Settings>>) {
+        self.applied = carried;
     }
 
     /// The FATAL error it announced, if any.

@@ -19,6 +19,7 @@ impl Worker {
     pub fn tick(&mut self, now: Instant, effects: &mut Effects) {
         self.end_slow_logins(now, effects);
         self.end_slow_dials(now, effects);
+        self.end_slow_errands(now, effects);
         self.end_slow_cancels(now, effects);
         for index in self.pools.indices() {
             self.end_long_waits(now, index, effects);

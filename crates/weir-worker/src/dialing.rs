@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use weir_discovery::{Leadership, SessionEvidence};
-use weir_pool::{ServerId, Settled};
+use weir_pool::ServerId;
 use weir_protocol::message::{Report, Severity};
 use weir_protocol::sqlstate::SqlState;
 use weir_session::Server;
@@ -117,13 +117,11 @@ impl Worker {
         conn.used = now;
         conn.stage = ServerStage::Open(Box::new(Server::new(Rc::clone(&reported), carried, statements_max)));
         let index = conn.pool;
-        let rest = ready.rest;
         if let Some(derived) = ready.derived {
             let user = self.pools.entry(index).key.user.clone();
             self.secrets.learn_derived(&user, derived);
         }
         let entry = self.pools.entry_mut(index);
-        entry.reported = Some(reported);
         entry.in_hot_standby = ready.in_hot_standby == Some(true);
         entry.stats.servers_opened += 1;
         tracing::debug!(
@@ -132,16 +130,12 @@ impl Worker {
             entry.key.user,
             self.servers[key(id.0)].name()
         );
-        // What came behind the login may be the connection's last words.
-        if self.idle_turn(now, id, &rest, effects) {
-            match self.pools.entry_mut(index).pool.ready(id, now) {
-                Settled::Grant(client) => self.serve(now, client, id, effects),
-                Settled::Idle => {}
-                Settled::Retire => self.close_server(id, effects),
-            }
+        if self.run_connect_query(now, id, effects) {
+            self.errand_received(now, id, &ready.rest, effects);
+        } else {
+            self.pools.entry_mut(index).reported = Some(reported);
+            self.take_into_use(now, id, &ready.rest, effects);
         }
-        self.welcome_all(now, index, effects);
-        self.pump(now, index, effects);
     }
 
     pub(crate) fn server_unreachable(

@@ -16,6 +16,7 @@
 //! | `release` | server connections that their clients let go of |
 //! | `parting` | clients that go |
 //! | `dialing` | a server connection's way in |
+//! | `errands` | weir's own queries on server connections: connect, check, reset |
 //! | `loss` | server connections that died |
 //! | `cancel` | cancel requests |
 //! | `console` | console clients |
@@ -27,6 +28,7 @@ mod client;
 mod clock;
 mod console;
 mod dialing;
+mod errands;
 pub mod io;
 mod login;
 mod loss;

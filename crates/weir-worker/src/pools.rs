@@ -170,8 +170,9 @@ impl Worker {
         }
     }
 
-    /// Dials as many server connections as the pool wants.
+    /// Tests and dials as many server connections as the pool wants.
     pub(crate) fn pump(&mut self, now: Instant, index: PoolIndex, effects: &mut Effects) {
+        self.test_rested(now, index, effects);
         while let Some(target) = self.pools.entry_mut(index).pool.next_dial(now, &mut self.chance) {
             let Some(place) = self.pools.places.get(target.member).cloned() else { return };
             let serial = self.next_serial();
@@ -193,6 +194,7 @@ impl Worker {
                 cancels: 0,
                 settling_since: None,
                 cancel_in_doubt: false,
+                is_new: true,
                 in_hot_standby: false,
             }));
             self.pools.entry_mut(index).pool.dial_started(server, target, now);
@@ -220,6 +222,7 @@ pub(crate) fn limits(config: &Config, database: &str) -> Limits {
         size: settings.and_then(|database| database.pool_size).unwrap_or(config.pool.size),
         idle_timeout: config.pool.server_idle_timeout,
         lifetime: config.pool.server_lifetime,
+        test_after: config.pool.server_check_query.as_ref().map(|_| config.pool.server_check_delay),
         waiting_max: config.limits.max_client_conn,
         dials_at_once: DIALS_AT_ONCE,
     }

@@ -8,7 +8,6 @@ use weir_session::AtRest;
 use weir_session::server::Tally;
 
 use crate::io::{ConnId, Effect, Effects};
-use crate::server::ServerStage;
 use crate::{Worker, key};
 
 impl Worker {
@@ -45,6 +44,9 @@ impl Worker {
                     conn.settling_since = Some(now);
                 }
             }
+            Some(_)
+                if self.config.pool.server_reset_query_always && self.run_reset_query(now, id, effects) => {}
+            Some(_) if self.restore(now, id, effects) => {}
             Some(proof) => self.give_back(now, id, proof, effects),
         }
     }
@@ -78,43 +80,23 @@ impl Worker {
     pub(crate) fn reset(&mut self, now: Instant, id: ServerId, effects: &mut Effects) {
         let Some(conn) = self.servers.get_mut(key(id.0)) else { return };
         conn.client = None;
-        let index = conn.pool;
-        let stage = std::mem::replace(&mut conn.stage, ServerStage::Dialing);
-        let ServerStage::Open(mut server) = stage else {
-            conn.stage = stage;
-            return;
-        };
+        let (index, can_cancel) = (conn.pool, conn.cancels > 0 || conn.cancel_in_doubt);
+        let Some(server) = conn.open_mut() else { return };
         let tally = server.take_tally();
-        let can_reset = server.at_rest().is_some() && conn.cancels == 0 && !conn.cancel_in_doubt;
+        let can_reset = server.at_rest().is_some() && !can_cancel;
         self.pools.entry_mut(index).add(tally);
-        self.pools.entry_mut(index).pool.part(id, now);
-        conn.stage = ServerStage::Resetting(server);
         if !can_reset {
-            return self.discard(now, id, effects);
+            self.discard(now, id, effects);
+        } else if !self.run_reset_query(now, id, effects) {
+            self.settle_clean(now, id, effects);
         }
-        let sql = &self.config.pool.server_reset_query;
-        effects.send_with(ConnId::Server(id), |out| weir_protocol::frontend::query(sql.as_bytes(), out));
     }
 
-    pub(crate) fn reset_received(&mut self, now: Instant, id: ServerId, bytes: &[u8], effects: &mut Effects) {
-        let Some(conn) = self.servers.get_mut(key(id.0)) else { return };
-        conn.carry.extend_from_slice(bytes);
-        let ServerStage::Resetting(server) = &mut conn.stage else { return };
-        let carried = self.settings.intern(weir_session::settings::Settings::default());
-        match server.reset_reply(&mut conn.carry, carried) {
-            Ok(false) => {}
-            Err(what) => {
-                tracing::warn!(server = %conn.name(), "{what} in reply to server_reset_query; closing the connection");
-                self.discard(now, id, effects);
-            }
-            Ok(true) => {
-                if let ServerStage::Resetting(server) =
-                    std::mem::replace(&mut conn.stage, ServerStage::Dialing)
-                {
-                    conn.stage = ServerStage::Open(server);
-                }
-                self.settle(now, id, effects);
-            }
+    /// Nothing has to be run on the connection any more before it goes back.
+    pub(crate) fn settle_clean(&mut self, now: Instant, id: ServerId, effects: &mut Effects) {
+        match self.servers.get(key(id.0)).and_then(|conn| conn.open()?.at_rest()) {
+            Some(proof) => self.give_back(now, id, proof, effects),
+            None => self.discard(now, id, effects),
         }
     }
 }

@@ -7,6 +7,7 @@ use weir_pool::{PoolCounts, ServerId};
 use weir_session::Mode;
 
 use crate::client::{Client, Stage};
+use crate::errands::Errand;
 use crate::io::Role;
 use crate::pools::PoolEntry;
 use crate::server::{ServerConn, ServerStage};
@@ -117,7 +118,8 @@ impl Worker {
             (ServerStage::Open(_), _, Some(_)) => "being_canceled",
             (ServerStage::Open(_), Some(_), None) => "active",
             (ServerStage::Open(_), None, None) => "idle",
-            (ServerStage::Resetting(_), _, _) => "tested",
+            (ServerStage::Errand(Errand::Connect, _), _, _) if conn.is_new => "new",
+            (ServerStage::Errand(..), _, _) => "tested",
         };
         let id = crate::server_id(at);
         let facts = entry.pool.server(id);
@@ -149,7 +151,7 @@ impl Worker {
 }
 
 fn pool_row(now: Instant, entry: &PoolEntry) -> PoolRow {
-    let PoolCounts { active, idle, dialing, waiting } = entry.pool.counts();
+    let PoolCounts { active, idle, dialing, tested: _, waiting } = entry.pool.counts();
     let sums = entry.pool.sums();
     PoolRow {
         database: entry.key.database.clone(),

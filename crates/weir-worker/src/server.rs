@@ -10,6 +10,7 @@ use weir_protocol::startup::SecretKey;
 use weir_session::Server;
 use weir_session::server_login::ServerLogin;
 
+use crate::errands::Errand;
 use crate::pools::PoolIndex;
 
 /// One server connection.
@@ -39,6 +40,8 @@ pub(crate) struct ServerConn {
     pub(crate) settling_since: Option<Instant>,
     /// A cancel request was given up after it had been sent: it may still arrive, whoever holds the connection then.
     pub(crate) cancel_in_doubt: bool,
+    /// It has not been ready for a client yet.
+    pub(crate) is_new: bool,
     /// It had said that it is a standby.
     pub(crate) in_hot_standby: bool,
 }
@@ -51,14 +54,14 @@ pub(crate) enum ServerStage {
     Login(Box<ServerLogin>),
     /// Logged in.
     Open(Box<Server>),
-    /// Cleaning up after a client of session pooling.
-    Resetting(Box<Server>),
+    /// Runs a query of weir's own; no client holds it.
+    Errand(Errand, Box<Server>),
 }
 
 impl ServerConn {
     pub(crate) fn open(&self) -> Option<&Server> {
         match &self.stage {
-            ServerStage::Open(server) | ServerStage::Resetting(server) => Some(server),
+            ServerStage::Open(server) | ServerStage::Errand(_, server) => Some(server),
             ServerStage::Dialing | ServerStage::Login(_) => None,
         }
     }
@@ -66,12 +69,13 @@ impl ServerConn {
     pub(crate) fn open_mut(&mut self) -> Option<&mut Server> {
         match &mut self.stage {
             ServerStage::Open(server) => Some(server),
-            ServerStage::Dialing | ServerStage::Login(_) | ServerStage::Resetting(_) => None,
+            ServerStage::Dialing | ServerStage::Login(_) | ServerStage::Errand(..) => None,
         }
     }
 
+    /// On its way in: dialing, login, connect_query.
     pub(crate) fn is_logging_in(&self) -> bool {
-        matches!(self.stage, ServerStage::Dialing | ServerStage::Login(_))
+        self.is_new
     }
 
     /// For messages: who is at the other end.

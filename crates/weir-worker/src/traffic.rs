@@ -240,7 +240,7 @@ impl Worker {
         match &conn.stage {
             ServerStage::Dialing => {}
             ServerStage::Login(_) => self.server_login_received(now, id, bytes, effects),
-            ServerStage::Resetting(_) => self.reset_received(now, id, bytes, effects),
+            ServerStage::Errand(..) => self.errand_received(now, id, bytes, effects),
             ServerStage::Open(_) => {
                 let index = conn.pool;
                 self.pools.entry_mut(index).stats.bytes_sent += bytes.len() as u64;

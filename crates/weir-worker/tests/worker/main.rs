@@ -16,6 +16,7 @@ mod cancelling;
 mod consoles;
 mod databases;
 mod entering;
+mod errands;
 mod holding;
 mod leaving;
 mod looking_up;
