@@ -1,9 +1,11 @@
 //! What a reload changes, and what it cannot change. Compares two checked configurations; acts on nothing.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::key::{KEYS, TakesEffect};
-use crate::model::{Config, Upstream};
+use crate::key::TakesEffect;
+use crate::keys::KEYS;
+use crate::model::{Config, Dns, Log, SessionSettings, Upstream};
 
 /// One difference between the configuration in force and a new one. Shows itself without secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +33,13 @@ pub enum Change {
         /// Client-facing name.
         name: String,
     },
+    /// A `[users.NAME]` section was added, removed or altered.
+    User {
+        /// User name.
+        name: String,
+    },
+    /// `[peers]` has other entries.
+    Peers,
     /// The user list has other users or other secrets.
     Users {
         /// Users of the new list.
@@ -50,6 +59,8 @@ impl Change {
             Self::NeedsRestart { .. } => true,
             Self::Setting { .. }
             | Self::Database { .. }
+            | Self::User { .. }
+            | Self::Peers
             | Self::Users { .. }
             | Self::AccessRules
             | Self::MonitorPassword => false,
@@ -65,6 +76,8 @@ impl fmt::Display for Change {
                 write!(f, "{key} stays {from:?}: {to:?} takes effect when weir is started again")
             }
             Self::Database { name } => write!(f, "databases.{name} changed"),
+            Self::User { name } => write!(f, "users.{name} changed"),
+            Self::Peers => f.write_str("the peers changed"),
             Self::Users { count } => write!(f, "the user list changed and has {count} users"),
             Self::AccessRules => f.write_str("the HBA rules or the identity maps changed"),
             Self::MonitorPassword => f.write_str("the monitor's password changed"),
@@ -88,11 +101,14 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
             })
         })
         .collect();
-    let mut names: Vec<_> = old.databases.keys().chain(new.databases.keys()).collect();
-    names.sort_unstable();
-    names.dedup();
-    let altered = names.into_iter().filter(|name| old.databases.get(*name) != new.databases.get(*name));
-    changes.extend(altered.map(|name| Change::Database { name: name.clone() }));
+    changes.extend(altered(&old.databases, &new.databases).map(|name| Change::Database { name }));
+    if old.any_database.is_some() && new.any_database.is_some() && old.any_database != new.any_database {
+        changes.push(Change::Database { name: "*".to_owned() });
+    }
+    changes.extend(altered(&old.users, &new.users).map(|name| Change::User { name }));
+    if old.peers != new.peers {
+        changes.push(Change::Peers);
+    }
     if !same_users(old, new) {
         changes.push(Change::Users { count: new.auth.users.len() });
     }
@@ -119,10 +135,33 @@ pub fn reload(old: &Config, new: Config) -> (Config, Vec<Change>) {
         }
         (before, _) => before.clone(),
     };
-    let mut log = new.log;
-    log.format = old.log.format;
-    let config = Config { listen: old.listen.clone(), workers: old.workers, upstream, log, ..new };
+    let log = Log { format: old.log.format, ..new.log };
+    let dns = Dns { resolv_conf: old.dns.resolv_conf.clone(), ..new.dns };
+    let session = SessionSettings {
+        track_extra_parameters: old.session.track_extra_parameters.clone(),
+        disable_simple_protocol: old.session.disable_simple_protocol,
+        ..new.session
+    };
+    let config = Config {
+        listen: old.listen.clone(),
+        workers: old.workers,
+        process: old.process.clone(),
+        upstream,
+        log,
+        dns,
+        session,
+        ..new
+    };
     (config, changes)
+}
+
+/// The names whose sections differ.
+fn altered<T: PartialEq>(
+    old: &BTreeMap<String, T>,
+    new: &BTreeMap<String, T>,
+) -> impl Iterator<Item = String> {
+    let names: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+    names.into_iter().filter(|name| old.get(*name) != new.get(*name)).cloned().collect::<Vec<_>>().into_iter()
 }
 
 fn same_users(old: &Config, new: &Config) -> bool {

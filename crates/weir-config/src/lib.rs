@@ -6,6 +6,7 @@
 mod check;
 mod diff;
 mod key;
+mod keys;
 mod logins;
 pub mod model;
 mod problem;
@@ -21,7 +22,8 @@ use std::path::Path;
 
 pub use check::CONSOLE_DATABASES;
 pub use diff::{Change, diff, reload};
-pub use key::{DATABASE_KEYS, DEFAULT_AUTH_QUERY, Fallback, KEYS, Key, TakesEffect, WORKERS_MAX};
+pub use key::{Fallback, Key, TakesEffect};
+pub use keys::{DATABASE_KEYS, DEFAULT_AUTH_QUERY, KEYS, PEER_KEYS, USER_KEYS, WORKERS_MAX};
 pub use model::*;
 pub use problem::{Place, Problem, Problems, Wrong};
 pub use reader::{FileContents, Files};

@@ -107,7 +107,7 @@ fn check_password_file(
     Some(file)
 }
 
-fn auth_query(value: &Value) -> Result<String, Wrong> {
+pub(crate) fn auth_query(value: &Value) -> Result<String, Wrong> {
     let query = text(value)?;
     if query.contains("$1") && !query.contains('\0') {
         return Ok(query);
@@ -125,7 +125,9 @@ fn auth_type(value: &Value) -> Result<AuthMethod, Wrong> {
             format!("{method:?} is not supported"),
             "write \"scram-sha-256\" with a user list or auth.user, or \"hba\" with other methods",
         )),
-        Value::Text(_) | Value::Number(_) | Value::Words(_) | Value::Other(_) => word(AUTH_METHODS)(value),
+        Value::Text(_) | Value::Number(_) | Value::Truth(_) | Value::Words(_) | Value::Other(_) => {
+            word(AUTH_METHODS)(value)
+        }
     }
 }
 

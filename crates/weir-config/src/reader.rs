@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use weir_auth::Secret;
 
 use crate::Source;
-use crate::key::Key;
+use crate::key::{Family, Key};
 use crate::problem::{Place, Problem, Wrong};
 use crate::settings::Settings;
 use crate::value::{Value, text};
@@ -36,6 +36,8 @@ pub(crate) struct Reader<'a> {
     /// The configuration file, if there is one.
     pub(crate) source: Option<Source<'a>>,
     files: &'a dyn Files,
+    /// Once is enough for one file.
+    is_warned_readable: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -45,7 +47,7 @@ impl<'a> Reader<'a> {
         source: Option<Source<'a>>,
         files: &'a dyn Files,
     ) -> Self {
-        Self { settings, problems, warnings: Vec::new(), source, files }
+        Self { settings, problems, warnings: Vec::new(), source, files, is_warned_readable: false }
     }
 
     /// Whether the setting was given.
@@ -59,8 +61,7 @@ impl<'a> Reader<'a> {
         match read(&item.value) {
             Ok(value) => Some(value),
             Err(wrong) => {
-                let place = item.place.clone();
-                self.complain_at(place, path, wrong);
+                self.complain(path, wrong);
                 None
             }
         }
@@ -114,8 +115,11 @@ impl<'a> Reader<'a> {
 
     /// Notes what is wrong with a setting, at its place, or at the file as a whole if it was not given.
     pub(crate) fn complain(&mut self, path: &str, wrong: Wrong) {
-        let place = self.settings.items.get(path).map_or_else(|| self.somewhere(), |item| item.place.clone());
-        self.complain_at(place, path, wrong);
+        let (place, name) = match self.settings.items.get(path) {
+            Some(item) => (item.place.clone(), item.written.clone()),
+            None => (self.somewhere(), None),
+        };
+        self.complain_at(place, name.as_deref().unwrap_or(path), wrong);
     }
 
     /// Notes what is wrong at a place. An option names its setting, so the key is left out there.
@@ -127,6 +131,22 @@ impl<'a> Reader<'a> {
     /// The place of what is missing.
     pub(crate) fn somewhere(&self) -> Place {
         self.source.map_or(Place::CommandLine, |source| Place::File(source.path.to_owned()))
+    }
+
+    /// Where a database's section stands.
+    pub(crate) fn place_of_database(&self, name: &str) -> Place {
+        let sections = self.settings.named.get(&Family::Databases);
+        sections.and_then(|sections| sections.get(name)).cloned().unwrap_or_else(|| self.somewhere())
+    }
+
+    /// Warns if a secret stands at a place in the configuration file and everybody may read that.
+    pub(crate) fn warn_if_secrets_are_readable(&mut self, place: &Place) {
+        if let (Some(Source { path, world_readable: true, .. }), Place::Line(..)) = (self.source, place)
+            && !self.is_warned_readable
+        {
+            self.is_warned_readable = true;
+            self.warn_readable(path);
+        }
     }
 
     /// Warns that everybody may read a file with secrets.

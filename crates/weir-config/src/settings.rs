@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::key::{DATABASE_KEYS, KEYS, Key};
+use crate::key::{Family, Key};
+use crate::keys::KEYS;
 use crate::problem::{Place, Problem, Wrong};
 use crate::suggest::{nearest, pgbouncer_name};
 use crate::value::Value;
@@ -22,6 +23,14 @@ pub(crate) struct Item {
     pub(crate) place: Place,
     /// What it says.
     pub(crate) value: Value,
+    /// What it is called there, if not by its path.
+    pub(crate) written: Option<String>,
+}
+
+impl Item {
+    pub(crate) fn new(place: Place, value: Value) -> Self {
+        Self { place, value, written: None }
+    }
 }
 
 /// Everything that was given.
@@ -29,8 +38,8 @@ pub(crate) struct Item {
 pub(crate) struct Settings {
     /// By path, such as `pool.size` or `databases.app.pool_size`.
     pub(crate) items: BTreeMap<String, Item>,
-    /// The `[databases.NAME]` sections.
-    pub(crate) databases: BTreeMap<String, Place>,
+    /// The sections that have a name of their own, such as `[databases.NAME]`.
+    pub(crate) named: BTreeMap<Family, BTreeMap<String, Place>>,
 }
 
 impl Settings {
@@ -63,7 +72,7 @@ impl Settings {
         {
             self.items.remove(rival);
         }
-        self.items.insert(key.to_owned(), Item { place: Place::Option(option), value });
+        self.items.insert(key.to_owned(), Item::new(Place::Option(option), value));
     }
 
     /// Sets a value that follows from another setting (a URL), unless something at least as strong was said:
@@ -74,7 +83,7 @@ impl Settings {
             Some(Item { place: Place::Option(_), .. }) => {}
             Some(_) if !stronger => {}
             Some(_) | None => {
-                self.items.insert(key.to_owned(), Item { place: place.clone(), value });
+                self.items.insert(key.to_owned(), Item::new(place.clone(), value));
             }
         }
     }
@@ -91,32 +100,21 @@ impl Walk<'_> {
     fn document(&mut self, table: &DeTable<'_>) {
         for (key, value) in table {
             let name = key.get_ref().as_ref();
-            match value.get_ref() {
-                DeValue::Table(databases) if name == "databases" => self.databases(databases),
-                DeValue::Table(section) if is_section(name) => self.section(name, section),
-                DeValue::Table(_) => self.unknown_section(key.span().start, name),
-                DeValue::String(_)
-                | DeValue::Integer(_)
-                | DeValue::Float(_)
-                | DeValue::Boolean(_)
-                | DeValue::Datetime(_)
-                | DeValue::Array(_)
-                    if name == "databases" || is_section(name) =>
-                {
-                    let wrong = Wrong::new(
-                        "is a section, not a value",
-                        format!("write [{name}] on a line of its own"),
-                    );
-                    self.complain(key.span().start, name.to_owned(), wrong);
-                }
-                DeValue::String(_)
-                | DeValue::Integer(_)
-                | DeValue::Float(_)
-                | DeValue::Boolean(_)
-                | DeValue::Datetime(_)
-                | DeValue::Array(_) => self.entry("", key, value, &top_level_names()),
+            let family = Family::ALL.into_iter().find(|family| family.name() == name);
+            match (value.get_ref(), family) {
+                (DeValue::Table(sections), Some(family)) => self.named_sections(family, sections),
+                (DeValue::Table(section), None) if is_section(name) => self.section(name, section),
+                (DeValue::Table(_), None) => self.unknown_section(key.span().start, name),
+                (_, Some(_)) => self.not_a_section(key.span().start, name),
+                (_, None) if is_section(name) => self.not_a_section(key.span().start, name),
+                (_, None) => self.entry("", key, value, &top_level_names()),
             }
         }
+    }
+
+    fn not_a_section(&mut self, at: usize, name: &str) {
+        let wrong = Wrong::new("is a section, not a value", format!("write [{name}] on a line of its own"));
+        self.complain(at, name.to_owned(), wrong);
     }
 
     fn section(&mut self, section: &str, table: &DeTable<'_>) {
@@ -126,15 +124,15 @@ impl Walk<'_> {
         }
     }
 
-    fn databases(&mut self, table: &DeTable<'_>) {
+    fn named_sections(&mut self, family: Family, table: &DeTable<'_>) {
         for (key, value) in table {
             let name = key.get_ref().as_ref();
-            let path = format!("databases.{name}");
-            if let DeValue::Table(database) = value.get_ref() {
+            let path = format!("{}.{name}", family.name());
+            if let DeValue::Table(section) = value.get_ref() {
                 let place = self.place(key.span().start);
-                self.settings.databases.insert(name.to_owned(), place);
-                for (key, value) in database {
-                    self.entry(&path, key, value, DATABASE_KEYS);
+                self.settings.named.entry(family).or_default().insert(name.to_owned(), place);
+                for (key, value) in section {
+                    self.entry(&path, key, value, family.keys());
                 }
             } else {
                 let wrong = Wrong::new("is not a section", format!("write [{path}] on a line of its own"));
@@ -154,7 +152,7 @@ impl Walk<'_> {
         let path = join(section, name);
         if known.contains(&name) {
             let place = self.place(key.span().start);
-            self.settings.items.insert(path, Item { place, value: plain(value.get_ref()) });
+            self.settings.items.insert(path, Item::new(place, plain(value.get_ref())));
         } else {
             let wrong = Wrong::new("there is no such setting", remedy_for(section, name, known));
             self.complain(key.span().start, path, wrong);
@@ -195,7 +193,7 @@ fn plain(value: &DeValue<'_>) -> Value {
             .collect::<Option<Vec<_>>>()
             .map_or(Value::Other("a list of something else than strings"), Value::Words),
         DeValue::Float(_) => Value::Other("a number with a fraction"),
-        DeValue::Boolean(_) => Value::Other("a truth value"),
+        DeValue::Boolean(truth) => Value::Truth(*truth),
         DeValue::Datetime(_) => Value::Other("a date"),
         DeValue::Table(_) => Value::Other("a section"),
     }
@@ -205,7 +203,10 @@ fn remedy_for(section: &str, name: &str, known: &[&'static str]) -> String {
     if let Some(meant) = nearest(name, known.iter().copied()) {
         return format!("did you mean {:?}?", join(section, meant));
     }
-    if section.starts_with("databases.") {
+    if Family::ALL
+        .into_iter()
+        .any(|family| section.split_once('.').is_some_and(|(of, _)| of == family.name()))
+    {
         return format!("[{section}] has {}", known.join(", "));
     }
     let elsewhere = || KEYS.iter().find(|key| key.section_and_name().1 == name).map(|key| key.path);
@@ -218,7 +219,7 @@ fn remedy_for(section: &str, name: &str, known: &[&'static str]) -> String {
         };
     }
     if section.is_empty() {
-        return format!("above the first section stands {}; all else is in a section", known.join(", "));
+        return format!("above the first section stand {}; all else is in a section", known.join(", "));
     }
     format!("[{section}] has {}", known.join(", "))
 }
@@ -247,7 +248,7 @@ fn sections() -> impl Iterator<Item = &'static str> {
         last = section;
         new
     });
-    named.chain(["databases"])
+    named.chain(Family::ALL.map(Family::name))
 }
 
 fn one_line(text: &str) -> String {

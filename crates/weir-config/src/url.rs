@@ -141,7 +141,7 @@ pub(crate) fn patroni_base(text: &str) -> Result<String, Wrong> {
 }
 
 /// Host (an IPv6 address without its brackets) and port, if there is one. `None`: what stands as port is none.
-fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
+pub(crate) fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
     let (host, port) = if let Some(rest) = text.strip_prefix('[') {
         let (host, after) = rest.split_once(']')?;
         let port = if after.is_empty() { None } else { Some(after.strip_prefix(':')?) };

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::model::{AuthMethod, LogFormat, PoolMode, ReadFallback, TlsMode};
+use crate::model::{AuthMethod, LoadBalance, LogFormat, PoolMode, ReadFallback, StatePolicy, TlsMode};
 use crate::problem::Wrong;
 use crate::quantity::{parse_bytes, parse_duration, show_bytes, show_duration};
 
@@ -16,6 +16,8 @@ pub enum Value {
     Text(String),
     /// A whole number.
     Number(i64),
+    /// Yes or no.
+    Truth(bool),
     /// A list of strings.
     Words(Vec<String>),
     /// Anything else, by the name of its type: no setting takes it.
@@ -34,6 +36,7 @@ impl Value {
         match self {
             Self::Text(_) => "a string",
             Self::Number(_) => "a number",
+            Self::Truth(_) => "a truth value",
             Self::Words(_) => "a list",
             Self::Other(kind) => kind,
         }
@@ -47,7 +50,9 @@ pub(crate) fn text(value: &Value) -> Result<String, Wrong> {
             Err(Wrong::new("is empty", "write a value, or leave the key out"))
         }
         Value::Text(text) => Ok(text.clone()),
-        Value::Number(_) | Value::Words(_) | Value::Other(_) => Err(mistyped(value, "a string in quotes")),
+        Value::Number(_) | Value::Truth(_) | Value::Words(_) | Value::Other(_) => {
+            Err(mistyped(value, "a string in quotes"))
+        }
     }
 }
 
@@ -55,7 +60,9 @@ pub(crate) fn text(value: &Value) -> Result<String, Wrong> {
 pub(crate) fn text_or_empty(value: &Value) -> Result<String, Wrong> {
     match value {
         Value::Text(text) => Ok(text.clone()),
-        Value::Number(_) | Value::Words(_) | Value::Other(_) => Err(mistyped(value, "a string in quotes")),
+        Value::Number(_) | Value::Truth(_) | Value::Words(_) | Value::Other(_) => {
+            Err(mistyped(value, "a string in quotes"))
+        }
     }
 }
 
@@ -66,8 +73,18 @@ pub(crate) fn words(value: &Value) -> Result<Vec<String>, Wrong> {
             Err(Wrong::new("has an empty entry", "leave it out"))
         }
         Value::Words(words) => Ok(words.clone()),
-        Value::Text(_) | Value::Number(_) | Value::Other(_) => {
+        Value::Text(_) | Value::Number(_) | Value::Truth(_) | Value::Other(_) => {
             Err(mistyped(value, "a list of strings, such as [\"one\", \"two\"]"))
+        }
+    }
+}
+
+/// Yes or no.
+pub(crate) fn truth(value: &Value) -> Result<bool, Wrong> {
+    match value {
+        Value::Truth(truth) => Ok(*truth),
+        Value::Text(_) | Value::Number(_) | Value::Words(_) | Value::Other(_) => {
+            Err(mistyped(value, "true or false, without quotes"))
         }
     }
 }
@@ -82,7 +99,9 @@ pub(crate) fn count(bounds: RangeInclusive<u32>) -> impl Fn(&Value) -> Result<u3
                 Ok(_) | Err(_) => Err(Wrong::new(format!("{number} is out of range"), remedy)),
             },
             Value::Text(_) => Err(Wrong::new("is a string", format!("{remedy}, without quotes"))),
-            Value::Words(_) | Value::Other(_) => Err(Wrong::new(format!("is {}", value.kind()), remedy)),
+            Value::Truth(_) | Value::Words(_) | Value::Other(_) => {
+                Err(Wrong::new(format!("is {}", value.kind()), remedy))
+            }
         }
     }
 }
@@ -120,7 +139,7 @@ fn as_duration(value: &Value) -> Result<Duration, String> {
         Value::Text(text) => parse_duration(text).ok_or_else(|| format!("{text:?} is not a duration")),
         Value::Number(0) => Ok(Duration::ZERO),
         Value::Number(number) => Err(format!("{number} has no unit")),
-        Value::Words(_) | Value::Other(_) => Err(format!("is {}", value.kind())),
+        Value::Truth(_) | Value::Words(_) | Value::Other(_) => Err(format!("is {}", value.kind())),
     }
 }
 
@@ -132,7 +151,7 @@ pub(crate) fn bytes(max: u64) -> impl Fn(&Value) -> Result<u64, Wrong> {
             Value::Text(text) if text == "0" => Ok(0),
             Value::Text(text) => parse_bytes(text).ok_or_else(|| format!("{text:?} is not a size")),
             Value::Number(number) => u64::try_from(*number).map_err(|_| format!("{number} is out of range")),
-            Value::Words(_) | Value::Other(_) => Err(format!("is {}", value.kind())),
+            Value::Truth(_) | Value::Words(_) | Value::Other(_) => Err(format!("is {}", value.kind())),
         };
         match size {
             Ok(size) if size <= max => Ok(size),
@@ -152,7 +171,7 @@ pub(crate) fn word<T: Copy>(choices: &'static [(&'static str, T)]) -> impl Fn(&V
                 Some((_, meaning)) => Ok(*meaning),
                 None => Err(Wrong::new(format!("{text:?} is not known"), remedy)),
             },
-            Value::Number(_) | Value::Words(_) | Value::Other(_) => {
+            Value::Number(_) | Value::Truth(_) | Value::Words(_) | Value::Other(_) => {
                 Err(Wrong::new(format!("is {}", value.kind()), remedy))
             }
         }
@@ -173,6 +192,24 @@ pub(crate) fn listen_address(value: &Value) -> Result<SocketAddr, Wrong> {
             "write for example \"127.0.0.1:6432\", \"[::1]:6432\", or \"0.0.0.0:6432\" for every IPv4 address",
         )
     })
+}
+
+/// Addresses to listen on, in a list or alone; an empty list is none.
+pub(crate) fn listen_addresses(value: &Value) -> Result<Vec<SocketAddr>, Wrong> {
+    match value {
+        Value::Words(words) => words.iter().map(|word| listen_address(&Value::Text(word.clone()))).collect(),
+        Value::Text(_) | Value::Number(_) | Value::Truth(_) | Value::Other(_) => {
+            listen_address(value).map(|address| vec![address])
+        }
+    }
+}
+
+/// An address to listen on, or `""` for none.
+pub(crate) fn listen_address_or_none(value: &Value) -> Result<Option<SocketAddr>, Wrong> {
+    if matches!(value, Value::Text(text) if text.is_empty()) {
+        return Ok(None);
+    }
+    listen_address(value).map(Some)
 }
 
 /// A log filter: a level, or `crate=level`, several with commas.
@@ -230,3 +267,24 @@ pub(crate) const READ_FALLBACKS: &[(&str, ReadFallback)] =
     &[("primary", ReadFallback::Primary), ("wait", ReadFallback::Wait), ("error", ReadFallback::Error)];
 
 pub(crate) const LOG_FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+
+/// Of what can be made anew on another server connection.
+pub(crate) const STATE_POLICIES: &[(&str, StatePolicy)] = &[
+    ("track", StatePolicy::Track),
+    ("pin", StatePolicy::Pin),
+    ("refuse", StatePolicy::Refuse),
+    ("forget", StatePolicy::Forget),
+];
+
+/// Of what belongs to one server connection.
+pub(crate) const BOUND_STATE_POLICIES: &[(&str, StatePolicy)] =
+    &[("pin", StatePolicy::Pin), ("refuse", StatePolicy::Refuse), ("forget", StatePolicy::Forget)];
+
+pub(crate) const LOAD_BALANCES: &[(&str, LoadBalance)] =
+    &[("round-robin", LoadBalance::RoundRobin), ("disable", LoadBalance::Disable)];
+
+/// The names of RFC 5424's facilities that programs may use.
+pub(crate) const SYSLOG_FACILITIES: &[&str] = &[
+    "auth", "authpriv", "daemon", "user", "local0", "local1", "local2", "local3", "local4", "local5",
+    "local6", "local7",
+];

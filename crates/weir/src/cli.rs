@@ -282,7 +282,10 @@ mod tests {
         let overrides = Cli::try_parse_from(typed).unwrap().overrides();
         let words = |index: usize| match &overrides[index].value {
             weir_config::Value::Words(words) => words.clone(),
-            weir_config::Value::Text(_) | weir_config::Value::Number(_) | weir_config::Value::Other(_) => {
+            weir_config::Value::Text(_)
+            | weir_config::Value::Number(_)
+            | weir_config::Value::Truth(_)
+            | weir_config::Value::Other(_) => {
                 vec![]
             }
         };

@@ -56,7 +56,7 @@ fn a_good_file_is_called_good_and_warned_about() {
 #[test]
 fn a_bad_file_ends_with_2_and_all_its_problems() {
     let directory =
-        directory("bad", "[patroni]\nurls = []\n[auth]\nfile = \"nowhere.txt\"\n[pool]\nsize = 0\n");
+        directory("bad", "[patroni]\nurls = []\n[auth]\nfile = \"nowhere.txt\"\n[pool]\nsize = -1\n");
     let file = directory.join("weir.toml");
     let file = file.to_str().unwrap();
     for arguments in [vec!["--check-config", file], vec![file]] {

@@ -45,7 +45,7 @@ file = "userlist.txt"
 [pool]
 szie = 10
 mode = "transactions"
-size = 0
+size = -1
 server_lifetime = "1 hour"
 
 [database.app]
@@ -56,11 +56,12 @@ pool_size = 3
 
 [databases.app]
 pool_size = "3"
-user = "x"
+usr = "x"
+port = 5
 "#,
         &[
             "1: workers: 2 workers are not supported in this version; leave it out, or write 1",
-            "2: colour: there is no such setting; above the first section stands workers; all else is in a section",
+            "2: colour: there is no such setting; above the first section stand workers, any_database, peer_id; all else is in a section",
             r#"5: listen.write: "6432" is not an IP address and a port; write for example "127.0.0.1:6432", "[::1]:6432", or "0.0.0.0:6432" for every IPv4 address"#,
             "6: listen.read: listen.read and listen.http are the same; give each of the listeners a port of its own",
             r#"9: patroni.urls: "n1:8008" is not the URL of a Patroni REST API; write http://host:8008"#,
@@ -69,12 +70,13 @@ user = "x"
             r#"14: auth.typ: there is no such setting; did you mean "auth.type"?"#,
             r#"18: pool.szie: there is no such setting; did you mean "pool.size"?"#,
             r#"19: pool.mode: "transactions" is not known; write one of "session", "transaction", "statement""#,
-            "20: pool.size: 0 is out of range; write a number from 1 to 262143",
-            r#"21: pool.server_lifetime: "1 hour" is not a duration; write a duration from 1ms to 30d, such as "10s", "500ms" or "2min", or 0 for never"#,
+            "20: pool.size: -1 is out of range; write a number from 0 to 262143",
+            r#"21: pool.server_lifetime: "1 hour" is not a duration; write a duration from 1ms to 365d, such as "10s", "500ms" or "2min", or 0 for never, or "once" for a single client"#,
             "23: database: there is no such section; did you mean [databases]?",
             "26: databases.weir: this name is the console's; give the database another name, and set its dbname",
-            "30: databases.app.pool_size: is a string; write a number from 1 to 262143, without quotes",
-            "31: databases.app.user: there is no such setting; [databases.app] has dbname, pool_mode, pool_size",
+            "30: databases.app.pool_size: is a string; write a number from 0 to 262143, without quotes",
+            r#"31: databases.app.usr: there is no such setting; did you mean "databases.app.user"?"#,
+            "32: databases.app.port: there is no such setting; [databases.app] has dbname, hosts, load_balance, user, password, auth_user, auth_query, auth_database, pool_mode, pool_size, min_pool_size, reserve_pool_size, server_lifetime, query_wait_timeout, max_db_connections, max_db_client_connections, connect_query, client_encoding, datestyle, timezone, application_name",
         ],
     );
 }
@@ -100,11 +102,11 @@ fn values_of_the_wrong_type_are_named_by_their_type() {
         "[pool]\nsize = 2.5\nmode = 3\nserver_lifetime = true\nserver_reset_query = [\"x\"]\n\
          [limits]\nmax_client_conn = 99999999999999999999\nretry_bytes_max = -1\n[log]\nformat = [1]\nlevel = 1\n",
         &[
-            "10: pool.size: is a number with a fraction; write a number from 1 to 262143",
+            "10: pool.size: is a number with a fraction; write a number from 0 to 262143",
             r#"11: pool.mode: is a number; write one of "session", "transaction", "statement""#,
-            r#"12: pool.server_lifetime: is a truth value; write a duration from 1ms to 30d, such as "10s", "500ms" or "2min", or 0 for never"#,
+            r#"12: pool.server_lifetime: is a truth value; write a duration from 1ms to 365d, such as "10s", "500ms" or "2min", or 0 for never, or "once" for a single client"#,
             "13: pool.server_reset_query: is a list; write a string in quotes",
-            "15: limits.max_client_conn: is a number beyond 64 bits; write a number from 1 to 1000000",
+            "15: limits.max_client_conn: is a number beyond 64 bits; write a number from 1 to 10000000",
             r#"16: limits.retry_bytes_max: -1 is out of range; write a size from 0 to 16MB, such as "64kB" or "16MB""#,
             r#"18: log.format: is a list of something else than strings; write one of "text", "json""#,
             "19: log.level: is a number; write a string in quotes",
@@ -118,7 +120,7 @@ fn sections_and_values_are_not_mistaken_for_each_other() {
         "pool = 5\n[patroni]\nurls = [\"http://n1\"]\n[auth]\nfile = \"userlist.txt\"\n[quux]\na = 1\n",
         &[
             "1: pool: is a section, not a value; write [pool] on a line of its own",
-            "6: quux: there is no such section; the sections are [listen], [upstream], [patroni], [auth], [pool], [limits], [client_tls], [server_tls], [log], [databases]",
+            "6: quux: there is no such section; the sections are [listen], [upstream], [patroni], [auth], [pool], [limits], [session], [client_tls], [server_tls], [tcp], [dns], [process], [log], [databases], [users], [peers]",
         ],
     );
     check_after_good(
@@ -163,12 +165,56 @@ fn an_upstream_is_needed_and_one_is_enough() {
     assert_eq!(
         missing,
         "/etc/weir/weir.toml: upstream.url: nothing to connect to; write url = \"postgres://host:5432\" in [upstream] \
-         for one server, or urls = [\"http://host:8008\"] in [patroni] for a cluster"
+         for one server, urls = [\"http://host:8008\"] in [patroni] for a cluster, \
+         or hosts = [\"host:5432\"] in [databases.NAME]"
     );
     check_after_good(
         "[upstream]\nurl = \"postgres://n1\"\n",
         &["10: upstream.url: there are two upstreams, this one and patroni.urls; \
          keep upstream.url for one PostgreSQL server, or patroni.urls for a cluster"],
+    );
+}
+
+#[test]
+fn sections_with_names_are_checked_like_all_others() {
+    check_after_good(
+        r#"[databases."*"]
+hosts = []
+[databases.app]
+hosts = ["db1:x"]
+server_lifetime = 0
+password = "p"
+load_balance = "random"
+[users.x]
+query_timeout = 5
+[peers.0]
+[peers.one]
+port = 0
+"#,
+        &[
+            r#"10: databases.*.hosts: is empty; name a server, such as ["db1:5432"], or leave the key out"#,
+            r#"12: databases.app.hosts: "db1:x" is not a server; write "host", "host:5432", "[::1]:5432", or a Unix socket's directory such as "/run/postgresql:5432""#,
+            r#"13: databases.app.server_lifetime: cannot be unlimited for a single database; write a long duration, such as "365d""#,
+            "14: databases.app.password: is a password for nobody; name its user as user",
+            r#"15: databases.app.load_balance: "random" is not known; write one of "round-robin", "disable""#,
+            r#"17: users.x.query_timeout: 5 has no unit; write a duration from 1ms to 365d, such as "10s", "500ms" or "2min", or 0 for never"#,
+            r#"18: peers.0: "0" is not a peer_id; write [peers.ID] with a number from 1 to 16383"#,
+            r#"19: peers.one: "one" is not a peer_id; write [peers.ID] with a number from 1 to 16383"#,
+            "20: peers.one.port: 0 is out of range; write a number from 1 to 65535",
+        ],
+    );
+    check(
+        "any_database = false\n[auth]\nfile = \"userlist.txt\"\n[listen]\nwrite = []\nunix_mode = \"rwx\"\n\
+         [databases.\"*\"]\n[databases.app]\n[session]\non_listen = \"track\"\n[log]\nsyslog_facility = \"kern\"\n",
+        &[
+            r#"1: any_database: other databases are refused, but there is a section [databases."*"]; leave one of the two out"#,
+            "5: listen.write: nobody could connect; give an address, or a directory for a Unix socket as listen.unix_dir",
+            r#"6: listen.unix_mode: "rwx" is not a file mode; write an octal number, such as "0777" or "0770""#,
+            r#"7: databases.*: there is nothing to connect to for this database; write hosts = ["host:5432"] there, or an upstream for all in [upstream] or [patroni]"#,
+            r#"8: databases.app: there is nothing to connect to for this database; write hosts = ["host:5432"] there, or an upstream for all in [upstream] or [patroni]"#,
+            r#"10: session.on_listen: "track" is not known; write one of "pin", "refuse", "forget""#,
+            r#"12: log.syslog_facility: "kern" is not a facility of syslog; write one of auth, authpriv, daemon, user, local0, local1, local2, local3, local4, local5, local6, local7"#,
+        ],
     );
 }
 
@@ -238,14 +284,14 @@ fn options_are_complained_about_by_their_names() {
     check_options(
         &[
             ("--upstream", "upstream.url", "postgres://u:hunter2/x@db1:5432/app"),
-            ("--pool-size", "pool.size", "0"),
+            ("--pool-size", "pool.size", "-1"),
             ("--workers", "workers", "4"),
             ("--auth-type", "auth.type", "pam"),
         ],
         &[
             "--auth-type: \"pam\" is not supported; write \"scram-sha-256\" with a user list or auth.user, or \"hba\" with \
              other methods",
-            "--pool-size: 0 is out of range; write a number from 1 to 262143",
+            "--pool-size: -1 is out of range; write a number from 0 to 262143",
             "--upstream: the URL's port is not a number from 1 to 65535; \
              write postgres://user:password@host:5432/database?sslmode=require, \
              where only the host is needed and : / ? @ % in a password are written %3A %2F %3F %40 %25",

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{load_text, shown};
-use crate::{DATABASE_KEYS, Fallback, KEYS, Loaded};
+use crate::{DATABASE_KEYS, Fallback, KEYS, Loaded, PEER_KEYS, USER_KEYS};
 
 const ANNOTATED: &str = include_str!("../../../../configs/weir.toml");
 const MINIMAL: &str = include_str!("../../../../configs/minimal.toml");
@@ -39,6 +39,8 @@ fn the_annotated_file_names_every_setting_and_no_other() {
     let written = assignments();
     let mut known: Vec<_> = KEYS.iter().map(|key| key.path.to_owned()).collect();
     known.extend(DATABASE_KEYS.iter().map(|key| format!("databases.reports.{key}")));
+    known.extend(USER_KEYS.iter().map(|key| format!("users.batch.{key}")));
+    known.extend(PEER_KEYS.iter().map(|key| format!("peers.1.{key}")));
     known.sort();
     assert_eq!(written.into_keys().collect::<Vec<_>>(), known);
 }
@@ -79,11 +81,15 @@ fn every_example_in_it_is_right() {
 
 #[test]
 fn every_word_has_a_name() {
-    use crate::value::{AUTH_METHODS, LOG_FORMATS, POOL_MODES, READ_FALLBACKS, TLS_MODES};
+    use crate::value::{
+        AUTH_METHODS, LOAD_BALANCES, LOG_FORMATS, POOL_MODES, READ_FALLBACKS, STATE_POLICIES, TLS_MODES,
+    };
     // One line per enum: the tables are found by value, and a missing variant would show as an empty name.
     assert_eq!(TLS_MODES.len(), crate::TlsMode::VerifyFull as usize + 1);
     assert_eq!(POOL_MODES.len(), crate::PoolMode::Statement as usize + 1);
     assert!(!AUTH_METHODS.is_empty());
     assert_eq!(READ_FALLBACKS.len(), crate::ReadFallback::Error as usize + 1);
+    assert_eq!(STATE_POLICIES.len(), crate::StatePolicy::Forget as usize + 1);
+    assert_eq!(LOAD_BALANCES.len(), crate::LoadBalance::Disable as usize + 1);
     assert_eq!(LOG_FORMATS.len(), crate::LogFormat::Json as usize + 1);
 }

@@ -8,74 +8,7 @@ use weir_auth::{Secret, StoredSecret};
 use super::{load_options, load_text, overrides, shelf, shown};
 use crate::{AuthMethod, PoolMode, ReadFallback, Source, TlsMode, Upstream, load};
 
-const FULL: &str = r#"
-workers = 1
-[listen]
-write = "*:7432"
-read = "[::1]:7433"
-http = "localhost:7632"
-[patroni]
-urls = ["http://n1:8008", "http://n2/", "http://[::1]:8009", "http://n1"]
-scope = "main"
-max_lag = "1MB"
-read_fallback = "wait"
-poll_interval = "2s"
-poll_timeout = "500ms"
-hold_timeout = "90s"
-monitor_user = "watcher"
-monitor_password_file = "monitor.password"
-monitor_database = "monitoring"
-[auth]
-type = "scram-sha-256"
-hba_file = "hba.conf"
-ident_file = "ident.conf"
-scram_iterations = 5000
-file = "userlist.txt"
-user = "weir"
-password_file = "weir.password"
-query = "select usename, passwd from lookup($1) where valuntil is null"
-database = "users"
-admin_users = ["root", "alice"]
-stats_users = ["watcher"]
-[pool]
-mode = "session"
-size = 7
-query_wait_timeout = 0
-server_idle_timeout = "0"
-server_lifetime = "2h"
-server_connect_timeout = "3s"
-server_reset_query = ""
-max_prepared_statements = 0
-[databases.app]
-dbname = "app_v2"
-pool_mode = "statement"
-pool_size = 3
-[databases."a.b"]
-[limits]
-max_client_conn = 5000
-client_login_timeout = "20s"
-cancel_wait_timeout = "4s"
-retry_bytes_max = 0
-shutdown_timeout = "0s"
-[client_tls]
-mode = "verify-ca"
-cert_file = "weir.crt"
-key_file = "weir.key"
-ca_file = "clients-ca.crt"
-protocols = "tlsv1.3"
-ecdhcurve = "prime256v1"
-dheparams = "none"
-[server_tls]
-mode = "verify-full"
-ca_file = "servers-ca.crt"
-cert_file = "/etc/weir/weir-client.crt"
-key_file = "weir-client.key"
-ciphers = "ECDHE-RSA-AES128-GCM-SHA256"
-tls13_ciphers = "TLS_AES_128_GCM_SHA256"
-[log]
-format = "json"
-level = "warn,weir_discovery=debug"
-"#;
+const FULL: &str = include_str!("full.toml");
 
 #[test]
 fn a_full_file_says_what_it_says() {
@@ -90,6 +23,7 @@ fn a_full_file_says_what_it_says() {
     assert_eq!((app.dbname.as_deref(), app.pool_mode), (Some("app_v2"), Some(PoolMode::Statement)));
     assert_eq!(app.pool_size.map(u32::from), Some(3));
     assert_eq!(config.databases["a.b"], crate::Database::default());
+    check_named(&config);
     assert_eq!(config.auth.users.get("weir"), Some(&StoredSecret::Plain(Secret::from("sesame"))));
     assert_eq!(config.auth.users.len(), 3);
     let Upstream::Patroni(patroni) = config.upstream else { panic!("not a cluster") };
@@ -97,11 +31,75 @@ fn a_full_file_says_what_it_says() {
     assert_eq!(patroni.read_fallback, ReadFallback::Wait);
 }
 
-const FULL_SHOWN: [&str; 54] = [
+fn check_named(config: &crate::Config) {
+    let far = &config.databases["far"];
+    let hosts: Vec<_> = far.hosts.iter().map(|host| (host.host.as_str(), host.port)).collect();
+    let unix = [("/run/postgresql", 5432), ("/tmp", 6000), ("@pg", 6001)];
+    assert_eq!(hosts, [&[("db1", 5432), ("db2", 5433), ("::1", 5434)], &unix[..]].concat());
+    assert_eq!(far.load_balance, crate::LoadBalance::Disable);
+    assert_eq!((far.user.as_deref(), &far.password), (Some("shared"), &Some(Secret::from("hush"))));
+    assert_eq!(
+        (far.auth_user.as_deref(), far.auth_query.as_deref(), far.auth_database.as_deref()),
+        (Some("asker"), Some("select $1"), Some("users"))
+    );
+    assert_eq!((far.min_pool_size, far.reserve_pool_size), (Some(4), Some(5)));
+    assert_eq!((far.server_lifetime, far.query_wait_timeout), (Some(Duration::ZERO), Some(None)));
+    assert_eq!((far.max_db_connections, far.max_db_client_connections), (Some(6), Some(7)));
+    assert_eq!(far.connect_query.as_deref(), Some("select 2"));
+    let parameters = [("client_encoding", "LATIN1"), ("timezone", "UTC")];
+    assert_eq!(far.parameters, parameters.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    assert_eq!(config.any_database.as_ref().and_then(|any| any.pool_size), Some(crate::UNLIMITED));
+    let batch = &config.users["batch"];
+    let seconds = |seconds| Some(Some(Duration::from_secs(seconds)));
+    assert_eq!(batch.pool_mode, Some(PoolMode::Session));
+    assert_eq!((batch.pool_size.map(u32::from), batch.reserve_pool_size), (Some(8), Some(9)));
+    assert_eq!((batch.max_user_connections, batch.max_user_client_connections), (Some(10), Some(11)));
+    assert_eq!((batch.query_timeout, batch.query_wait_timeout), (seconds(12), Some(None)));
+    assert_eq!((batch.idle_transaction_timeout, batch.transaction_timeout), (seconds(14), seconds(15)));
+    assert_eq!(batch.client_idle_timeout, seconds(16));
+    let peer = crate::Peer { host: Some("/tmp".into()), port: 7000, pool_size: 17.try_into().ok() };
+    assert_eq!(config.peers[&1], peer);
+    assert_eq!(config.peers[&2].host, None);
+}
+
+#[test]
+fn databases_with_hosts_need_no_upstream_and_others_are_refused_then() {
+    let auth = "[auth]\nfile = \"userlist.txt\"\n";
+    let config = load_text(&format!("[databases.app]\nhosts = [\"db1\"]\n{auth}")).unwrap().config;
+    assert!(matches!(config.upstream, Upstream::None) && config.any_database.is_none());
+    assert!(config.database("app").is_some() && config.database("other").is_none());
+    let config = load_text(&format!("[databases.\"*\"]\nhosts = [\"db1\"]\n{auth}")).unwrap().config;
+    assert_eq!(config.database("other").map(|database| database.hosts.len()), Some(1));
+    let config = load_text(&format!("any_database = false\n{auth}")).unwrap().config;
+    assert!(config.database("other").is_none());
+}
+
+#[test]
+fn doors_can_be_left_out_and_patience_can_be_endless() {
+    let text = "[listen]\nwrite = []\nread = []\nhttp = \"\"\nunix_dir = \"@weir\"\nport = 7000\nread_port = 7001\n\
+                [upstream]\nurl = \"postgres://db1\"\n[auth]\nfile = \"userlist.txt\"\n\
+                [pool]\nserver_lifetime = 0\nserver_check_query = \"\"\n[limits]\nshutdown_timeout = \"forever\"\n";
+    let config = load_text(text).unwrap().config;
+    assert_eq!((config.listen.write.len(), config.listen.read.len(), config.listen.http), (0, 0, None));
+    assert_eq!((config.listen.port, config.listen.read_port), (7000, Some(7001)));
+    assert_eq!(config.listen.unix.map(|unix| (unix.dir, unix.mode)), Some(("@weir".to_owned(), 0o777)));
+    assert_eq!((config.pool.server_lifetime, config.pool.server_check_query), (None, None));
+    assert_eq!(config.limits.shutdown_timeout, None);
+}
+
+const FULL_SHOWN: [&str; 114] = [
     "workers = 1",
-    "listen.write = 0.0.0.0:7432",
+    "any_database = true",
+    "peer_id = 2",
+    "listen.write = 0.0.0.0:7432, [::1]:7434",
     "listen.read = [::1]:7433",
     "listen.http = 127.0.0.1:7632",
+    "listen.unix_dir = /run/weir",
+    "listen.unix_mode = 0700",
+    "listen.unix_group = clients",
+    "listen.backlog = 5",
+    "listen.reuse_port = true",
+    "listen.defer_accept = 45s",
     "patroni.urls = http://n1:8008, http://n2:8008, http://[::1]:8009",
     "patroni.scope = main",
     "patroni.max_lag = 1MB",
@@ -125,16 +123,47 @@ const FULL_SHOWN: [&str; 54] = [
     "auth.stats_users = watcher",
     "pool.mode = session",
     "pool.size = 7",
+    "pool.min_size = 1",
+    "pool.reserve_size = 2",
+    "pool.reserve_timeout = 0",
+    "pool.round_robin = true",
     "pool.query_wait_timeout = 0",
+    "pool.query_wait_notify = 0",
     "pool.server_idle_timeout = 0",
     "pool.server_lifetime = 2h",
     "pool.server_connect_timeout = 3s",
+    "pool.server_login_retry = 4s",
+    "pool.server_check_query = select 1",
+    "pool.server_check_delay = 0",
+    "pool.server_reset_query_always = true",
+    "pool.server_fast_close = true",
     "pool.max_prepared_statements = 0",
     "limits.max_client_conn = 5000",
+    "limits.max_db_connections = 1",
+    "limits.max_db_client_connections = 2",
+    "limits.max_user_connections = 3",
+    "limits.max_user_client_connections = 4",
+    "limits.max_host_connections = 5",
+    "limits.query_timeout = 6s",
+    "limits.client_idle_timeout = 7s",
+    "limits.idle_transaction_timeout = 8s",
+    "limits.transaction_timeout = 9s",
     "limits.client_login_timeout = 20s",
     "limits.cancel_wait_timeout = 4s",
-    "limits.retry_bytes_max = 0",
+    "limits.suspend_timeout = 2s",
     "limits.shutdown_timeout = 0",
+    "limits.autodb_idle_timeout = 0",
+    "limits.retry_bytes_max = 0",
+    "limits.max_packet_size = 1048576",
+    "session.ignore_startup_parameters = options",
+    "session.application_name_add_host = true",
+    "session.disable_simple_protocol = true",
+    "session.on_set = forget",
+    "session.on_prepare = track",
+    "session.on_listen = refuse",
+    "session.on_advisory_lock = forget",
+    "session.on_temporary_table = refuse",
+    "session.on_hold_cursor = forget",
     "client_tls.mode = verify-ca",
     "client_tls.cert_file = /etc/weir/weir.crt",
     "client_tls.key_file = /etc/weir/weir.key",
@@ -150,8 +179,29 @@ const FULL_SHOWN: [&str; 54] = [
     "server_tls.protocols = secure",
     "server_tls.ciphers = ECDHE-RSA-AES128-GCM-SHA256",
     "server_tls.tls13_ciphers = TLS_AES_128_GCM_SHA256",
+    "tcp.keepalive = false",
+    "tcp.keepalive_idle = 1min",
+    "tcp.keepalive_interval = 10s",
+    "tcp.keepalive_count = 4",
+    "tcp.user_timeout = 30s",
+    "tcp.socket_buffer = 64kB",
+    "dns.max_ttl = 1s",
+    "dns.nxdomain_ttl = 0",
+    "dns.zone_check_period = 1min",
+    "dns.resolv_conf = /etc/weir/resolv.conf",
+    "process.user = nobody",
+    "process.pid_file = /run/weir.pid",
     "log.format = json",
     "log.level = warn,weir_discovery=debug",
+    "log.file = /etc/weir/weir.log",
+    "log.syslog = true",
+    "log.syslog_ident = pool",
+    "log.syslog_facility = local3",
+    "log.connections = false",
+    "log.disconnections = false",
+    "log.pooler_errors = false",
+    "log.stats = false",
+    "log.stats_period = 5s",
 ];
 
 #[test]
@@ -165,11 +215,17 @@ fn the_defaults_are_these() {
     assert_eq!(loaded.config.auth.query, None, "nobody to run it");
 }
 
-const DEFAULTS_SHOWN: [&str; 37] = [
+const DEFAULTS_SHOWN: [&str; 91] = [
     "workers = 1",
+    "any_database = true",
+    "peer_id = 0",
     "listen.write = 127.0.0.1:6432",
     "listen.read = 127.0.0.1:6433",
     "listen.http = 127.0.0.1:9632",
+    "listen.unix_mode = 0777",
+    "listen.backlog = 1024",
+    "listen.reuse_port = false",
+    "listen.defer_accept = 0",
     "patroni.urls = http://n1:8008, http://n2:8008",
     "patroni.max_lag = 16MB",
     "patroni.read_fallback = primary",
@@ -182,17 +238,48 @@ const DEFAULTS_SHOWN: [&str; 37] = [
     "auth.file = userlist.txt",
     "pool.mode = transaction",
     "pool.size = 20",
+    "pool.min_size = 0",
+    "pool.reserve_size = 0",
+    "pool.reserve_timeout = 5s",
+    "pool.round_robin = false",
     "pool.query_wait_timeout = 2min",
+    "pool.query_wait_notify = 5s",
     "pool.server_idle_timeout = 10min",
     "pool.server_lifetime = 1h",
     "pool.server_connect_timeout = 15s",
+    "pool.server_login_retry = 15s",
+    "pool.server_check_query = <empty>",
+    "pool.server_check_delay = 30s",
     "pool.server_reset_query = DISCARD ALL",
+    "pool.server_reset_query_always = false",
+    "pool.server_fast_close = false",
     "pool.max_prepared_statements = 200",
     "limits.max_client_conn = 1000",
+    "limits.max_db_connections = 0",
+    "limits.max_db_client_connections = 0",
+    "limits.max_user_connections = 0",
+    "limits.max_user_client_connections = 0",
+    "limits.max_host_connections = 0",
+    "limits.query_timeout = 0",
+    "limits.client_idle_timeout = 0",
+    "limits.idle_transaction_timeout = 0",
+    "limits.transaction_timeout = 0",
     "limits.client_login_timeout = 1min",
     "limits.cancel_wait_timeout = 10s",
-    "limits.retry_bytes_max = 64kB",
+    "limits.suspend_timeout = 10s",
     "limits.shutdown_timeout = 1min",
+    "limits.autodb_idle_timeout = 1h",
+    "limits.retry_bytes_max = 64kB",
+    "limits.max_packet_size = 2147483647",
+    "session.track_extra_parameters = IntervalStyle",
+    "session.application_name_add_host = false",
+    "session.disable_simple_protocol = false",
+    "session.on_set = track",
+    "session.on_prepare = pin",
+    "session.on_listen = pin",
+    "session.on_advisory_lock = pin",
+    "session.on_temporary_table = pin",
+    "session.on_hold_cursor = pin",
     "client_tls.mode = disable",
     "client_tls.protocols = secure",
     "client_tls.ciphers = default",
@@ -201,8 +288,25 @@ const DEFAULTS_SHOWN: [&str; 37] = [
     "server_tls.mode = prefer",
     "server_tls.protocols = secure",
     "server_tls.ciphers = default",
+    "tcp.keepalive = true",
+    "tcp.keepalive_idle = 15s",
+    "tcp.keepalive_interval = 5s",
+    "tcp.keepalive_count = 3",
+    "tcp.user_timeout = 0",
+    "tcp.socket_buffer = 0",
+    "dns.max_ttl = 15s",
+    "dns.nxdomain_ttl = 15s",
+    "dns.zone_check_period = 0",
     "log.format = text",
     "log.level = info",
+    "log.syslog = false",
+    "log.syslog_ident = weir",
+    "log.syslog_facility = daemon",
+    "log.connections = true",
+    "log.disconnections = true",
+    "log.pooler_errors = true",
+    "log.stats = true",
+    "log.stats_period = 1min",
 ];
 
 #[test]

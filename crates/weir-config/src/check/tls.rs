@@ -1,0 +1,109 @@
+//! `[client_tls]` and `[server_tls]`: modes and the files they need. Parses no certificate; that is TLS's own business.
+
+use crate::model::{ClientTls, ServerTls, TlsMode, TlsOffer};
+use crate::problem::Wrong;
+use crate::reader::{Reader, Secrecy};
+use crate::tls;
+use crate::value::{TLS_MODES, word};
+
+pub(super) fn check_client_tls(reader: &mut Reader<'_>) -> ClientTls {
+    let mode = reader.required("client_tls.mode", word(TLS_MODES));
+    let tls = ClientTls {
+        mode,
+        cert_file: pem(reader, "client_tls.cert_file", Pem::Certificate),
+        key_file: pem(reader, "client_tls.key_file", Pem::Key),
+        ca_file: pem(reader, "client_tls.ca_file", Pem::Certificate),
+        offer: tls_offer(reader, "client_tls"),
+    };
+    reader.optional("client_tls.dheparams", tls::dheparams);
+    let off = mode == TlsMode::Disable;
+    for key in ["client_tls.cert_file", "client_tls.key_file"] {
+        if !off && !reader.is_given(key) {
+            let what = format!("{} needs a certificate and its key", shown_mode(mode));
+            reader.complain(
+                key,
+                Wrong::new(what, "name the PEM file (options --client-tls-cert, --client-tls-key)"),
+            );
+        }
+    }
+    need_authority(reader, "client_tls.ca_file", mode, "--client-tls-ca");
+    if off && tls.cert_file.is_some() {
+        reader.warn(
+            "client_tls.cert_file is given but client_tls.mode is \"disable\": clients cannot use TLS; \
+             set the mode to \"prefer\" or \"require\"",
+        );
+    }
+    tls
+}
+
+pub(super) fn check_server_tls(reader: &mut Reader<'_>) -> ServerTls {
+    let mode = reader.required("server_tls.mode", word(TLS_MODES));
+    let tls = ServerTls {
+        mode,
+        ca_file: pem(reader, "server_tls.ca_file", Pem::Certificate),
+        cert_file: pem(reader, "server_tls.cert_file", Pem::Certificate),
+        key_file: pem(reader, "server_tls.key_file", Pem::Key),
+        offer: tls_offer(reader, "server_tls"),
+    };
+    need_authority(reader, "server_tls.ca_file", mode, "--server-tls-ca");
+    let pair = ["server_tls.cert_file", "server_tls.key_file"];
+    if let [true, false] | [false, true] = pair.map(|key| reader.is_given(key)) {
+        let wrong = Wrong::new(
+            "a certificate and its key belong together",
+            "give both cert_file and key_file, or neither",
+        );
+        reader.complain(if reader.is_given(pair[0]) { pair[0] } else { pair[1] }, wrong);
+    }
+    tls
+}
+
+fn tls_offer(reader: &mut Reader<'_>, section: &str) -> TlsOffer {
+    let (v1_2, v1_3) = reader.required(&format!("{section}.protocols"), tls::protocols);
+    let sane = TlsOffer::default();
+    TlsOffer {
+        v1_2,
+        v1_3,
+        ciphers: reader.required(&format!("{section}.ciphers"), tls::ciphers),
+        tls13_ciphers: reader
+            .optional(&format!("{section}.tls13_ciphers"), tls::tls13_ciphers)
+            .unwrap_or(sane.tls13_ciphers),
+        groups: reader.optional(&format!("{section}.ecdhcurve"), tls::groups).unwrap_or(sane.groups),
+    }
+}
+
+fn need_authority(reader: &mut Reader<'_>, key: &str, mode: TlsMode, option: &str) {
+    if mode >= TlsMode::VerifyCa && !reader.is_given(key) {
+        let what =
+            format!("{} needs the authorities that sign the other side's certificates", shown_mode(mode));
+        reader.complain(key, Wrong::new(what, format!("name their PEM file (option {option})")));
+    }
+}
+
+fn shown_mode(mode: TlsMode) -> String {
+    format!("mode {:?}", crate::value::name_of(TLS_MODES, &mode))
+}
+
+/// What a PEM file has to hold (RFC 7468).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pem {
+    Certificate,
+    Key,
+}
+
+/// A PEM file's path, after a look whether the right kind of thing is in it. Parsing it is TLS's business.
+fn pem(reader: &mut Reader<'_>, key: &str, kind: Pem) -> Option<std::path::PathBuf> {
+    let path = reader.path(key)?;
+    let (secrecy, label, noun) = match kind {
+        Pem::Certificate => (Secrecy::Public, "CERTIFICATE-----", "certificate"),
+        Pem::Key => (Secrecy::Secret, "PRIVATE KEY-----", "private key"),
+    };
+    let contents = reader.contents(key, &path, secrecy)?;
+    let found = String::from_utf8_lossy(contents.expose())
+        .lines()
+        .any(|line| line.starts_with("-----BEGIN ") && line.trim_end().ends_with(label));
+    if !found {
+        let what = format!("{} holds no PEM {noun}", path.display());
+        reader.complain(key, Wrong::new(what, format!("name a file with a line -----BEGIN ... {label}")));
+    }
+    Some(path)
+}

@@ -1,0 +1,132 @@
+//! What weir pools for: `[upstream]`, `[patroni]`, or nothing if every database names its hosts.
+
+use std::collections::BTreeMap;
+
+use super::{DAY, MINUTE, millis};
+use crate::model::{Database, Patroni, Upstream};
+use crate::problem::Wrong;
+use crate::reader::Reader;
+use crate::url::{PostgresUrl, patroni_base};
+use crate::value::{READ_FALLBACKS, TLS_MODES, Value, bytes, duration, text, word, words};
+
+/// Reads the URL and spreads what it says over the settings that say the same.
+pub(super) fn read_upstream_url(reader: &mut Reader<'_>) -> Option<PostgresUrl> {
+    let url = reader.optional("upstream.url", |value| PostgresUrl::parse(&text(value)?))?;
+    let place = reader.settings.items.get("upstream.url")?.place.clone();
+    if url.password.is_some() {
+        reader.warn_if_secrets_are_readable(&place);
+    }
+    let says = [
+        ("auth.user", url.user.clone()),
+        ("auth.database", url.database.clone()),
+        ("server_tls.mode", url.tls_mode.map(|mode| crate::value::name_of(TLS_MODES, &mode).to_owned())),
+        ("server_tls.ca_file", url.ca_file.clone()),
+        ("server_tls.cert_file", url.cert_file.clone()),
+        ("server_tls.key_file", url.key_file.clone()),
+    ];
+    for (key, value) in says {
+        if let Some(value) = value {
+            reader.settings.derive(key, Value::Text(value), &place);
+        }
+    }
+    Some(url)
+}
+
+/// `None` only if something is wrong, which is noted.
+pub(super) fn choose_upstream(
+    reader: &mut Reader<'_>,
+    url: Option<PostgresUrl>,
+    patroni: Option<Patroni>,
+    has_own_hosts: bool,
+) -> Option<Upstream> {
+    if reader.is_given("upstream.url") && reader.is_given("patroni.urls") {
+        let remedy = "keep upstream.url for one PostgreSQL server, or patroni.urls for a cluster";
+        reader.complain(
+            "upstream.url",
+            Wrong::new("there are two upstreams, this one and patroni.urls", remedy),
+        );
+        return None;
+    }
+    if !reader.is_given("upstream.url") && !reader.is_given("patroni.urls") {
+        if has_own_hosts || reader.is_given("any_database") {
+            return Some(Upstream::None);
+        }
+        let remedy = if reader.source.is_some() {
+            "write url = \"postgres://host:5432\" in [upstream] for one server, \
+             urls = [\"http://host:8008\"] in [patroni] for a cluster, or hosts = [\"host:5432\"] in [databases.NAME]"
+        } else {
+            "give --upstream postgres://host:5432 for one server, --patroni http://host:8008 for a cluster, \
+             or a configuration file"
+        };
+        reader.complain_at(reader.somewhere(), "upstream.url", Wrong::new("nothing to connect to", remedy));
+        return None;
+    }
+    match url {
+        Some(PostgresUrl { host, port, .. }) => Some(Upstream::Plain { host, port }),
+        None => patroni.map(Upstream::Patroni),
+    }
+}
+
+/// Without an upstream each database needs hosts of its own.
+pub(super) fn need_hosts(
+    reader: &mut Reader<'_>,
+    databases: &BTreeMap<String, Database>,
+    any: Option<&Database>,
+) {
+    let named = databases.iter().map(|(name, database)| (name.as_str(), database));
+    let homeless: Vec<_> = named
+        .chain(any.map(|any| ("*", any)))
+        .filter(|(_, database)| database.hosts.is_empty())
+        .map(|(name, _)| name.to_owned())
+        .collect();
+    for name in homeless {
+        let remedy = "write hosts = [\"host:5432\"] there, or an upstream for all in [upstream] or [patroni]";
+        let wrong = Wrong::new("there is nothing to connect to for this database", remedy);
+        let place = reader.place_of_database(&name);
+        reader.complain_at(place, &format!("databases.{name}"), wrong);
+    }
+}
+
+pub(super) fn check_patroni(reader: &mut Reader<'_>) -> Option<Patroni> {
+    let urls = reader.optional("patroni.urls", patroni_urls).unwrap_or_default();
+    let monitor_password_file = reader.path("patroni.monitor_password_file");
+    let monitor_password = monitor_password_file
+        .as_deref()
+        .and_then(|file| crate::logins::read_password(reader, "patroni.monitor_password_file", file));
+    let monitor_user = reader.optional("patroni.monitor_user", text);
+    if monitor_password_file.is_some() && !reader.is_given("patroni.monitor_user") {
+        let wrong = Wrong::new("is a password for nobody", "name its user as patroni.monitor_user");
+        reader.complain("patroni.monitor_password_file", wrong);
+    }
+    let patroni = Patroni {
+        urls,
+        scope: reader.optional("patroni.scope", text),
+        max_lag_bytes: reader.required("patroni.max_lag", bytes(1 << 50)),
+        read_fallback: reader.required("patroni.read_fallback", word(READ_FALLBACKS)),
+        poll_interval: reader.required("patroni.poll_interval", duration(millis(100)..=MINUTE)),
+        poll_timeout: reader.required("patroni.poll_timeout", duration(millis(50)..=MINUTE)),
+        hold_timeout: reader.required("patroni.hold_timeout", duration(millis(1)..=DAY)),
+        monitor_user,
+        monitor_password_file,
+        monitor_password,
+        monitor_database: reader.required("patroni.monitor_database", text),
+    };
+    (!patroni.urls.is_empty()).then_some(patroni)
+}
+
+fn patroni_urls(value: &Value) -> Result<Vec<String>, Wrong> {
+    let mut bases = Vec::new();
+    for url in words(value)? {
+        let base = patroni_base(&url)?;
+        if !bases.contains(&base) {
+            bases.push(base);
+        }
+    }
+    if bases.is_empty() {
+        return Err(Wrong::new(
+            "is empty",
+            "name the REST API of one member or more, such as \"http://host:8008\"",
+        ));
+    }
+    Ok(bases)
+}
