@@ -14,6 +14,8 @@ pub struct Snapshot {
     pub clients: Vec<ClientRow>,
     /// One per server connection.
     pub servers: Vec<ServerRow>,
+    /// One per other process that cancel requests are forwarded to.
+    pub peers: Vec<PeerPoolRow>,
     /// Process-wide figures.
     pub totals: ProcessTotals,
 }
@@ -33,6 +35,21 @@ pub struct ProcessTotals {
     pub cancels: u64,
     /// `max_client_conn`.
     pub max_client_conn: u64,
+}
+
+/// Cancel requests for the clients of one other process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PeerPoolRow {
+    /// Its number.
+    pub peer_id: u16,
+    /// Requests under way to it.
+    pub cl_active_cancel_req: u32,
+    /// Requests that wait for their turn.
+    pub cl_waiting_cancel_req: u32,
+    /// Connections to it that carry a request.
+    pub sv_active_cancel: u32,
+    /// Connections to it that are being opened.
+    pub sv_login: u32,
 }
 
 /// One pool.
@@ -56,6 +73,8 @@ pub struct PoolRow {
     pub cl_waiting: u32,
     /// Clients whose cancel is under way.
     pub cl_active_cancel_req: u32,
+    /// Clients whose cancel waits because as many as the pool's size are under way.
+    pub cl_waiting_cancel_req: u32,
     /// Server connections linked to a client.
     pub sv_active: u32,
     /// Server connections that are being cancelled.
@@ -90,6 +109,7 @@ impl PoolRow {
             cl_active,
             cl_waiting,
             cl_active_cancel_req,
+            cl_waiting_cancel_req,
             sv_active,
             sv_being_canceled,
             sv_active_cancel,
@@ -104,6 +124,7 @@ impl PoolRow {
         self.cl_active += cl_active;
         self.cl_waiting += cl_waiting;
         self.cl_active_cancel_req += cl_active_cancel_req;
+        self.cl_waiting_cancel_req += cl_waiting_cancel_req;
         self.sv_active += sv_active;
         self.sv_being_canceled += sv_being_canceled;
         self.sv_active_cancel += sv_active_cancel;

@@ -108,7 +108,7 @@ pub fn show(table: Table, view: &ConsoleView<'_>) -> Vec<u8> {
         Table::Members => write(&cluster::COLUMNS_MEMBERS, cluster::members(view)),
         Table::Failovers => write(&cluster::COLUMNS_FAILOVERS, cluster::failovers(view)),
         Table::Peers => write(&lists::COLUMNS_PEERS, no_rows()),
-        Table::PeerPools => write(&lists::COLUMNS_PEER_POOLS, no_rows()),
+        Table::PeerPools => write(&lists::COLUMNS_PEER_POOLS, lists::peer_pools(view)),
         Table::DnsHosts => write(&lists::COLUMNS_DNS_HOSTS, no_rows()),
         Table::DnsZones => write(&lists::COLUMNS_DNS_ZONES, no_rows()),
     }

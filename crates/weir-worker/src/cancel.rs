@@ -1,31 +1,86 @@
 //! Cancel requests. The key names the client; the server connection it holds is looked up at the moment the request
-//! arrives, and is not given to anybody else until PostgreSQL is done with the request.
+//! has its turn, and is not given to anybody else until PostgreSQL is done with the request. A request for another
+//! process's client goes to that process.
+//!
+//! Requests under way to the servers of one pool are bounded by the pool's size, those to one peer by the peer's; the
+//! others wait, at most for `cancel_wait_timeout`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use weir_discovery::Address;
 use weir_pool::{ClientId, ServerId};
 use weir_protocol::frontend;
 use weir_protocol::message::Report;
 use weir_protocol::sqlstate::SqlState;
-use weir_protocol::startup::{BackendKey, SecretKey};
+use weir_protocol::startup::BackendKey;
 
 use crate::io::{CancelId, ConnId, DialError, Effect, Effects};
+use crate::pools::PoolIndex;
 use crate::server::ServerConn;
-use crate::{Worker, id_of, key};
+use crate::{Worker, cancel_key, id_of, key};
 
-/// One cancel request on its way to PostgreSQL.
+/// One cancel request.
 pub(crate) struct Cancel {
-    pub(crate) server: ServerId,
-    pub(crate) server_serial: u64,
-    pid: u32,
-    secret: SecretKey,
+    pub(crate) lane: Lane,
     /// The connection that the request came on; it ends when PostgreSQL is done, as PostgreSQL itself does it.
     requester: ClientId,
-    requester_serial: u64,
-    pub(crate) started: Instant,
+    pub(crate) requester_serial: u64,
+    /// When it came, or was sent on its way.
+    since: Instant,
+    pub(crate) progress: Progress,
+}
+
+/// What requests share a limit with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// Those to the servers of one pool.
+    Pool(PoolIndex),
+    /// Those to one other process.
+    Peer(u16),
+}
+
+/// How far a request has come.
+pub(crate) enum Progress {
+    /// Too many others are under way. The key as the client sent it.
+    Waiting(BackendKey),
+    /// The shell is connecting, or has sent it.
+    UnderWay(Errand),
+}
+
+/// A request under way.
+pub(crate) struct Errand {
+    /// The server connection it is for, with the serial that tells a reused id; `None` for a peer's.
+    pub(crate) server: Option<(ServerId, u64)>,
+    /// What is sent.
+    key: BackendKey,
     /// PostgreSQL may have it.
-    pub(crate) is_sent: bool,
+    is_sent: bool,
+}
+
+impl Cancel {
+    pub(crate) fn is_waiting(&self) -> bool {
+        matches!(self.progress, Progress::Waiting(_))
+    }
+
+    /// PostgreSQL or the peer may have it.
+    pub(crate) fn is_sent(&self) -> bool {
+        matches!(&self.progress, Progress::UnderWay(errand) if errand.is_sent)
+    }
+
+    /// The server connection it is under way to.
+    pub(crate) fn server(&self) -> Option<(ServerId, u64)> {
+        match &self.progress {
+            Progress::Waiting(_) => None,
+            Progress::UnderWay(errand) => errand.server,
+        }
+    }
+}
+
+/// Where a request has to go.
+struct Destination {
+    lane: Lane,
+    address: Address,
+    errand: Errand,
 }
 
 impl Worker {
@@ -38,18 +93,75 @@ impl Worker {
         effects: &mut Effects,
     ) {
         self.totals.cancels += 1;
-        let target = self.client_of_key(wanted);
-        let server = target.and_then(|id| self.clients.get(key(id.0))).and_then(|client| client.server());
-        match (target, server) {
-            (Some(_), Some(server)) => {
-                if self.send_cancel(now, requester, server, effects) {
-                    return;
-                }
-            }
-            (Some(id), None) => self.cancel_waiting(now, id, effects),
-            (None, _) => tracing::info!("a cancel request names no client of ours"),
+        let Some(destination) = self.destination(now, wanted, effects) else {
+            return self.end_request(now, requester, effects);
+        };
+        let lane = destination.lane;
+        let cancel = Cancel {
+            lane,
+            requester,
+            requester_serial: self.clients.get(key(requester.0)).map_or(0, |client| client.serial),
+            since: now,
+            progress: Progress::Waiting(wanted.clone()),
+        };
+        let id = CancelId(id_of(self.cancels.insert(cancel)));
+        if self.under_way(lane) < self.under_way_max(lane) {
+            self.send_out(now, id, destination, effects);
         }
-        self.end_request(now, requester, effects);
+    }
+
+    /// Finds out what a request is for. One for a client that only waits is done with here, one for an idle client or
+    /// for nobody is dropped.
+    fn destination(
+        &mut self,
+        now: Instant,
+        wanted: &BackendKey,
+        effects: &mut Effects,
+    ) -> Option<Destination> {
+        let own = self.config.peer_id;
+        if own != 0 && cancel_key::owner(wanted) != own {
+            return self.towards_peer(wanted);
+        }
+        let Some(target) = self.client_of_key(wanted) else {
+            tracing::info!("a cancel request names no client of ours");
+            return None;
+        };
+        match self.clients.get(key(target.0)).and_then(|client| client.server()) {
+            Some(server) => self.towards_server(server),
+            None => {
+                self.cancel_waiting(now, target, effects);
+                None
+            }
+        }
+    }
+
+    fn towards_peer(&self, wanted: &BackendKey) -> Option<Destination> {
+        let peer_id = cancel_key::owner(wanted);
+        let Some((host, port)) =
+            self.config.peers.get(&peer_id).and_then(|peer| Some((peer.host.clone()?, peer.port)))
+        else {
+            tracing::warn!("a cancel request belongs to peer {peer_id}, which is not configured");
+            return None;
+        };
+        let Some(key) = cancel_key::forwarded(wanted) else {
+            tracing::warn!(
+                "a cancel request for peer {peer_id} was forwarded too often; do the peers' numbers agree?"
+            );
+            return None;
+        };
+        let errand = Errand { server: None, key, is_sent: false };
+        Some(Destination { lane: Lane::Peer(peer_id), address: Address { host, port }, errand })
+    }
+
+    fn towards_server(&self, server: ServerId) -> Option<Destination> {
+        let conn = self.servers.get(key(server.0))?;
+        // Only what a reply is owed for can be cancelled; anything else could hit a later query.
+        if conn.open().is_none_or(|server| !server.is_owing()) {
+            return None;
+        }
+        let key = BackendKey { pid: conn.pid, secret: conn.secret.clone()? };
+        let errand = Errand { server: Some((server, conn.serial)), key, is_sent: false };
+        Some(Destination { lane: Lane::Pool(conn.pool), address: (*conn.address).clone(), errand })
     }
 
     /// A client that waits for a server connection gets its answer at once; an idle one has nothing to cancel.
@@ -67,38 +179,62 @@ impl Worker {
         self.client_turn(now, id, &[], effects);
     }
 
-    fn send_cancel(
-        &mut self,
-        now: Instant,
-        requester: ClientId,
-        server: ServerId,
-        effects: &mut Effects,
-    ) -> bool {
-        let Some(conn) = self.servers.get_mut(key(server.0)) else { return false };
-        // Only what a reply is owed for can be cancelled; anything else could hit a later query.
-        if conn.open().is_none_or(|server| !server.is_owing()) {
-            return false;
-        }
-        let Some(secret) = conn.secret.clone() else { return false };
-        let requester_serial = self.clients.get(key(requester.0)).map_or(0, |client| client.serial);
-        let cancel = Cancel {
-            server,
-            server_serial: conn.serial,
-            pid: conn.pid,
-            secret,
-            requester,
-            requester_serial,
-            started: now,
-            is_sent: false,
+    /// The client that a cancel key names, if the key is right.
+    fn client_of_key(&self, wanted: &BackendKey) -> Option<ClientId> {
+        let peer_id = self.config.peer_id;
+        let is_meant = |id: &ClientId| {
+            let open = self.clients.get(key(id.0)).and_then(|client| client.open());
+            open.is_some_and(|open| cancel_key::is_same(peer_id, &open.cancel_key, &wanted.secret))
         };
-        conn.cancels += 1;
-        let address: Address = (*conn.address).clone();
-        let id = CancelId(id_of(self.cancels.insert(cancel)));
-        effects.list.push(Effect::Dial(ConnId::Cancel(id), address));
-        true
+        // Ids are given from the lowest up, so none is beyond the table's size.
+        cancel_key::candidates(peer_id, self.index, wanted.pid, self.clients.capacity()).find(is_meant)
     }
 
-    /// The shell reached PostgreSQL, or did not.
+    fn under_way(&self, lane: Lane) -> usize {
+        self.cancels.iter().filter(|(_, cancel)| cancel.lane == lane && !cancel.is_waiting()).count()
+    }
+
+    fn under_way_max(&self, lane: Lane) -> usize {
+        let size = match lane {
+            Lane::Pool(index) => self.pools.entry(index).pool.limits().size,
+            Lane::Peer(id) => {
+                let own = self.config.peers.get(&id).and_then(|peer| peer.pool_size);
+                own.unwrap_or(self.config.pool.size)
+            }
+        };
+        usize::try_from(size.get()).unwrap_or(usize::MAX)
+    }
+
+    fn send_out(&mut self, now: Instant, id: CancelId, destination: Destination, effects: &mut Effects) {
+        let Destination { lane, address, errand } = destination;
+        let Some(cancel) = self.cancels.get_mut(key(id.0)) else { return };
+        if let Some(conn) = errand.server.and_then(|(server, _)| self.servers.get_mut(key(server.0))) {
+            conn.cancels += 1;
+        }
+        cancel.lane = lane;
+        cancel.since = now;
+        cancel.progress = Progress::UnderWay(errand);
+        effects.list.push(Effect::Dial(ConnId::Cancel(id), address));
+    }
+
+    /// One request of the lane is done: the next one that waits has its turn. What it is for may have ended meanwhile.
+    fn next_in_lane(&mut self, now: Instant, lane: Lane, effects: &mut Effects) {
+        while self.under_way(lane) < self.under_way_max(lane) {
+            let waiting = self.cancels.iter().filter_map(|(at, cancel)| match &cancel.progress {
+                Progress::Waiting(wanted) if cancel.lane == lane => {
+                    Some((cancel.requester_serial, at, wanted.clone()))
+                }
+                Progress::Waiting(_) | Progress::UnderWay(_) => None,
+            });
+            let Some((_, at, wanted)) = waiting.min_by_key(|(serial, _, _)| *serial) else { return };
+            match self.destination(now, &wanted, effects) {
+                Some(destination) => self.send_out(now, CancelId(id_of(at)), destination, effects),
+                None => self.drop_cancel(now, CancelId(id_of(at)), effects),
+            }
+        }
+    }
+
+    /// The shell reached PostgreSQL or the peer, or did not.
     pub(crate) fn cancel_dialed(
         &mut self,
         now: Instant,
@@ -107,11 +243,12 @@ impl Worker {
         effects: &mut Effects,
     ) {
         let Some(cancel) = self.cancels.get_mut(key(id.0)) else { return };
+        let Progress::UnderWay(errand) = &mut cancel.progress else { return };
         match result {
             Ok(()) => {
-                cancel.is_sent = true;
+                errand.is_sent = true;
                 effects.send_with(ConnId::Cancel(id), |out| {
-                    frontend::cancel_request(cancel.pid, cancel.secret.as_bytes(), out);
+                    frontend::cancel_request(errand.key.pid, errand.key.secret.as_bytes(), out);
                 });
             }
             Err(why) => {
@@ -123,39 +260,74 @@ impl Worker {
 
     /// PostgreSQL closed the connection: the signal has been sent.
     pub(crate) fn cancel_ended(&mut self, now: Instant, id: CancelId, effects: &mut Effects) {
+        let Some(lane) = self.cancels.get(key(id.0)).map(|cancel| cancel.lane) else { return };
+        self.drop_cancel(now, id, effects);
+        self.next_in_lane(now, lane, effects);
+    }
+
+    /// Forgets a request, and lets go of its requester and of the server connection that waited for it.
+    fn drop_cancel(&mut self, now: Instant, id: CancelId, effects: &mut Effects) {
         let Some(cancel) = self.cancels.try_remove(key(id.0)) else { return };
         let asked = self.clients.get(key(cancel.requester.0));
         if asked.is_some_and(|client| client.serial == cancel.requester_serial) {
             self.end_request(now, cancel.requester, effects);
         }
-        let Some(conn) = self.cancelled_server(&cancel) else { return };
+        let Some((server, serial)) = cancel.server() else { return };
+        let Some(conn) = self.cancelled_server(server, serial) else { return };
         conn.cancels = conn.cancels.saturating_sub(1);
         if conn.cancels == 0 && conn.settling_since.take().is_some() {
-            self.settle(now, cancel.server, effects);
+            self.settle(now, server, effects);
         }
     }
 
-    /// A cancel request that took too long is given up, and so is a connection that waits for nothing else.
-    pub(crate) fn give_up_cancel(&mut self, now: Instant, id: CancelId, effects: &mut Effects) {
+    /// Requests that took too long are given up, and so is a connection that waits for nothing else.
+    pub(crate) fn end_slow_cancels(&mut self, now: Instant, effects: &mut Effects) {
+        let limit = self.config.limits.cancel_wait_timeout;
+        let is_late = |cancel: &Cancel| {
+            let age = now.saturating_duration_since(cancel.since);
+            match &cancel.progress {
+                // PgBouncer's zero: they wait for their turn as long as it takes.
+                Progress::Waiting(_) => !limit.is_zero() && age >= limit,
+                Progress::UnderWay(_) => age >= if limit.is_zero() { UNDER_WAY_TIME_MAX } else { limit },
+            }
+        };
+        let late: Vec<CancelId> = self
+            .cancels
+            .iter()
+            .filter(|(_, cancel)| is_late(cancel))
+            .map(|(at, _)| CancelId(id_of(at)))
+            .collect();
+        for id in late {
+            self.give_up_cancel(now, id, effects);
+        }
+    }
+
+    fn give_up_cancel(&mut self, now: Instant, id: CancelId, effects: &mut Effects) {
         let Some(cancel) = self.cancels.get(key(id.0)) else { return };
-        effects.list.push(Effect::Abort(ConnId::Cancel(id)));
-        let (server, serial, is_sent) = (cancel.server, cancel.server_serial, cancel.is_sent);
-        let conn = self.servers.get_mut(key(server.0)).filter(|conn| conn.serial == serial);
-        if let Some(conn) = conn {
-            conn.cancel_in_doubt |= is_sent;
-            if conn.settling_since.is_some() {
-                self.discard(now, server, effects);
+        if let Progress::UnderWay(errand) = &cancel.progress {
+            effects.list.push(Effect::Abort(ConnId::Cancel(id)));
+            let (server, is_sent) = (errand.server, errand.is_sent);
+            if let Some((server, serial)) = server
+                && let Some(conn) = self.cancelled_server(server, serial)
+            {
+                conn.cancel_in_doubt |= is_sent;
+                if conn.settling_since.is_some() {
+                    self.discard(now, server, effects);
+                }
             }
         }
         self.cancel_ended(now, id, effects);
     }
 
     /// The server connection that a request is for, if it is still the same one.
-    pub(crate) fn cancelled_server(&mut self, cancel: &Cancel) -> Option<&mut ServerConn> {
-        self.servers.get_mut(key(cancel.server.0)).filter(|conn| conn.serial == cancel.server_serial)
+    fn cancelled_server(&mut self, server: ServerId, serial: u64) -> Option<&mut ServerConn> {
+        self.servers.get_mut(key(server.0)).filter(|conn| conn.serial == serial)
     }
 
     fn end_request(&mut self, now: Instant, requester: ClientId, effects: &mut Effects) {
         self.end_client(now, requester, None, "cancel request", effects);
     }
 }
+
+/// Without `cancel_wait_timeout`, so long a request may be under way.
+const UNDER_WAY_TIME_MAX: Duration = Duration::from_secs(10);

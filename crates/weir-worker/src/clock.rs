@@ -9,10 +9,9 @@ use weir_pool::{ClientId, ServerId};
 use weir_protocol::message::Report;
 use weir_protocol::sqlstate::SqlState;
 
-use crate::cancel::Cancel;
 use crate::io::{ConnId, DialError, Effect, Effects, Role};
 use crate::pools::PoolIndex;
-use crate::{CancelId, Worker, id_of, key, server_id};
+use crate::{Worker, key, server_id};
 
 impl Worker {
     /// Time has passed. To be called every 100 ms; deadlines are kept to that precision.
@@ -59,21 +58,6 @@ impl Worker {
         for id in late {
             effects.list.push(Effect::Abort(ConnId::Server(id)));
             self.server_unreachable(now, id, &DialError::TimedOut, effects);
-        }
-    }
-
-    /// Cancel requests that PostgreSQL does not get done with.
-    fn end_slow_cancels(&mut self, now: Instant, effects: &mut Effects) {
-        let limit = self.config.limits.cancel_wait_timeout;
-        let slow = |cancel: &Cancel| now.saturating_duration_since(cancel.started) >= limit;
-        let late: Vec<CancelId> = self
-            .cancels
-            .iter()
-            .filter(|(_, cancel)| slow(cancel))
-            .map(|(at, _)| CancelId(id_of(at)))
-            .collect();
-        for id in late {
-            self.give_up_cancel(now, id, effects);
         }
     }
 

@@ -18,12 +18,13 @@
 //! | `dialing` | a server connection's way in |
 //! | `errands` | weir's own queries on server connections: connect, check, reset |
 //! | `loss` | server connections that died |
-//! | `cancel` | cancel requests |
+//! | `cancel`, `cancel_key` | cancel requests, and whom their keys name |
 //! | `console` | console clients |
 //! | `orders`, `clock` | what control wants; what time brings |
 //! | `rows` | snapshots |
 
 mod cancel;
+mod cancel_key;
 mod client;
 mod clock;
 mod console;

@@ -9,7 +9,6 @@ use weir_pool::ClientId;
 use weir_protocol::backend;
 use weir_protocol::message::Report;
 use weir_protocol::sqlstate::SqlState;
-use weir_protocol::startup::{BackendKey, SecretKey};
 use weir_session::Session;
 use weir_session::client_login::{Admitted, ClientTls, LoginPolicy, LoginStep};
 use weir_session::settings::{IN_HOT_STANDBY, Reported, Settings};
@@ -19,7 +18,7 @@ use crate::io::{ConnId, Effect, Effects, Role};
 use crate::places;
 use crate::pools::{self, PoolIndex, PoolKey};
 use crate::startup::startup_settings;
-use crate::{Worker, key};
+use crate::{Worker, cancel_key, key};
 
 impl Worker {
     pub(crate) fn login_received(&mut self, now: Instant, id: ClientId, bytes: &[u8], effects: &mut Effects) {
@@ -162,15 +161,15 @@ impl Worker {
         let told = self.catalog.reported.intern(told_at_login(&reported, &waiting.settings));
         // Version 3.0 knows keys of four bytes only (protocol chapter, "BackendKeyData").
         let length = if waiting.admitted.minor >= 2 { secret.len() } else { 4 };
-        let Some(cancel_key) = SecretKey::new(&secret[..length]) else { return };
-        let pid = cancel_pid(self.index, id);
+        let peer_id = self.config.peer_id;
+        let Some(own) = cancel_key::make(peer_id, self.index, id, &secret, length) else { return };
         effects.send_with(ConnId::Client(id), |out| {
             backend::authentication_ok(out);
             for (name, value) in told.iter() {
                 backend::parameter_status(name.as_bytes(), value.as_bytes(), out);
             }
             backend::parameter_status(IN_HOT_STANDBY.as_bytes(), standby, out);
-            backend::backend_key_data(pid, cancel_key.as_bytes(), out);
+            backend::backend_key_data(own.pid, own.secret.as_bytes(), out);
             backend::ready_for_query(b'I', out);
         });
         self.totals.logins_accepted += 1;
@@ -197,7 +196,7 @@ impl Worker {
             server: None,
             waiting_since: None,
             request_at: now,
-            cancel_key,
+            cancel_key: own.secret,
             application_name,
             user: (user != entry.key.user).then(|| user.into()),
         }));
@@ -215,23 +214,6 @@ impl Worker {
         };
         if standby { b"on" } else { b"off" }
     }
-
-    /// The client that a cancel key names, if the key is right.
-    pub(crate) fn client_of_key(&self, wanted: &BackendKey) -> Option<ClientId> {
-        let id = ClientId(client_of_pid(self.index, wanted.pid)?);
-        let open = self.clients.get(key(id.0))?.open()?;
-        (open.cancel_key == wanted.secret).then_some(id)
-    }
-}
-
-/// The client's number in the worker, below the worker's own number.
-fn cancel_pid(worker: u16, id: ClientId) -> u32 {
-    (u32::from(worker) << CLIENT_BITS) | (id.0 + 1)
-}
-
-fn client_of_pid(worker: u16, pid: u32) -> Option<u32> {
-    let ours = pid >> CLIENT_BITS == u32::from(worker);
-    (pid & ((1 << CLIENT_BITS) - 1)).checked_sub(1).filter(|_| ours)
 }
 
 /// What PostgreSQL would report to a client that asked for these settings. Where PostgreSQL writes a value differently
@@ -258,6 +240,3 @@ fn too_many_pools() -> Report {
 pub(crate) fn shutting_down() -> Report {
     Report::fatal(SqlState::ADMIN_SHUTDOWN, "weir is shutting down").hint("Connect again.")
 }
-
-/// Bits of a cancel key's process id that name the client within its worker.
-const CLIENT_BITS: u32 = 22;

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use weir_admin::snapshot::{ClientRow, PoolRow, PoolStats, ServerRow, Snapshot};
+use weir_admin::snapshot::{ClientRow, PeerPoolRow, PoolRow, PoolStats, ServerRow, Snapshot};
 use weir_pool::{PoolCounts, ServerId};
 use weir_session::Mode;
 
+use crate::cancel::Lane;
 use crate::client::{Client, Stage};
 use crate::errands::Errand;
 use crate::io::Role;
@@ -24,6 +25,7 @@ impl Worker {
         Snapshot {
             pools: self.pool_rows(now),
             clients: self.visible_clients().map(|client| self.client_row(now, client)).collect(),
+            peers: self.peer_rows(),
             servers: self.servers.iter().map(|(at, conn)| self.server_row(now, at, conn)).collect(),
             totals,
         }
@@ -52,13 +54,39 @@ impl Worker {
             rows[at].sv_active -= is_settling;
         }
         for (_, cancel) in &self.cancels {
-            let conn = self.servers.get(key(cancel.server.0));
-            let Some(conn) = conn.filter(|conn| conn.serial == cancel.server_serial) else { continue };
-            let Some(at) = row_of(conn.pool) else { continue };
-            rows[at].sv_active_cancel += 1;
-            rows[at].cl_active_cancel_req += 1;
+            let Lane::Pool(index) = cancel.lane else { continue };
+            let Some(at) = row_of(index) else { continue };
+            if cancel.is_waiting() {
+                rows[at].cl_waiting_cancel_req += 1;
+            } else {
+                rows[at].sv_active_cancel += 1;
+                rows[at].cl_active_cancel_req += 1;
+            }
         }
         rows
+    }
+
+    /// Cancel requests to other processes.
+    fn peer_rows(&self) -> Vec<PeerPoolRow> {
+        let row = |id: u16| {
+            let mut row = PeerPoolRow { peer_id: id, ..PeerPoolRow::default() };
+            for (_, cancel) in self.cancels.iter().filter(|(_, cancel)| cancel.lane == Lane::Peer(id)) {
+                row.cl_waiting_cancel_req += u32::from(cancel.is_waiting());
+                row.cl_active_cancel_req += u32::from(!cancel.is_waiting());
+                row.sv_active_cancel += u32::from(cancel.is_sent());
+                row.sv_login += u32::from(!cancel.is_waiting() && !cancel.is_sent());
+            }
+            row
+        };
+        let others = self.config.peers.iter().filter(|(_, peer)| peer.host.is_some());
+        others.map(|(id, _)| row(*id)).collect()
+    }
+
+    /// What became of a client that brought a cancel request.
+    fn cancel_state(&self, client: &Client) -> Option<&'static str> {
+        let mut cancels = self.cancels.iter();
+        let (_, cancel) = cancels.find(|(_, cancel)| cancel.requester_serial == client.serial)?;
+        Some(if cancel.is_waiting() { "waiting_cancel_req" } else { "active_cancel_req" })
     }
 
     fn client_row(&self, now: Instant, client: &Client) -> ClientRow {
@@ -81,7 +109,8 @@ impl Worker {
             prepared_statements: 0,
         };
         match &client.stage {
-            Stage::Login(_) | Stage::Left => {}
+            Stage::Login(_) => row.state = self.cancel_state(client).unwrap_or(row.state),
+            Stage::Left => {}
             Stage::Welcoming(waiting) => {
                 row.user.clone_from(&waiting.admitted.user);
                 row.database.clone_from(&waiting.admitted.database);
@@ -167,6 +196,7 @@ fn pool_row(now: Instant, entry: &PoolEntry) -> PoolRow {
         cl_active: 0,
         cl_waiting: waiting,
         cl_active_cancel_req: 0,
+        cl_waiting_cancel_req: 0,
         sv_active: active,
         sv_being_canceled: 0,
         sv_active_cancel: 0,

@@ -4,6 +4,7 @@ use weir_protocol::backend::Column;
 
 use super::cell::Cell;
 use super::{ConsoleView, databases, pools};
+use crate::snapshot::PeerPoolRow;
 
 pub(super) const COLUMNS: [Column<'static>; 2] = [Column::text("list"), Column::int4("items")];
 pub(super) const COLUMNS_CONFIG: [Column<'static>; 4] =
@@ -31,7 +32,7 @@ pub(super) fn rows(view: &ConsoleView<'_>) -> Vec<[Cell; 2]> {
         ("users", databases::all_users(view).len()),
         ("peers", 0),
         ("pools", pools::summed(&snapshot.pools).len()),
-        ("peer_pools", 0),
+        ("peer_pools", view.snapshot.peers.len()),
         // Free ones are memory that PgBouncer keeps in reserve; weir keeps none. Used ones are all connections there
         // are, also those that are idle or log in.
         ("free_clients", 0),
@@ -61,4 +62,17 @@ pub(super) fn version(view: &ConsoleView<'_>) -> [[Cell; 1]; 1] {
 pub(super) fn state(view: &ConsoleView<'_>) -> [[Cell; 2]; 3] {
     let row = |key: &str, yes: bool| [Cell::from(key), Cell::yes_no(yes)];
     [row("active", !view.paused), row("paused", view.paused), row("suspended", false)]
+}
+
+pub(super) fn peer_pools(view: &ConsoleView<'_>) -> Vec<[Cell; 5]> {
+    let row = |peer: &PeerPoolRow| {
+        [
+            Cell::from(u32::from(peer.peer_id)),
+            Cell::from(peer.cl_active_cancel_req),
+            Cell::from(peer.cl_waiting_cancel_req),
+            Cell::from(peer.sv_active_cancel),
+            Cell::from(peer.sv_login),
+        ]
+    };
+    view.snapshot.peers.iter().map(row).collect()
 }

@@ -43,7 +43,7 @@ macro_rules! cells {
             Cell::from($pool.cl_active),
             Cell::from($pool.cl_waiting),
             Cell::from($pool.cl_active_cancel_req),
-            Cell::from(0_u32), // a cancel request waits for nothing here
+            Cell::from($pool.cl_waiting_cancel_req),
             Cell::from($pool.sv_active),
             Cell::from($pool.sv_active_cancel),
             Cell::from($pool.sv_being_canceled),

@@ -416,6 +416,15 @@ fn tables_without_rows() {
     let pools =
         "peer_id:i cl_active_cancel_req:i cl_waiting_cancel_req:i sv_active_cancel:i sv_login:i\nSHOW";
     scene.check(Table::PeerPools, pools);
+    let mut scene = scene;
+    scene.snapshot.peers = vec![crate::snapshot::PeerPoolRow {
+        peer_id: 3,
+        cl_active_cancel_req: 4,
+        cl_waiting_cancel_req: 5,
+        sv_active_cancel: 3,
+        sv_login: 1,
+    }];
+    scene.check(Table::PeerPools, &pools.replace("SHOW", "3|4|5|3|1\nSHOW"));
     scene.check(Table::DnsHosts, "hostname:s ttl:q addrs:s\nSHOW");
     scene.check(Table::DnsZones, "zonename:s serial:q count:i\nSHOW");
 }

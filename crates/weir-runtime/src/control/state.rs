@@ -122,12 +122,13 @@ impl Control {
     pub(super) async fn snapshot(&self) -> Snapshot {
         let mut sum = Snapshot::default();
         for worker in &self.workers {
-            let Some(Snapshot { pools, clients, servers, totals }) = worker.snapshot().await else {
+            let Some(Snapshot { pools, clients, servers, peers, totals }) = worker.snapshot().await else {
                 continue;
             };
             sum.pools.extend(pools);
             sum.clients.extend(clients);
             sum.servers.extend(servers);
+            sum.peers.extend(peers);
             sum.totals.login_clients += totals.login_clients;
             sum.totals.logins_accepted += totals.logins_accepted;
             sum.totals.logins_refused += totals.logins_refused;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use weir_config::PoolMode;
+use weir_config::{Peer, PoolMode};
 use weir_worker::Role;
 
 use crate::settings::{leaderless, size};
@@ -243,4 +243,120 @@ fn sessions_can_be_cancelled_and_left_in_any_order() {
     world.run();
     let next = world.client();
     assert_eq!(world.ask(next, "select 1"), echo("select 1"));
+}
+
+#[test]
+fn no_more_requests_are_under_way_than_the_pool_has_connections() {
+    let mut world = one_connection();
+    let client = world.client();
+    world.query(client, "sleep 1");
+    world.cancels_held = true;
+    let requesters = [0; 3].map(|_| world.cancel(client));
+    assert_eq!(world.shell.cancels.len(), 1);
+    let row = &world.snapshot().pools[0];
+    assert_eq!((row.cl_active_cancel_req, row.cl_waiting_cancel_req, row.sv_active_cancel), (1, 2, 1));
+    let snapshot = world.snapshot();
+    let states: Vec<&str> = snapshot.clients.iter().map(|row| row.state).collect();
+    assert_eq!(states, ["active", "active_cancel_req", "waiting_cancel_req", "waiting_cancel_req"]);
+    // The first one ends the statement; what the others are for is over when they have their turn.
+    world.cancels_held = false;
+    world.cancel_one();
+    world.cancels_held = true;
+    world.run();
+    assert_eq!(world.heard(client), ["ERROR 57014", "ready I"]);
+    world.cancels_held = false;
+    world.run();
+    assert!(requesters.iter().all(|requester| !world.is_open(*requester)));
+    assert_eq!(world.ask(client, "select 1"), echo("select 1"), "no late request may hit it");
+}
+
+#[test]
+fn a_request_that_has_waited_too_long_is_dropped_unless_the_timeout_is_zero() {
+    for (limit, survives) in [(2, false), (0, true)] {
+        let mut world = World::configured(|config| {
+            config.pool.size = size(1);
+            config.limits.cancel_wait_timeout = Duration::from_secs(limit);
+        });
+        let client = world.client();
+        world.query(client, "sleep 1");
+        world.cancels_held = true;
+        world.cancel(client);
+        world.pass(Duration::from_secs(1));
+        let waits = world.cancel(client);
+        world.pass(Duration::from_millis(900));
+        assert!(world.is_open(waits));
+        world.pass(Duration::from_secs(3));
+        assert_eq!(world.is_open(waits), survives, "{limit}");
+    }
+}
+
+/// Process 1 of two; the other one stands where member n1 is.
+fn with_a_peer() -> World {
+    World::configured(|config| {
+        config.peer_id = 1;
+        let peer =
+            |host: Option<&str>| Peer { host: host.map(str::to_owned), port: 5432, pool_size: Some(size(1)) };
+        config.peers = [(1, peer(None)), (2, peer(Some("10.0.0.1")))].into();
+    })
+}
+
+#[test]
+fn a_request_for_a_peer_s_client_goes_there_with_one_hop_less() {
+    let mut world = with_a_peer();
+    world.cancels_held = true;
+    let pid = u32::from_be_bytes([2, 0, 0, 9]);
+    for secret in [vec![1, 2, 3, 0xff], [vec![5; 31], vec![0xff]].concat()] {
+        let requester = world.cancel_with(pid, &secret);
+        let sent = world.shell.cancels.last().unwrap();
+        let mut expected = secret.clone();
+        *expected.last_mut().unwrap() = 0xfe;
+        assert_eq!((sent.1, &sent.2), (pid, &expected));
+        assert!(world.is_open(requester), "the requester waits until the peer is done");
+        assert_eq!(world.snapshot().peers[0].sv_active_cancel, 1);
+        world.cancels_held = false;
+        world.run();
+        assert!(!world.is_open(requester));
+        world.cancels_held = true;
+    }
+}
+
+#[test]
+fn requests_to_a_peer_are_bounded_and_go_no_further_than_three_hops() {
+    let mut world = with_a_peer();
+    world.cancels_held = true;
+    let pid = u32::from_be_bytes([2, 0, 0, 9]);
+    for _ in 0..3 {
+        world.cancel_with(pid, &[1, 2, 3, 3]);
+    }
+    assert_eq!(world.shell.cancels.len(), 1);
+    let row = world.snapshot().peers[0];
+    assert_eq!((row.peer_id, row.cl_active_cancel_req, row.cl_waiting_cancel_req), (2, 1, 2));
+    world.cancels_held = false;
+    world.run();
+    assert_eq!(world.snapshot().peers[0].cl_waiting_cancel_req, 0);
+    world.cancels_held = true;
+    for (pid, secret) in [(pid, [1, 2, 3, 4]), (u32::from_be_bytes([3, 0, 0, 9]), [1, 2, 3, 3])] {
+        let requester = world.cancel_with(pid, &secret);
+        assert!(world.shell.cancels.is_empty(), "no hop is left, or nobody has this number");
+        assert!(!world.is_open(requester));
+    }
+}
+
+#[test]
+fn with_peers_own_clients_are_cancelled_directly_or_by_forwarded_requests() {
+    let mut world = with_a_peer();
+    let [client, other] = world.clients();
+    world.query(other, "sleep 2");
+    for hops in 0..4 {
+        world.query(client, "sleep 1");
+        let (pid, mut secret) = world.shell.speakers[client].key.clone().unwrap();
+        assert_eq!(pid.to_be_bytes()[..2], [1, 0]);
+        let last = secret.last_mut().unwrap();
+        assert_eq!(*last & 3, 3);
+        *last -= hops;
+        world.cancel_with(pid, &secret);
+        assert_eq!(world.heard(client), ["ERROR 57014", "ready I"]);
+    }
+    world.wake("sleep 2");
+    assert_eq!(world.heard(other), echo("sleep 2"));
 }
