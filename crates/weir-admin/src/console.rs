@@ -1,6 +1,8 @@
 //! The console's language, which is PgBouncer's with a few words of weir's own. Owns the grammar and who may say what;
 //! refuses to know how a command is carried out.
 
+use std::borrow::Cow;
+
 use weir_protocol::message::Report;
 use weir_protocol::sqlstate::SqlState;
 
@@ -30,6 +32,25 @@ pub enum Command {
     Resume(Option<String>),
     /// Replace the server connections of a database (or all) as transactions end.
     Reconnect(Option<String>),
+    /// Refuse new clients of a database.
+    Disable(String),
+    /// Undo `Disable`.
+    Enable(String),
+    /// Close all clients and server connections of a database (or all) at once, and pause it.
+    Kill(Option<String>),
+    /// Close one client at once, and its server connection; the number is the `id` of SHOW CLIENTS.
+    KillClient(u64),
+    /// Let what is under way leave weir's buffers, and read nothing more.
+    Suspend,
+    /// Answer when the server connections of a database (or all) that are to be replaced are gone.
+    WaitClose(Option<String>),
+    /// Change a setting until the next reload or the end.
+    Set {
+        /// Name of the setting.
+        key: String,
+        /// Its new value, as a configuration file would have it, without quotes.
+        value: String,
+    },
     /// End the process.
     Shutdown(Shutdown),
     /// Follow this member although its timeline or identity was refused.
@@ -41,7 +62,7 @@ pub enum Command {
 pub enum Shutdown {
     /// Now.
     AtOnce,
-    /// When every client is at a transaction boundary (session mode: when it has left).
+    /// When no server connection is in use any more: transactions have ended, in session mode clients have left.
     WaitForServers,
     /// When the last client has left.
     WaitForClients,
@@ -82,10 +103,18 @@ pub enum Table {
     Members,
     /// One row per failover since start.
     Failovers,
-    /// PgBouncer's peers; weir has none.
+    /// Other weir processes that cancel requests are forwarded to.
     Peers,
-    /// PgBouncer's pools of peers; weir has none.
+    /// Cancel requests under way to them.
     PeerPools,
+    /// Client and server connections with what is in their buffers.
+    Sockets,
+    /// The same without those that rest.
+    ActiveSockets,
+    /// PgBouncer's descriptors for a takeover; weir hands over none.
+    Fds,
+    /// PgBouncer's caches of its own allocator; weir has none.
+    Mem,
     /// PgBouncer's DNS cache; weir keeps none.
     DnsHosts,
     /// PgBouncer's DNS zones; weir keeps none.
@@ -122,7 +151,7 @@ impl Rights {
         match (self, command.is_harmless()) {
             (Self::Admin, _) | (Self::Stats, true) => Ok(()),
             (Self::Stats, false) => {
-                Err(Report::error(SqlState::INSUFFICIENT_PRIVILEGE, "this command is for admin users")
+                Err(Report::error(SqlState::INSUFFICIENT_PRIVILEGE, "admin access needed")
                     .hint("stats_users may only SHOW."))
             }
         }
@@ -131,26 +160,43 @@ impl Rights {
 
 impl Command {
     /// The command tag for CommandComplete.
-    pub fn tag(&self) -> &'static str {
-        match self {
+    pub fn tag(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
             Self::Empty => "",
             Self::Show(_) | Self::Help | Self::ShowSetting(_) => "SHOW",
             Self::Reload => "RELOAD",
             Self::Pause(_) => "PAUSE",
             Self::Resume(_) => "RESUME",
             Self::Reconnect(_) => "RECONNECT",
+            Self::Disable(_) => "DISABLE",
+            Self::Enable(_) => "ENABLE",
+            Self::Kill(_) => "KILL",
+            Self::KillClient(_) => "KILL_CLIENT",
+            Self::Suspend => "SUSPEND",
+            Self::WaitClose(_) => "WAIT_CLOSE",
+            // PgBouncer repeats what was set.
+            Self::Set { key, value } => return Cow::Owned(format!("SET {key}={value}")),
             Self::Shutdown(_) => "SHUTDOWN",
             Self::AcceptLeader(_) => "ACCEPT LEADER",
-        }
+        })
     }
 
+    /// What stats users may do: look, but not at descriptors, which come with secrets in PgBouncer.
     fn is_harmless(&self) -> bool {
         match self {
-            Self::Empty | Self::Show(_) | Self::Help | Self::ShowSetting(_) => true,
+            Self::Show(table) => *table != Table::Fds,
+            Self::Empty | Self::Help | Self::ShowSetting(_) => true,
             Self::Reload
             | Self::Pause(_)
             | Self::Resume(_)
             | Self::Reconnect(_)
+            | Self::Disable(_)
+            | Self::Enable(_)
+            | Self::Kill(_)
+            | Self::KillClient(_)
+            | Self::Suspend
+            | Self::WaitClose(_)
+            | Self::Set { .. }
             | Self::Shutdown(_)
             | Self::AcceptLeader(_) => false,
         }
@@ -158,8 +204,8 @@ impl Command {
 }
 
 /// Reads one command. Keywords in any case, names as typed or quoted, a semicolon at the end if you like. Errors are
-/// ERRORs for the client: 42601 for what is no command, 0A000 for PgBouncer's commands that weir has not, 22021 for
-/// text that is not UTF-8, 54000 for text that is too long.
+/// ERRORs for the client in PgBouncer's words: 42601 for what is no command, 0A000 for SWITCHOVER, 22021 for text that
+/// is not UTF-8, 54000 for text that is too long.
 pub fn parse(sql: &[u8]) -> Result<Command, Report> {
     if sql.len() > COMMAND_BYTES_MAX {
         let message = format!("console commands have at most {COMMAND_BYTES_MAX} bytes");
@@ -168,97 +214,133 @@ pub fn parse(sql: &[u8]) -> Result<Command, Report> {
     let text = std::str::from_utf8(sql).map_err(|_| {
         Report::error(SqlState::CHARACTER_NOT_IN_REPERTOIRE, "console commands have to be valid UTF-8")
     })?;
+    whole(text).map_err(|bad| match bad {
+        Bad::Syntax(why) => invalid(text, why),
+        Bad::Said(report) => *report,
+    })
+}
+
+/// Why a text is no command.
+enum Bad {
+    /// PgBouncer has one sentence for it all; this tells more.
+    Syntax(&'static str),
+    /// It has a sentence of its own.
+    Said(Box<Report>),
+}
+
+fn whole(text: &str) -> Result<Command, Bad> {
     let words = words::cut(text).map_err(|bad| match bad {
-        BadWord::Unterminated => syntax_error("unterminated quoted name"),
-        BadWord::EndlessComment => syntax_error("unterminated comment"),
-        BadWord::SecondCommand => syntax_error("the console takes one command at a time"),
+        BadWord::Unterminated => Bad::Syntax("A quoted name has no end."),
+        BadWord::EndlessComment => Bad::Syntax("A comment has no end."),
+        BadWord::SecondCommand => Bad::Syntax("The console takes one command at a time."),
     })?;
     let mut words = words.into_iter();
     let command = command(&mut words)?;
     match words.next() {
         None => Ok(command),
-        Some(extra) => Err(unexpected(&extra.into_name())),
+        Some(_) => Err(Bad::Syntax("Something follows the command.")),
     }
 }
 
-fn command(words: &mut impl Iterator<Item = Word>) -> Result<Command, Report> {
+fn command(words: &mut impl Iterator<Item = Word>) -> Result<Command, Bad> {
     let Some(verb) = words.next() else { return Ok(Command::Empty) };
     let verb = keyword(verb)?;
+    let mut name = || words.next().map(Word::into_name);
     match verb.as_str() {
         "SHOW" | "SELECT" => show(words),
         "RELOAD" => Ok(Command::Reload),
-        "PAUSE" => Ok(Command::Pause(words.next().map(Word::into_name))),
-        "RESUME" => Ok(Command::Resume(words.next().map(Word::into_name))),
-        "RECONNECT" => Ok(Command::Reconnect(words.next().map(Word::into_name))),
+        "PAUSE" => Ok(Command::Pause(name())),
+        "RESUME" => Ok(Command::Resume(name())),
+        "RECONNECT" => Ok(Command::Reconnect(name())),
+        "DISABLE" => name().map(Command::Disable).ok_or_else(a_database),
+        "ENABLE" => name().map(Command::Enable).ok_or_else(a_database),
+        "KILL" => Ok(Command::Kill(name())),
+        "KILL_CLIENT" => kill_client(name()),
+        "SUSPEND" => Ok(Command::Suspend),
+        "WAIT_CLOSE" => Ok(Command::WaitClose(name())),
+        "SET" => set(words),
         "SHUTDOWN" => shutdown(words),
         "ACCEPT" => accept(words),
-        "KILL" | "KILL_CLIENT" | "DISABLE" | "ENABLE" | "SUSPEND" | "SET" | "WAIT_CLOSE" | "SWITCHOVER" => {
-            Err(not_there(&verb))
-        }
-        _ => Err(unexpected(&verb)),
+        "SWITCHOVER" => Err(said(
+            Report::error(SqlState::FEATURE_NOT_SUPPORTED, "weir does not support SWITCHOVER yet")
+                .hint("Use patronictl switchover; weir follows."),
+        )),
+        _ => Err(Bad::Syntax(USE_HELP)),
     }
 }
 
-fn show(words: &mut impl Iterator<Item = Word>) -> Result<Command, Report> {
-    let what = words.next().ok_or_else(|| syntax_error("SHOW what?"))?;
-    let what = keyword(what)?;
+fn show(words: &mut impl Iterator<Item = Word>) -> Result<Command, Bad> {
+    let what = keyword(words.next().ok_or(Bad::Syntax(USE_HELP))?)?;
     if what == "HELP" {
         return Ok(Command::Help);
     }
     let table = TABLES.iter().find(|(name, _)| *name == what).map(|&(_, table)| Command::Show(table));
     let setting = || SETTINGS.iter().find(|(name, _)| *name == what).map(|&(_, it)| Command::ShowSetting(it));
-    match table.or_else(setting) {
-        Some(command) => Ok(command),
-        None if NOT_SHOWN.contains(&what.as_str()) => Err(not_there(&format!("SHOW {what}"))),
-        None => Err(unexpected(&what)),
-    }
+    table.or_else(setting).ok_or(Bad::Syntax(USE_HELP))
 }
 
-fn shutdown(words: &mut impl Iterator<Item = Word>) -> Result<Command, Report> {
+fn said(report: Report) -> Bad {
+    Bad::Said(Box::new(report))
+}
+
+fn a_database() -> Bad {
+    said(Report::error(SqlState::SYNTAX_ERROR, "a database is required"))
+}
+
+fn kill_client(id: Option<String>) -> Result<Command, Bad> {
+    let bad = || said(Report::error(SqlState::SYNTAX_ERROR, "invalid client pointer supplied"));
+    id.and_then(|id| id.parse().ok()).map(Command::KillClient).ok_or_else(bad)
+}
+
+/// `SET key = value` or `SET key TO value`.
+fn set(words: &mut impl Iterator<Item = Word>) -> Result<Command, Bad> {
+    let usage = Bad::Syntax("It is SET key = value.");
+    let (Some(Word::Bare(key)), Some(Word::Bare(to)), Some(value)) =
+        (words.next(), words.next(), words.next())
+    else {
+        return Err(usage);
+    };
+    let is_set = to == "=" || to.eq_ignore_ascii_case("to");
+    if is_set && key != "=" { Ok(Command::Set { key, value: value.into_name() }) } else { Err(usage) }
+}
+
+fn shutdown(words: &mut impl Iterator<Item = Word>) -> Result<Command, Bad> {
     let Some(how) = words.next() else { return Ok(Command::Shutdown(Shutdown::AtOnce)) };
-    let how = keyword(how)?;
-    match how.as_str() {
+    match keyword(how)?.as_str() {
         "WAIT_FOR_SERVERS" => Ok(Command::Shutdown(Shutdown::WaitForServers)),
         "WAIT_FOR_CLIENTS" => Ok(Command::Shutdown(Shutdown::WaitForClients)),
-        _ => Err(unexpected(&how)),
+        _ => Err(Bad::Syntax("It is SHUTDOWN, SHUTDOWN WAIT_FOR_SERVERS or SHUTDOWN WAIT_FOR_CLIENTS.")),
     }
 }
 
-fn accept(words: &mut impl Iterator<Item = Word>) -> Result<Command, Report> {
-    let usage = || syntax_error("ACCEPT LEADER needs the name of a member");
-    let leader = keyword(words.next().ok_or_else(usage)?)?;
-    if leader != "LEADER" {
-        return Err(unexpected(&leader));
+fn accept(words: &mut impl Iterator<Item = Word>) -> Result<Command, Bad> {
+    let usage = || Bad::Syntax("It is ACCEPT LEADER member.");
+    if keyword(words.next().ok_or_else(usage)?)? != "LEADER" {
+        return Err(usage());
     }
     words.next().map(|member| Command::AcceptLeader(member.into_name())).ok_or_else(usage)
 }
 
-fn keyword(word: Word) -> Result<String, Report> {
+fn keyword(word: Word) -> Result<String, Bad> {
     match word {
         Word::Bare(text) => Ok(text.to_ascii_uppercase()),
-        Word::Quoted(text) => Err(unexpected(&text)),
+        Word::Quoted(_) => Err(Bad::Syntax("A quoted word is a name, not a command.")),
     }
 }
 
-fn unexpected(word: &str) -> Report {
+/// PgBouncer's sentence, which repeats the text.
+fn invalid(text: &str, why: &str) -> Report {
     let shown: String =
-        word.chars().take(SHOWN_CHARS_MAX).map(|c| if c.is_control() { '?' } else { c }).collect();
-    syntax_error(&format!("the console does not understand \"{shown}\""))
+        text.chars().take(SHOWN_CHARS_MAX).map(|c| if c.is_control() { '?' } else { c }).collect();
+    Report::error(SqlState::SYNTAX_ERROR, format!("invalid command '{shown}', use SHOW HELP;")).hint(why)
 }
 
-fn syntax_error(message: &str) -> Report {
-    Report::error(SqlState::SYNTAX_ERROR, message).hint("Use SHOW HELP to see the commands.")
-}
+/// How much of a command an error repeats.
+const SHOWN_CHARS_MAX: usize = 100;
 
-fn not_there(what: &str) -> Report {
-    Report::error(SqlState::FEATURE_NOT_SUPPORTED, format!("weir does not support {what} yet"))
-        .hint("Use SHOW HELP to see the commands.")
-}
+const USE_HELP: &str = "SHOW HELP lists the commands.";
 
-/// How much of a word an error repeats.
-const SHOWN_CHARS_MAX: usize = 64;
-
-const TABLES: [(&str, Table); 20] = [
+const TABLES: [(&str, Table); 24] = [
     ("POOLS", Table::Pools),
     ("POOLS_BY_ROLE", Table::PoolsByRole),
     ("CLIENTS", Table::Clients),
@@ -279,6 +361,10 @@ const TABLES: [(&str, Table); 20] = [
     ("PEER_POOLS", Table::PeerPools),
     ("DNS_HOSTS", Table::DnsHosts),
     ("DNS_ZONES", Table::DnsZones),
+    ("SOCKETS", Table::Sockets),
+    ("ACTIVE_SOCKETS", Table::ActiveSockets),
+    ("FDS", Table::Fds),
+    ("MEM", Table::Mem),
 ];
 
 const SETTINGS: [(&str, Setting); 5] = [
@@ -288,9 +374,6 @@ const SETTINGS: [(&str, Setting); 5] = [
     ("DATESTYLE", Setting::DateStyle),
     ("TIMEZONE", Setting::TimeZone),
 ];
-
-/// Tables of PgBouncer's about its own insides.
-const NOT_SHOWN: [&str; 4] = ["FDS", "SOCKETS", "ACTIVE_SOCKETS", "MEM"];
 
 #[cfg(test)]
 mod tests;

@@ -36,7 +36,7 @@ pub fn help() -> Vec<u8> {
 /// The constant answer to `SHOW client_encoding` and the like.
 pub fn setting(setting: Setting) -> Vec<u8> {
     let (name, value) = match setting {
-        Setting::ClientEncoding => ("client_encoding", "UTF8"),
+        Setting::ClientEncoding => ("client_encoding", "UTF-8"),
         Setting::DefaultTransactionIsolation => ("default_transaction_isolation", "read committed"),
         Setting::StandardConformingStrings => ("standard_conforming_strings", "on"),
         Setting::DateStyle => ("datestyle", "ISO"),
@@ -79,14 +79,23 @@ const HELP: &str = "
 \tSHOW HELP | VERSION | STATE | CONFIG | LISTS
 \tSHOW POOLS | POOLS_BY_ROLE | CLIENTS | SERVERS | DATABASES | USERS
 \tSHOW STATS | STATS_TOTALS | STATS_AVERAGES | TOTALS
-\tSHOW MEMBERS | FAILOVERS
+\tSHOW MEMBERS | FAILOVERS | PEERS | PEER_POOLS
+\tSHOW SOCKETS | ACTIVE_SOCKETS | FDS | MEM | DNS_HOSTS | DNS_ZONES
+\tSET key = value          change a setting until the next RELOAD
 \tRELOAD                   read the configuration again
 \tPAUSE [database]         let clients wait and disconnect from PostgreSQL as transactions end
-\tRESUME [database]        undo PAUSE
+\tRESUME [database]        undo PAUSE, SUSPEND or KILL
+\tDISABLE database         refuse new clients
+\tENABLE database          undo DISABLE
 \tRECONNECT [database]     replace server connections as transactions end
+\tWAIT_CLOSE [database]    wait until replaced server connections are gone
+\tKILL [database]          close all clients and server connections, and pause
+\tKILL_CLIENT id           close one client and its server connection
+\tSUSPEND                  let buffers run empty and read nothing more
 \tACCEPT LEADER member     follow a leader that weir refused (after a restore)
 \tSHUTDOWN                 end now
-\tSHUTDOWN WAIT_FOR_SERVERS  let each client go between transactions, then end";
+\tSHUTDOWN WAIT_FOR_SERVERS  end when transactions have ended
+\tSHUTDOWN WAIT_FOR_CLIENTS  end when clients have left";
 
 #[cfg(test)]
 mod tests;

@@ -296,6 +296,19 @@ pub struct ClientRow {
     pub application_name: String,
     /// Named prepared statements it holds.
     pub prepared_statements: u32,
+    /// Its place in the worker's table.
+    pub slot: u32,
+    /// What is in its buffers.
+    pub buffered: Buffered,
+}
+
+/// Bytes of one connection that weir holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Buffered {
+    /// Received, and not yet dealt with.
+    pub incoming: usize,
+    /// To be sent, and not yet taken by the kernel.
+    pub outgoing: usize,
 }
 
 /// One server connection.
@@ -333,4 +346,8 @@ pub struct ServerRow {
     pub application_name: String,
     /// Named prepared statements it knows.
     pub prepared_statements: u32,
+    /// Its place in the worker's table.
+    pub slot: u32,
+    /// What is in its buffers.
+    pub buffered: Buffered,
 }

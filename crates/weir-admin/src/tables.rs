@@ -38,12 +38,18 @@ pub struct ConsoleView<'a> {
     pub databases: &'a [DatabaseRow],
     /// `server_lifetime` of databases that are not configured.
     pub server_lifetime: Option<Duration>,
-    /// Names in the user list. Others that have pools are shown as well.
-    pub users: &'a [String],
+    /// Users of the user list or with settings of their own. Others that have pools are shown as well.
+    pub users: &'a [UserRow],
+    /// What limits the connections of users without settings of their own.
+    pub user_limits: UserLimits,
+    /// Configured peers.
+    pub peers: &'a [PeerRow],
     /// Failovers since start, oldest first.
     pub failovers: &'a [FailoverRow],
     /// True after PAUSE without a database.
     pub paused: bool,
+    /// True after SUSPEND.
+    pub suspended: bool,
     /// weir's version, such as `0.1.0`.
     pub version: &'a str,
     /// The moment on the clock that ages are measured with.
@@ -80,12 +86,63 @@ pub struct DatabaseRow {
     pub force_user: Option<String>,
     /// Server connections per pool.
     pub pool_size: u32,
+    /// Server connections that a pool in use keeps.
+    pub min_pool_size: u32,
+    /// Server connections beyond the size while clients wait long.
+    pub reserve_pool_size: u32,
+    /// How several hosts share the connections; `None` with one host.
+    pub load_balance_hosts: Option<&'static str>,
+    /// Most server connections; 0: no limit.
+    pub max_connections: u32,
+    /// Most clients; 0: no limit.
+    pub max_client_connections: u32,
     /// Age at which server connections close; `None`: never.
     pub server_lifetime: Option<Duration>,
     /// Its own pool mode; `None`: the general one.
     pub pool_mode: Option<String>,
     /// True after PAUSE of this database.
     pub paused: bool,
+    /// True after DISABLE of this database.
+    pub disabled: bool,
+    /// The console, which is no database of any server.
+    pub is_console: bool,
+}
+
+/// One line of SHOW USERS.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UserRow {
+    /// Name.
+    pub name: String,
+    /// Its own pool size.
+    pub pool_size: Option<u32>,
+    /// Its own reserve.
+    pub reserve_pool_size: Option<u32>,
+    /// Its own pool mode.
+    pub pool_mode: Option<&'static str>,
+    /// The limits in force for it.
+    pub limits: UserLimits,
+}
+
+/// Limits of one user's connections; 0: none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UserLimits {
+    /// Server connections.
+    pub max_connections: u32,
+    /// Client connections.
+    pub max_client_connections: u32,
+}
+
+/// One line of SHOW PEERS.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PeerRow {
+    /// Its number.
+    pub id: u16,
+    /// Where it listens; `None` for the process itself.
+    pub host: Option<String>,
+    /// Its port.
+    pub port: u16,
+    /// Cancel requests under way to it at once.
+    pub pool_size: u32,
 }
 
 /// A table as wire bytes: RowDescription, DataRows and CommandComplete `SHOW`; no ReadyForQuery.
@@ -107,7 +164,11 @@ pub fn show(table: Table, view: &ConsoleView<'_>) -> Vec<u8> {
         Table::State => write(&lists::COLUMNS_STATE, lists::state(view)),
         Table::Members => write(&cluster::COLUMNS_MEMBERS, cluster::members(view)),
         Table::Failovers => write(&cluster::COLUMNS_FAILOVERS, cluster::failovers(view)),
-        Table::Peers => write(&lists::COLUMNS_PEERS, no_rows()),
+        Table::Peers => write(&lists::COLUMNS_PEERS, lists::peers(view)),
+        Table::Sockets => write(&connections::COLUMNS_SOCKETS, connections::sockets(view, false)),
+        Table::ActiveSockets => write(&connections::COLUMNS_SOCKETS, connections::sockets(view, true)),
+        Table::Fds => write(&lists::COLUMNS_FDS, no_rows()),
+        Table::Mem => write(&lists::COLUMNS_MEM, no_rows()),
         Table::PeerPools => write(&lists::COLUMNS_PEER_POOLS, lists::peer_pools(view)),
         Table::DnsHosts => write(&lists::COLUMNS_DNS_HOSTS, no_rows()),
         Table::DnsZones => write(&lists::COLUMNS_DNS_ZONES, no_rows()),

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::*;
 
-mod histories;
 mod fixed;
+mod histories;
 mod reads;
 mod resting;
 mod waiting;

@@ -39,6 +39,11 @@ impl<'a> Column<'a> {
         Self { name, type_oid: 1700, type_len: -1 }
     }
 
+    /// A `bytea` column.
+    pub const fn bytea(name: &'a str) -> Self {
+        Self { name, type_oid: 17, type_len: -1 }
+    }
+
     /// A `bool` column.
     pub const fn boolean(name: &'a str) -> Self {
         Self { name, type_oid: 16, type_len: 1 }

@@ -53,6 +53,8 @@ codes! {
     IN_FAILED_SQL_TRANSACTION = b"25P02",
     /// `idle_in_transaction_session_timeout`
     IDLE_IN_TRANSACTION_SESSION_TIMEOUT = b"25P03",
+    /// `transaction_timeout`
+    TRANSACTION_TIMEOUT = b"25P04",
     /// `invalid_sql_statement_name`: no prepared statement of that name.
     INVALID_SQL_STATEMENT_NAME = b"26000",
     /// `invalid_authorization_specification`

@@ -2,12 +2,14 @@
 //! cluster, executes console commands, serves HTTP, reloads, and ends weir. Touches no client and no pooled server
 //! connection; workers hear from it by orders only.
 
+mod acting;
 mod console;
 mod follow;
 mod http;
 mod monitor;
 mod page;
 mod patroni;
+mod pausing;
 mod reload;
 mod shutdown;
 mod state;
@@ -77,13 +79,15 @@ async fn listen_to_workers(control: Rc<Control>, mut reports: mpsc::Receiver<Rep
     control.end();
 }
 
-/// Signals as PgBouncer's users know them: HUP reloads, TERM lets transactions end, a second TERM, INT and QUIT
-/// do not wait.
+/// Signals as PgBouncer's users know them: HUP reloads, TERM waits for clients, INT for server connections, a second TERM
+/// or INT and QUIT do not wait; USR1 pauses, USR2 resumes.
 struct Signals {
     hangup: Signal,
     terminate: Signal,
     interrupt: Signal,
     quit: Signal,
+    pause: Signal,
+    resume: Signal,
 }
 
 impl Signals {
@@ -93,6 +97,8 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
+            pause: signal(SignalKind::user_defined1())?,
+            resume: signal(SignalKind::user_defined2())?,
         })
     }
 }
@@ -103,14 +109,28 @@ async fn listen_to_signals(control: Rc<Control>, mut signals: Signals) {
             _ = signals.hangup.recv() => drop(reload::reload(&control)),
             _ = signals.terminate.recv() => {
                 if control.is_draining() {
-                    shutdown::at_once(&control, "a second SIGTERM");
+                    shutdown::at_once(&control, "SIGTERM while shutting down");
                 } else {
-                    shutdown::drain(&control, "SIGTERM");
+                    shutdown::terminate(&control, "SIGTERM");
                 }
             }
-            _ = signals.interrupt.recv() => shutdown::at_once(&control, "SIGINT"),
+            _ = signals.interrupt.recv() => {
+                if !shutdown::wait_for_servers(&control, "SIGINT") {
+                    shutdown::at_once(&control, "SIGINT while shutting down");
+                }
+            }
             _ = signals.quit.recv() => shutdown::at_once(&control, "SIGQUIT"),
+            _ = signals.pause.recv() => note("SIGUSR1", pausing::begin_pause(&control, None)),
+            _ = signals.resume.recv() => note("SIGUSR2", pausing::end_pause(&control, None)),
         }
+    }
+}
+
+/// What came of a signal that has no answer.
+fn note(signal: &str, outcome: Result<(), weir_protocol::message::Report>) {
+    match outcome {
+        Ok(()) => tracing::info!("got {signal}"),
+        Err(report) => tracing::info!("got {signal}, but {}", report.message),
     }
 }
 

@@ -34,7 +34,7 @@ pub(crate) enum Report {
     },
     /// Something for discovery to look into.
     Evidence(SessionEvidence),
-    /// After [`Order::Drain`]: this worker holds no client any more. Said once.
+    /// After an order to end: this worker has nothing to wait for any more. Said once.
     Drained {
         /// Index of the worker.
         worker: u16,

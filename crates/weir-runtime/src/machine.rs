@@ -33,7 +33,9 @@ pub(crate) trait Machine: 'static {
     fn tick(&mut self, now: Instant, effects: &mut Effects);
     /// How things are.
     fn snapshot(&self, now: Instant) -> Snapshot;
-    /// After [`Order::Drain`]: nobody is left.
+    /// A client of the console, which goes on while all others are suspended.
+    fn is_console(&self, conn: ConnId) -> bool;
+    /// After an order to end: nothing is left to wait for.
     fn is_drained(&self) -> bool;
     /// The connection that this one's bytes go to at the moment: a client's server, a server's client. The shell
     /// stops reading one while the other is slow to take what was written to it.
@@ -83,6 +85,10 @@ impl Machine for Worker {
 
     fn snapshot(&self, now: Instant) -> Snapshot {
         Self::snapshot(self, now)
+    }
+
+    fn is_console(&self, conn: ConnId) -> bool {
+        Self::is_console(self, conn)
     }
 
     fn is_drained(&self) -> bool {

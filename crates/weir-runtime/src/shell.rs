@@ -23,7 +23,7 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::task::{self, AbortHandle};
 use weir_admin::snapshot::Snapshot;
 use weir_config::Tcp;
-use weir_pool::ClientId;
+use weir_pool::{ClientId, ServerId};
 
 use crate::dial::{self, Dialer, Link};
 use crate::handle::Report;
@@ -69,6 +69,8 @@ pub(crate) struct Shell<M> {
     /// Where clients come in, until [`Order::Drain`].
     doors: Vec<(Rc<OpenDoor>, AbortHandle)>,
     draining: bool,
+    /// Reading has stopped; until then what was to be sent has time to leave.
+    suspended: Option<Instant>,
 }
 
 /// A dial under way.
@@ -116,6 +118,7 @@ impl<M: Machine> Shell<M> {
                 upward: Upward { worker, reports, questions: VecDeque::new() },
                 doors: Vec::new(),
                 draining: false,
+                suspended: None,
             })
         })
     }
@@ -152,11 +155,19 @@ impl<M: Machine> Shell<M> {
 
     /// Control gave an order.
     pub(crate) fn order(&mut self, order: Order) {
-        if matches!(order, Order::Drain) {
-            self.draining = true;
-            for (_, task) in self.doors.drain(..) {
-                task.abort();
-            }
+        match &order {
+            Order::Drain | Order::WaitForServers | Order::WaitForClients => self.close_doors(),
+            Order::Suspend(patience) => self.suspended = Some(Instant::now() + *patience),
+            Order::Resume(None) => self.wake_up(),
+            Order::Adopt(_)
+            | Order::Configure(_)
+            | Order::ConsoleReply(..)
+            | Order::Pause(_)
+            | Order::Resume(Some(_))
+            | Order::Reconnect(_)
+            | Order::Kill(_)
+            | Order::KillClient(_)
+            | Order::Disable(..) => {}
         }
         if let Order::Configure(config) = &order
             && config.tcp != self.tcp
@@ -171,7 +182,11 @@ impl<M: Machine> Shell<M> {
     /// A tenth of a second has passed.
     pub(crate) fn tick(&mut self) {
         let now = Instant::now();
-        self.machine.tick(now, &mut self.effects);
+        match self.suspended {
+            // Nobody is read, so nobody is late.
+            Some(until) => self.cut_off_the_unflushed(now, until),
+            None => self.machine.tick(now, &mut self.effects),
+        }
         self.carry_out();
         self.part_with_the_overdue(now);
         self.upward.ask_again();
@@ -179,10 +194,54 @@ impl<M: Machine> Shell<M> {
 
     /// How the machine is.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        self.machine.snapshot(Instant::now())
+        let mut snapshot = self.machine.snapshot(Instant::now());
+        let unsent = |id: ConnId| {
+            self.names.get(&id).and_then(|&key| self.conns.get(key)).map_or(0, |conn| conn.out.len())
+        };
+        for client in &mut snapshot.clients {
+            client.buffered.outgoing = unsent(ConnId::Client(ClientId(client.slot)));
+        }
+        for server in &mut snapshot.servers {
+            server.buffered.outgoing = unsent(ConnId::Server(ServerId(server.slot)));
+        }
+        snapshot
     }
 
-    /// After [`Order::Drain`]: nobody is left, and what was sent last has arrived or is overdue.
+    /// Nobody comes in any more.
+    fn close_doors(&mut self) {
+        self.draining = true;
+        for (_, task) in self.doors.drain(..) {
+            task.abort();
+        }
+    }
+
+    /// Ends [`Order::Suspend`].
+    fn wake_up(&mut self) {
+        if self.suspended.take().is_some() {
+            self.conns.iter().for_each(|(_, conn)| conn.wake());
+        }
+    }
+
+    /// While all is suspended: what does not take its output in time is not waited for.
+    fn cut_off_the_unflushed(&mut self, now: Instant, until: Instant) {
+        if now < until {
+            return;
+        }
+        let is_late = |conn: &Conn| conn.phase == Phase::Open && !conn.out.is_empty();
+        let late: Vec<Key> =
+            self.conns.iter().filter(|(_, conn)| is_late(conn)).map(|(key, _)| key).collect();
+        for key in late {
+            tracing::warn!("a connection is closed because it took nothing within suspend_timeout");
+            self.lose(key);
+        }
+    }
+
+    /// Nothing is to be read from this connection for now.
+    fn is_suspended(&self, id: ConnId) -> bool {
+        self.suspended.is_some() && !self.machine.is_console(id)
+    }
+
+    /// After an order to end: nobody is left to wait for, and what was sent last has arrived or is overdue.
     pub(crate) fn is_drained(&self) -> bool {
         self.draining && self.leaving.is_empty() && self.machine.is_drained()
     }
@@ -192,7 +251,7 @@ impl<M: Machine> Shell<M> {
         self.tls = bundle;
     }
 
-    /// A door, and the task that accepts clients there until [`Order::Drain`].
+    /// A door, and the task that accepts clients there until an order to end.
     pub(crate) fn keep_listener(&mut self, door: Rc<OpenDoor>, task: AbortHandle) {
         self.doors.push((door, task));
     }

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use weir_config::Config;
 use weir_discovery::{Address, SessionEvidence, Topology};
@@ -183,6 +184,20 @@ pub enum Order {
     Reconnect(Option<String>),
     /// Accept no new clients; close each client at its next transaction boundary.
     Drain,
+    /// Accept no new clients, and give nobody a server connection any more; [`crate::Worker::is_drained`] when none is
+    /// in use.
+    WaitForServers,
+    /// Accept no new clients; [`crate::Worker::is_drained`] when all have left by themselves.
+    WaitForClients,
+    /// Close all clients and server connections of this database (`None`: all) at once. A [`Order::Pause`] comes first.
+    Kill(Option<String>),
+    /// Close the client with this number (`id` of SHOW CLIENTS) at once, and its server connection.
+    KillClient(u64),
+    /// Refuse new clients of this database (true), or take them again (false).
+    Disable(String, bool),
+    /// Read nothing from anybody but console clients, and cut off those whose output has not left weir within this
+    /// time. [`Order::Resume`] of everything undoes it. The shell's own business; the worker hears no time passing.
+    Suspend(Duration),
 }
 
 /// Randomness, owned by the shell: nonces, cancel keys, choices between members.

@@ -20,6 +20,7 @@
 //! | `loss` | server connections that died |
 //! | `cancel`, `cancel_key` | cancel requests, and whom their keys name |
 //! | `console` | console clients |
+//! | `kill`, `ending` | KILL and its kin; the ways to end |
 //! | `orders`, `clock` | what control wants; what time brings |
 //! | `rows` | snapshots |
 
@@ -29,8 +30,10 @@ mod client;
 mod clock;
 mod console;
 mod dialing;
+mod ending;
 mod errands;
 pub mod io;
+mod kill;
 mod login;
 mod loss;
 mod orders;
@@ -44,7 +47,7 @@ mod server;
 mod startup;
 mod traffic;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -63,6 +66,7 @@ pub use io::{
 
 use crate::cancel::Cancel;
 use crate::client::{Client, Stage};
+use crate::ending::Ending;
 use crate::pools::Pools;
 use crate::secrets::Secrets;
 use crate::server::ServerConn;
@@ -90,7 +94,10 @@ pub struct Worker {
     is_serving: bool,
     last_serial: u64,
     index: u16,
-    draining: bool,
+    /// How weir is about to end, if it is.
+    ending: Option<Ending>,
+    /// Databases that take no new clients.
+    disabled: HashSet<String>,
 }
 
 impl Worker {
@@ -117,7 +124,8 @@ impl Worker {
             is_serving: false,
             last_serial: 0,
             index,
-            draining: false,
+            ending: None,
+            disabled: HashSet::new(),
         }
     }
 
@@ -127,7 +135,7 @@ impl Worker {
         let id = client_id(self.clients.insert(Client::new(accepted, now, serial)));
         self.logins.push_back((id, serial));
         let open_max = self.config.limits.max_client_conn as usize + LOGINS_OVER_MAX;
-        if self.draining || self.clients.len() > open_max {
+        if self.ending.is_some() || self.clients.len() > open_max {
             self.clients.remove(key(id.0));
             effects.list.push(Effect::Abort(ConnId::Client(id)));
         }
@@ -169,10 +177,11 @@ impl Worker {
         }
     }
 
-    /// After [`Order::Drain`]: nobody is left.
+    /// A client of the console, which goes on while all others are suspended.
     #[must_use]
-    pub fn is_drained(&self) -> bool {
-        self.draining && self.clients.iter().all(|(_, client)| matches!(client.stage, Stage::Left))
+    pub fn is_console(&self, conn: ConnId) -> bool {
+        let ConnId::Client(id) = conn else { return false };
+        self.clients.get(key(id.0)).is_some_and(|client| matches!(client.stage, Stage::Console(_)))
     }
 
     /// A number that no connection had before; ids are used again.

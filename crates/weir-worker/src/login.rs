@@ -105,6 +105,7 @@ impl Worker {
         if self.config.database(&admitted.database).is_none() {
             return Err(no_such_database(&admitted.database));
         }
+        self.check_disabled(&admitted.database)?;
         self.check_limits()?;
         let settings = startup_settings(&admitted.startup, &self.config.session, &peer)?;
         self.learn_secret(&mut admitted);
@@ -120,8 +121,16 @@ impl Worker {
         Ok(())
     }
 
+    fn check_disabled(&self, database: &str) -> Result<(), Report> {
+        if !self.disabled.contains(database) {
+            return Ok(());
+        }
+        Err(Report::fatal(SqlState::CANNOT_CONNECT_NOW, format!("database \"{database}\" is disabled"))
+            .detail("An operator has disabled it on the console."))
+    }
+
     fn check_limits(&self) -> Result<(), Report> {
-        if self.draining {
+        if self.ending.is_some() {
             return Err(shutting_down());
         }
         if self.admitted >= self.config.limits.max_client_conn {

@@ -11,9 +11,8 @@ use weir_protocol::sqlstate::SqlState;
 
 use crate::client::Client;
 use crate::io::{ConnId, Effect, Effects, Order};
-use crate::login::shutting_down;
 use crate::pools::PoolIndex;
-use crate::{Worker, client_id, key, places, pools};
+use crate::{Worker, client_id, places, pools};
 
 impl Worker {
     /// The control thread wants something.
@@ -26,6 +25,13 @@ impl Worker {
             Order::Resume(database) => self.resume(now, database.as_deref(), effects),
             Order::Reconnect(database) => self.reconnect(now, database.as_deref(), effects),
             Order::Drain => self.drain(now, effects),
+            Order::WaitForServers => self.wait_for_servers(now, effects),
+            Order::WaitForClients => self.wait_for_clients(now, effects),
+            Order::Kill(database) => self.kill(now, database.as_deref(), effects),
+            Order::KillClient(serial) => self.kill_client(now, serial, effects),
+            Order::Disable(database, true) => drop(self.disabled.insert(database)),
+            Order::Disable(database, false) => drop(self.disabled.remove(&database)),
+            Order::Suspend(_) => {}
         }
     }
 
@@ -96,7 +102,7 @@ impl Worker {
         self.replace_servers(index, effects);
     }
 
-    fn pause(&mut self, database: Option<&str>, effects: &mut Effects) {
+    pub(crate) fn pause(&mut self, database: Option<&str>, effects: &mut Effects) {
         self.pools.pauses.set(database, true);
         for index in self.pools.of_database(database) {
             for server in self.pools.entry_mut(index).pool.pause() {
@@ -123,36 +129,6 @@ impl Worker {
     fn replace_servers(&mut self, index: PoolIndex, effects: &mut Effects) {
         for server in self.pools.entry_mut(index).pool.retire_all() {
             self.close_server(server, effects);
-        }
-    }
-
-    /// Lets nobody in any more, and everybody out at the next transaction boundary.
-    fn drain(&mut self, now: Instant, effects: &mut Effects) {
-        self.draining = true;
-        self.close_consoles(now, effects);
-        let ids: Vec<ClientId> = self.clients.iter().map(|(at, _)| client_id(at)).collect();
-        for id in ids {
-            let Some(client) = self.clients.get(key(id.0)) else { continue };
-            if client.is_logging_in() || client.inside.is_some() {
-                self.refuse_client(now, id, &shutting_down(), effects);
-            } else {
-                self.part_if_done(now, id, effects);
-            }
-        }
-    }
-
-    /// While weir is about to end: a client that is between two transactions and waits for nothing is told and closed.
-    pub(crate) fn part_if_done(&mut self, now: Instant, id: ClientId, effects: &mut Effects) {
-        if !self.draining {
-            return;
-        }
-        let Some(client) = self.clients.get(key(id.0)) else { return };
-        let Some(open) = client.open().filter(|_| client.inside.is_none() && !client.is_waiting()) else {
-            return;
-        };
-        let server = open.server.and_then(|server| self.servers.get(key(server.0))?.open());
-        if open.session.is_idle() && server.is_none_or(|server| server.at_rest().is_some()) {
-            self.refuse_client(now, id, &shutting_down(), effects);
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Snapshots: the worker's state as rows for the console and the metrics page.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use weir_admin::snapshot::{ClientRow, PeerPoolRow, PoolRow, PoolStats, ServerRow, Snapshot};
+use weir_admin::snapshot::{Buffered, ClientRow, PeerPoolRow, PoolRow, PoolStats, ServerRow, Snapshot};
 use weir_pool::{PoolCounts, ServerId};
 use weir_session::Mode;
 
@@ -10,7 +11,7 @@ use crate::cancel::Lane;
 use crate::client::{Client, Stage};
 use crate::errands::Errand;
 use crate::io::Role;
-use crate::pools::PoolEntry;
+use crate::pools::{PoolEntry, PoolIndex};
 use crate::server::{ServerConn, ServerStage};
 use crate::{Worker, key};
 
@@ -24,23 +25,24 @@ impl Worker {
         totals.max_client_conn = u64::from(self.config.limits.max_client_conn);
         Snapshot {
             pools: self.pool_rows(now),
-            clients: self.visible_clients().map(|client| self.client_row(now, client)).collect(),
+            clients: self.visible_clients().map(|(at, client)| self.client_row(now, at, client)).collect(),
             peers: self.peer_rows(),
             servers: self.servers.iter().map(|(at, conn)| self.server_row(now, at, conn)).collect(),
             totals,
         }
     }
 
-    fn visible_clients(&self) -> impl Iterator<Item = &Client> {
-        let is_visible = |client: &&Client| client.inside.is_none() && !matches!(client.stage, Stage::Left);
-        self.clients.iter().map(|(_, client)| client).filter(is_visible)
+    fn visible_clients(&self) -> impl Iterator<Item = (usize, &Client)> {
+        let is_visible = |client: &Client| client.inside.is_none() && !matches!(client.stage, Stage::Left);
+        self.clients.iter().filter(move |(_, client)| is_visible(client))
     }
 
     fn pool_rows(&self, now: Instant) -> Vec<PoolRow> {
         let mut rows: Vec<PoolRow> = self.pools.iter().map(|entry| pool_row(now, entry)).collect();
-        let indices = self.pools.indices();
-        let row_of = |index| indices.iter().position(|other| *other == index);
-        for open in self.visible_clients().filter_map(Client::open) {
+        let places: HashMap<PoolIndex, usize> =
+            self.pools.indices().into_iter().enumerate().map(|(at, index)| (index, at)).collect();
+        let row_of = |index| places.get(&index).copied();
+        for open in self.visible_clients().filter_map(|(_, client)| client.open()) {
             if let Some(at) = row_of(open.pool)
                 && open.waiting_since.is_none()
             {
@@ -89,7 +91,7 @@ impl Worker {
         Some(if cancel.is_waiting() { "waiting_cancel_req" } else { "active_cancel_req" })
     }
 
-    fn client_row(&self, now: Instant, client: &Client) -> ClientRow {
+    fn client_row(&self, now: Instant, at: usize, client: &Client) -> ClientRow {
         let mut row = ClientRow {
             id: client.serial,
             user: String::new(),
@@ -107,6 +109,8 @@ impl Worker {
             tls: client.tls.as_deref().unwrap_or_default().to_owned(),
             application_name: String::new(),
             prepared_statements: 0,
+            slot: crate::id_of(at),
+            buffered: Buffered { incoming: client.carry.len(), outgoing: 0 },
         };
         match &client.stage {
             Stage::Login(_) => row.state = self.cancel_state(client).unwrap_or(row.state),
@@ -175,6 +179,8 @@ impl Worker {
             prepared_statements: conn
                 .open()
                 .map_or(0, |server| u32::try_from(server.statement_count()).unwrap_or(u32::MAX)),
+            slot: id.0,
+            buffered: Buffered { incoming: conn.carry.len(), outgoing: 0 },
         }
     }
 }

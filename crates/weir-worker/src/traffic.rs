@@ -165,10 +165,16 @@ impl Worker {
 
     /// Asks for a server connection. True when the client's turn goes on at once: it holds one, or is refused.
     fn checkout(&mut self, now: Instant, id: ClientId, effects: &mut Effects) -> bool {
+        let ends = self.hands_out_nothing();
         let Some(open) = self.clients.get_mut(key(id.0)).and_then(|client| client.open_mut()) else {
             return false;
         };
         open.request_at = now;
+        if ends {
+            // Nobody is given a server connection any more, and the client would wait for nothing.
+            self.refuse_client(now, id, &crate::login::shutting_down(), effects);
+            return false;
+        }
         let index = open.pool;
         let entry = self.pools.entry_mut(index);
         if entry.pool.held()

@@ -85,23 +85,38 @@ fn commands_and_their_databases() {
 }
 
 #[test]
-fn commands_that_are_not_there_yet_say_so() {
-    for sql in [
-        "KILL mrg",
-        "KILL_CLIENT 7",
-        "DISABLE mrg",
-        "ENABLE mrg",
-        "SUSPEND",
-        "SET verbose = 1",
-        "set verbose=1",
-        "WAIT_CLOSE",
-        "SWITCHOVER",
-        "SHOW FDS",
-        "show sockets;",
-        "SHOW ACTIVE_SOCKETS",
-        "SHOW MEM",
-    ] {
-        refuse(sql.as_bytes(), SqlState::FEATURE_NOT_SUPPORTED);
+fn commands_that_act_on_connections_and_settings() {
+    let name = || "mrg".to_owned();
+    check("DISABLE mrg", Command::Disable(name()));
+    check("enable \"mrg\";", Command::Enable(name()));
+    check("KILL mrg", Command::Kill(Some(name())));
+    check("KILL", Command::Kill(None));
+    check("KILL_CLIENT 17", Command::KillClient(17));
+    check("SUSPEND;", Command::Suspend);
+    check("WAIT_CLOSE", Command::WaitClose(None));
+    check("WAIT_CLOSE mrg", Command::WaitClose(Some(name())));
+    let set = |key: &str, value: &str| Command::Set { key: key.to_owned(), value: value.to_owned() };
+    check("SET verbose = 1", set("verbose", "1"));
+    check("set verbose=1;", set("verbose", "1"));
+    check("SET pool.size TO '5'", set("pool.size", "5"));
+    check("SET server_reset_query = ''", set("server_reset_query", ""));
+    check("SET server_check_query = 'SELECT ''a b'''", set("server_check_query", "SELECT 'a b'"));
+    assert_eq!(set("a", "b").tag(), "SET a=b");
+}
+
+#[test]
+fn errors_have_pgbouncer_s_words() {
+    let says = |sql: &str, expected: &str| {
+        assert_eq!(parse(sql.as_bytes()).map_err(|report| report.message), Err(expected.to_owned()));
+    };
+    says("SHOW NOTHING", "invalid command 'SHOW NOTHING', use SHOW HELP;");
+    says("SET", "invalid command 'SET', use SHOW HELP;");
+    says("PAUSE a b", "invalid command 'PAUSE a b', use SHOW HELP;");
+    says("DISABLE", "a database is required");
+    says("KILL_CLIENT", "invalid client pointer supplied");
+    refuse(b"SWITCHOVER", SqlState::FEATURE_NOT_SUPPORTED);
+    for sql in ["SET a", "SET a b", "SET a = ", "SET a = b c", "SET = a", "KILL_CLIENT -1", "KILL_CLIENT x"] {
+        refuse(sql.as_bytes(), SqlState::SYNTAX_ERROR);
     }
 }
 
@@ -149,12 +164,15 @@ fn stats_users_may_look_and_nothing_else() {
         assert_eq!(Rights::Stats.allow(&command), Ok(()));
         assert_eq!(Rights::Admin.allow(&command), Ok(()));
     }
-    for sql in ["RELOAD", "PAUSE", "RESUME", "RECONNECT", "SHUTDOWN", "ACCEPT LEADER a"] {
+    let acts =
+        ["RELOAD", "PAUSE", "RESUME", "RECONNECT", "SHUTDOWN", "ACCEPT LEADER a", "KILL", "KILL_CLIENT 1"];
+    let more = ["DISABLE a", "ENABLE a", "SUSPEND", "WAIT_CLOSE", "SET a=b", "SHOW FDS"];
+    for sql in acts.into_iter().chain(more) {
         let command = parse(sql.as_bytes()).expect("a command");
         let code = Rights::Stats.allow(&command).map_err(|report| report.code);
         assert_eq!(code, Err(SqlState::INSUFFICIENT_PRIVILEGE), "{sql}");
         assert_eq!(Rights::Admin.allow(&command), Ok(()));
-        assert!(sql.starts_with(command.tag()));
+        assert!(sql.starts_with(&*command.tag()));
     }
 }
 

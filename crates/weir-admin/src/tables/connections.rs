@@ -1,4 +1,4 @@
-//! SHOW CLIENTS and SHOW SERVERS. Which role a client has is told by the port it came to (`local_port`), and which a
+//! SHOW CLIENTS, SHOW SERVERS and SHOW SOCKETS. Which role a client has is told by the port it came to (`local_port`), and which a
 //! server connection has by the client it is linked to; SHOW POOLS_BY_ROLE counts both.
 
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use weir_protocol::backend::Column;
 
 use super::cell::Cell;
 use super::{ConsoleView, clock};
-use crate::snapshot::{ClientRow, ServerRow};
+use crate::snapshot::{Buffered, ClientRow, ServerRow};
 
 /// Both tables have the same columns.
 pub(super) const COLUMNS: [Column<'static>; 21] = [
@@ -33,6 +33,51 @@ pub(super) const COLUMNS: [Column<'static>; 21] = [
     Column::int4("prepared_statements"),
     Column::int4("id"),
 ];
+
+/// SHOW SOCKETS has these behind the others. weir's connections hold no buffer of their own between two turns, so
+/// positions in it are 0: what is kept is `pkt_avail` (received, and not yet dealt with) and `send_avail` (not yet taken
+/// by the kernel).
+pub(super) const COLUMNS_SOCKETS: [Column<'static>; 28] = {
+    let mut columns = [Column::int4(""); 28];
+    let mut at = 0;
+    while at < COLUMNS.len() {
+        columns[at] = COLUMNS[at];
+        at += 1;
+    }
+    let names = ["recv_pos", "pkt_pos", "pkt_remain", "send_pos", "send_remain", "pkt_avail", "send_avail"];
+    let mut next = 0;
+    while next < names.len() {
+        columns[at + next] = Column::int4(names[next]);
+        next += 1;
+    }
+    columns
+};
+
+/// Servers, then clients, as PgBouncer has them; `active` leaves out those that rest.
+pub(super) fn sockets(view: &ConsoleView<'_>, active: bool) -> Vec<[Cell; 28]> {
+    let rests = |state: &str, buffered: Buffered| state == "idle" && buffered == Buffered::default();
+    let mut rows = Vec::new();
+    for server in &view.snapshot.servers {
+        if !active || !rests(server.state, server.buffered) {
+            rows.push(with_buffers(self::server(server, view), server.buffered));
+        }
+    }
+    for client in &view.snapshot.clients {
+        if !active || !rests(client.state, client.buffered) {
+            rows.push(with_buffers(self::client(client, view), client.buffered));
+        }
+    }
+    rows
+}
+
+fn with_buffers(row: [Cell; 21], buffered: Buffered) -> [Cell; 28] {
+    let mut cells = row.into_iter();
+    std::array::from_fn(|at| match at {
+        26 => Cell::from(buffered.incoming),
+        27 => Cell::from(buffered.outgoing),
+        _ => cells.next().unwrap_or_else(|| Cell::from(0_u32)),
+    })
+}
 
 pub(super) fn clients(view: &ConsoleView<'_>) -> Vec<[Cell; 21]> {
     let mut clients: Vec<&ClientRow> = view.snapshot.clients.iter().collect();

@@ -20,6 +20,30 @@ pub(super) const COLUMNS_PEER_POOLS: [Column<'static>; 5] = [
     Column::int4("sv_active_cancel"),
     Column::int4("sv_login"),
 ];
+pub(super) const COLUMNS_FDS: [Column<'static>; 15] = [
+    Column::int4("fd"),
+    Column::text("task"),
+    Column::text("user"),
+    Column::text("database"),
+    Column::text("addr"),
+    Column::int4("port"),
+    Column::int8("cancel"),
+    Column::int4("link"),
+    Column::text("client_encoding"),
+    Column::text("std_strings"),
+    Column::text("datestyle"),
+    Column::text("timezone"),
+    Column::text("password"),
+    Column::bytea("scram_client_key"),
+    Column::bytea("scram_server_key"),
+];
+pub(super) const COLUMNS_MEM: [Column<'static>; 5] = [
+    Column::text("name"),
+    Column::int4("size"),
+    Column::int4("used"),
+    Column::int4("free"),
+    Column::int4("memtotal"),
+];
 pub(super) const COLUMNS_DNS_HOSTS: [Column<'static>; 3] =
     [Column::text("hostname"), Column::int8("ttl"), Column::text("addrs")];
 pub(super) const COLUMNS_DNS_ZONES: [Column<'static>; 3] =
@@ -30,7 +54,7 @@ pub(super) fn rows(view: &ConsoleView<'_>) -> Vec<[Cell; 2]> {
     let items = [
         ("databases", databases::all(view).len()),
         ("users", databases::all_users(view).len()),
-        ("peers", 0),
+        ("peers", view.peers.len()),
         ("pools", pools::summed(&snapshot.pools).len()),
         ("peer_pools", view.snapshot.peers.len()),
         // Free ones are memory that PgBouncer keeps in reserve; weir keeps none. Used ones are all connections there
@@ -61,7 +85,23 @@ pub(super) fn version(view: &ConsoleView<'_>) -> [[Cell; 1]; 1] {
 
 pub(super) fn state(view: &ConsoleView<'_>) -> [[Cell; 2]; 3] {
     let row = |key: &str, yes: bool| [Cell::from(key), Cell::yes_no(yes)];
-    [row("active", !view.paused), row("paused", view.paused), row("suspended", false)]
+    [
+        row("active", !view.paused && !view.suspended),
+        row("paused", view.paused),
+        row("suspended", view.suspended),
+    ]
+}
+
+pub(super) fn peers(view: &ConsoleView<'_>) -> Vec<[Cell; 4]> {
+    let row = |peer: &super::PeerRow| {
+        [
+            Cell::from(u32::from(peer.id)),
+            Cell::from(peer.host.as_ref()),
+            Cell::from(peer.port),
+            Cell::from(peer.pool_size),
+        ]
+    };
+    view.peers.iter().map(row).collect()
 }
 
 pub(super) fn peer_pools(view: &ConsoleView<'_>) -> Vec<[Cell; 5]> {

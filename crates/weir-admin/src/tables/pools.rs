@@ -36,7 +36,7 @@ macro_rules! columns {
 
 /// The values of [`columns!`].
 macro_rules! cells {
-    ($pool:ident $(, $own:expr)*) => {
+    ($pool:ident, $view:ident $(, $own:expr)*) => {
         [
             Cell::from(&$pool.database),
             Cell::from(&$pool.user),
@@ -54,7 +54,7 @@ macro_rules! cells {
             Cell::from($pool.max_wait.as_secs()),
             Cell::from($pool.max_wait.subsec_micros()),
             Cell::from($pool.pool_mode),
-            Cell::NULL,
+            Cell::from(load_balance_hosts($pool, $view)),
             $($own),*
         ]
     };
@@ -65,13 +65,13 @@ pub(super) const COLUMNS_BY_ROLE: [Column<'static>; 20] =
     columns![Column::text("role"), Column::text("held"), Column::text("paused")];
 
 pub(super) fn rows(view: &ConsoleView<'_>) -> Vec<[Cell; 17]> {
-    let row = |pool: &PoolRow| cells!(pool);
+    let row = |pool: &PoolRow| cells!(pool, view);
     summed(&view.snapshot.pools).iter().map(row).collect()
 }
 
 pub(super) fn by_role(view: &ConsoleView<'_>) -> Vec<[Cell; 20]> {
     let row = |pool: &PoolRow| {
-        cells!(pool, Cell::from(pool.role), Cell::yes_no(pool.held), Cell::yes_no(pool.paused))
+        cells!(pool, view, Cell::from(pool.role), Cell::yes_no(pool.held), Cell::yes_no(pool.paused))
     };
     sorted(&view.snapshot.pools).into_iter().map(row).collect()
 }
@@ -93,6 +93,11 @@ fn sorted(pools: &[PoolRow]) -> Vec<&PoolRow> {
     let mut sorted: Vec<&PoolRow> = pools.iter().collect();
     sorted.sort_by_key(|pool| (&pool.database, &pool.user, pool.role != WRITE));
     sorted
+}
+
+/// As SHOW DATABASES has it.
+fn load_balance_hosts(pool: &PoolRow, view: &ConsoleView<'_>) -> Option<&'static str> {
+    view.databases.iter().find(|database| database.name == pool.database)?.load_balance_hosts
 }
 
 /// The role of pools that follow the leader.

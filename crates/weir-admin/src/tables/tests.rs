@@ -8,7 +8,7 @@ use weir_protocol::frame::{self, HEADER_BYTES, MESSAGE_BYTES_MAX};
 use weir_protocol::tag::FromServer;
 
 use super::*;
-use crate::snapshot::{ClientRow, PoolRow, PoolStats, ServerRow};
+use crate::snapshot::{Buffered, ClientRow, PoolRow, PoolStats, ServerRow};
 
 mod pools;
 
@@ -18,7 +18,8 @@ struct Scene {
     topology: Topology,
     averages: Averages,
     databases: Vec<DatabaseRow>,
-    users: Vec<String>,
+    users: Vec<UserRow>,
+    peers: Vec<PeerRow>,
     failovers: Vec<FailoverRow>,
     config: Vec<ConfigRow>,
     paused: bool,
@@ -37,6 +38,7 @@ impl Scene {
             averages: Averages::new(now),
             databases: Vec::new(),
             users: Vec::new(),
+            peers: Vec::new(),
             failovers: Vec::new(),
             config: Vec::new(),
             paused: false,
@@ -59,8 +61,11 @@ impl Scene {
             databases: &self.databases,
             server_lifetime: Some(Duration::from_secs(60)),
             users: &self.users,
+            user_limits: UserLimits { max_connections: 8, max_client_connections: 9 },
+            peers: &self.peers,
             failovers: &self.failovers,
             paused: self.paused,
+            suspended: false,
             version: "0.1.0",
             now: self.now,
             wall: UNIX_EPOCH + Duration::from_secs(1_000_000_000),
@@ -105,6 +110,7 @@ fn letter(type_oid: u32) -> char {
         23 => 'i',
         20 => 'q',
         1700 => 'N',
+        17 => 'b',
         other => panic!("type {other}"),
     }
 }
@@ -139,6 +145,8 @@ fn client(id: u64) -> ClientRow {
         tls: String::new(),
         application_name: "psql".to_owned(),
         prepared_statements: 0,
+        slot: 0,
+        buffered: Buffered::default(),
     }
 }
 
@@ -160,6 +168,8 @@ fn server(id: u64) -> ServerRow {
         tls: "TLSv1.3/TLS13_AES_256_GCM_SHA384".to_owned(),
         application_name: String::new(),
         prepared_statements: 3,
+        slot: 0,
+        buffered: Buffered::default(),
     }
 }
 
@@ -200,6 +210,22 @@ SHOW",
     );
 }
 
+#[test]
+fn sockets_and_those_that_do_something() {
+    let mut scene = Scene::new();
+    let buffered = Buffered { incoming: 5, outgoing: 7 };
+    scene.snapshot.clients = vec![client(1), ClientRow { buffered, ..client(2) }];
+    scene.snapshot.servers = vec![server(8)];
+    let rows =
+        |table| readable(&show(table, &scene.view())).lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
+    let all = rows(Table::Sockets);
+    assert_eq!(all.len(), 4, "{all:?}");
+    assert!(all[0].starts_with("S|app") && all[0].ends_with("|3|8|0|0|0|0|0|0|0"), "{all:?}");
+    assert!(all[2].starts_with("C|app") && all[2].ends_with("|0|2|0|0|0|0|0|5|7"), "{all:?}");
+    let active = rows(Table::ActiveSockets);
+    assert_eq!(active, [all[2].clone(), "SHOW".to_owned()]);
+}
+
 const DATABASES: &str = "\
 name:s host:s port:i database:s force_user:s pool_size:i min_pool_size:i reserve_pool_size:i server_lifetime:i \
 pool_mode:s load_balance_hosts:s max_connections:i current_connections:i max_client_connections:i \
@@ -215,9 +241,16 @@ fn databases_configured_and_seen() {
         database: "real".to_owned(),
         force_user: Some("shared".to_owned()),
         pool_size: 5,
+        min_pool_size: 1,
+        reserve_pool_size: 2,
+        load_balance_hosts: Some("round-robin"),
+        max_connections: 6,
+        max_client_connections: 7,
         server_lifetime: Some(Duration::from_secs(3600)),
         pool_mode: Some("session".to_owned()),
         paused: true,
+        disabled: true,
+        is_console: false,
     }];
     scene.snapshot.pools = vec![pool("app", "write"), pool("app", "read")];
     scene.snapshot.clients = vec![client(1), client(2)];
@@ -226,7 +259,7 @@ fn databases_configured_and_seen() {
         Table::Databases,
         &format!(
             "{DATABASES}
-fixed|db9|5433|real|shared|5|0|0|3600|session|~|0|0|0|0|1|0
+fixed|db9|5433|real|shared|5|1|2|3600|session|round-robin|6|0|7|0|1|1
 mrg|10.0.0.1|5432|mrg_main|~|20|0|0|60|~|~|0|1|0|2|0|0
 SHOW"
         ),
@@ -258,7 +291,13 @@ fn databases_without_a_leader_and_all_paused() {
 #[test]
 fn users_listed_and_seen() {
     let mut scene = Scene::new();
-    scene.users = vec!["app".to_owned(), "idle".to_owned()];
+    let app = UserRow {
+        name: "app".to_owned(),
+        pool_size: Some(3),
+        pool_mode: Some("session"),
+        ..UserRow::default()
+    };
+    scene.users = vec![app, UserRow { name: "idle".to_owned(), ..UserRow::default() }];
     scene.snapshot.pools = vec![pool("app", "write"), pool("zoe", "write")];
     scene.snapshot.clients = vec![client(1)];
     scene.check(
@@ -266,9 +305,9 @@ fn users_listed_and_seen() {
         "\
 name:s pool_size:s reserve_pool_size:s pool_mode:s max_user_connections:i current_connections:i \
 max_user_client_connections:i current_client_connections:i
-app|~|~|~|0|0|0|1
+app|3|~|session|0|0|0|1
 idle|~|~|~|0|0|0|0
-zoe|~|~|~|0|0|0|0
+zoe|~|~|~|8|0|9|0
 SHOW",
     );
 }
@@ -410,13 +449,22 @@ fn settings_version_and_state() {
 }
 
 #[test]
-fn tables_without_rows() {
-    let scene = Scene::new();
-    scene.check(Table::Peers, "peer_id:i host:s port:i pool_size:i\nSHOW");
+fn short_tables() {
+    let mut scene = Scene::new();
+    let peer =
+        |id, host: Option<&str>| PeerRow { id, host: host.map(str::to_owned), port: 6432, pool_size: 20 };
+    scene.peers = vec![peer(1, None), peer(2, Some("10.0.0.8"))];
+    let peers = "peer_id:i host:s port:i pool_size:i\n1|~|6432|20\n2|10.0.0.8|6432|20\nSHOW";
+    scene.check(Table::Peers, peers);
+    scene.check(
+        Table::Fds,
+        "fd:i task:s user:s database:s addr:s port:i cancel:q link:i client_encoding:s std_strings:s datestyle:s \
+timezone:s password:s scram_client_key:b scram_server_key:b\nSHOW",
+    );
+    scene.check(Table::Mem, "name:s size:i used:i free:i memtotal:i\nSHOW");
     let pools =
         "peer_id:i cl_active_cancel_req:i cl_waiting_cancel_req:i sv_active_cancel:i sv_login:i\nSHOW";
     scene.check(Table::PeerPools, pools);
-    let mut scene = scene;
     scene.snapshot.peers = vec![crate::snapshot::PeerPoolRow {
         peer_id: 3,
         cl_active_cancel_req: 4,

@@ -2,18 +2,16 @@
 //! the client.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use tokio::task::spawn_local;
-use tokio::time::sleep;
 use weir_admin::console::{self, Command, Rights, Shutdown};
 use weir_admin::reply;
-use weir_admin::snapshot::PoolRow;
+use weir_pool::ClientId;
 use weir_protocol::message::Report;
 use weir_protocol::sqlstate::SqlState;
 
 use super::state::{Control, Following, now};
-use super::{reload, shutdown, view};
+use super::{acting, pausing, reload, shutdown, view};
 use weir_worker::{ConsoleRequest, Order};
 
 /// Executes one command; the answer follows when it is done.
@@ -23,7 +21,7 @@ pub(super) fn execute(control: &Rc<Control>, worker: u16, request: ConsoleReques
         let rights = if request.admin { Rights::Admin } else { Rights::Stats };
         let reply = match console::parse(&request.sql) {
             Ok(command) => match rights.allow(&command) {
-                Ok(()) => obey(&control, command).await,
+                Ok(()) => obey(&control, (worker, request.client), command).await,
                 Err(refusal) => reply::failed(&refusal),
             },
             Err(refusal) => reply::failed(&refusal),
@@ -34,115 +32,83 @@ pub(super) fn execute(control: &Rc<Control>, worker: u16, request: ConsoleReques
     });
 }
 
-async fn obey(control: &Rc<Control>, command: Command) -> Vec<u8> {
+async fn obey(control: &Rc<Control>, asker: (u16, ClientId), command: Command) -> Vec<u8> {
     let tag = command.tag();
-    if !matches!(command, Command::Show(_) | Command::Help | Command::ShowSetting(_) | Command::Empty) {
-        tracing::info!("console: {command:?}");
-    }
+    announce(&command);
     let outcome = match command {
         Command::Empty => return reply::empty(),
         Command::Show(table) => return view::show(control, table).await,
         Command::Help => return reply::help(),
         Command::ShowSetting(setting) => return reply::setting(setting),
         Command::Reload => reload::reload(control).map_err(|why| failure(SqlState::CONFIG_FILE_ERROR, why)),
-        Command::Pause(database) => pause(control, database).await,
-        Command::Resume(database) => resume(control, database).await,
-        Command::Reconnect(database) => reconnect(control, database).await,
+        Command::Pause(database) => pausing::pause(control, database).await,
+        Command::Resume(database) => pausing::resume(control, database).await,
+        Command::Suspend => pausing::suspend(control, asker).await,
+        Command::Reconnect(database) => acting::reconnect(control, database).await,
+        Command::Disable(database) => acting::disable(control, database, true).await,
+        Command::Enable(database) => acting::disable(control, database, false).await,
+        Command::Kill(database) => acting::kill(control, database).await,
+        Command::KillClient(id) => acting::kill_client(control, id).await,
+        Command::WaitClose(database) => acting::wait_close(control, database).await,
+        Command::Set { key, value } => set(control, &key, &value).await,
         Command::Shutdown(how) => end(control, how),
         Command::AcceptLeader(member) => accept_leader(control, &member),
     };
     match outcome {
-        Ok(()) => reply::done(tag),
+        Ok(()) => reply::done(&tag),
         Err(report) => reply::failed(&report),
     }
 }
 
-fn failure(code: SqlState, why: impl Into<String>) -> Report {
+/// PgBouncer's lines: `PAUSE command issued`, `PAUSE 'app' command issued`.
+fn announce(command: &Command) {
+    let tag = command.tag();
+    match command {
+        Command::Empty | Command::Show(_) | Command::Help | Command::ShowSetting(_) => {}
+        Command::Pause(Some(name))
+        | Command::Resume(Some(name))
+        | Command::Reconnect(Some(name))
+        | Command::Disable(name)
+        | Command::Enable(name)
+        | Command::Kill(Some(name))
+        | Command::WaitClose(Some(name))
+        | Command::AcceptLeader(name) => tracing::info!("{tag} '{name}' command issued"),
+        Command::KillClient(id) => tracing::info!("{tag} '{id}' command issued"),
+        Command::Reload
+        | Command::Pause(None)
+        | Command::Resume(None)
+        | Command::Reconnect(None)
+        | Command::Kill(None)
+        | Command::WaitClose(None)
+        | Command::Suspend
+        | Command::Set { .. }
+        | Command::Shutdown(_) => tracing::info!("{tag} command issued"),
+    }
+}
+
+/// The command makes no sense as things are.
+pub(super) fn wrong_state(why: impl Into<String>) -> Report {
+    failure(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, why)
+}
+
+pub(super) fn failure(code: SqlState, why: impl Into<String>) -> Report {
     Report::error(code, why.into())
 }
 
-/// Refuses the name of a database that is neither configured nor has pools, nor is paused since it was: a typing
-/// error must not look like success.
-async fn known(control: &Control, database: Option<&str>) -> Result<(), Report> {
-    let Some(name) = database else { return Ok(()) };
-    if control.config().databases.contains_key(name) || control.paused.borrow().databases.contains(name) {
-        return Ok(());
-    }
-    if control.snapshot().await.pools.iter().any(|pool| pool.database == name) {
-        return Ok(());
-    }
-    Err(failure(SqlState::INVALID_CATALOG_NAME, format!("no such database: {name}"))
-        .hint("SHOW DATABASES lists those that weir knows."))
-}
-
-/// Stops handing out server connections and answers when none is left.
-async fn pause(control: &Control, database: Option<String>) -> Result<(), Report> {
-    known(control, database.as_deref()).await?;
-    {
-        let mut paused = control.paused.borrow_mut();
-        let already = match &database {
-            None => std::mem::replace(&mut paused.all, true),
-            Some(name) => paused.all || !paused.databases.insert(name.clone()),
-        };
-        if already {
-            return Err(failure(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "already paused"));
-        }
-    }
-    let resumed = control.resumed.get();
-    control.order(&Order::Pause(database.clone()));
-    loop {
-        let snapshot = control.snapshot().await;
-        let busy = |pool: &PoolRow| {
-            let concerned = database.as_ref().is_none_or(|name| *name == pool.database);
-            concerned && pool.sv_active + pool.sv_idle + pool.sv_login + pool.sv_being_canceled > 0
-        };
-        if control.resumed.get() != resumed {
-            return Err(failure(
-                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-                "RESUME came before all was quiet",
-            ));
-        }
-        if !snapshot.pools.iter().any(busy) {
-            return Ok(());
-        }
-        sleep(QUIET_LOOK).await;
-    }
-}
-
-async fn resume(control: &Control, database: Option<String>) -> Result<(), Report> {
-    known(control, database.as_deref()).await?;
-    let mut paused = control.paused.borrow_mut();
-    let was_paused = match &database {
-        None => {
-            let some = !std::mem::take(&mut paused.databases).is_empty();
-            std::mem::take(&mut paused.all) || some
-        }
-        Some(name) => paused.databases.remove(name),
-    };
-    control.resumed.set(control.resumed.get() + 1);
-    control.order(&Order::Resume(database));
-    if was_paused { Ok(()) } else { Err(failure(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "not paused")) }
-}
-
-async fn reconnect(control: &Control, database: Option<String>) -> Result<(), Report> {
-    known(control, database.as_deref()).await?;
-    control.order(&Order::Reconnect(database));
-    Ok(())
+async fn set(control: &Control, key: &str, value: &str) -> Result<(), Report> {
+    reload::set(control, key, value).map_err(|why| failure(SqlState::CANT_CHANGE_RUNTIME_PARAM, why))
 }
 
 fn end(control: &Rc<Control>, how: Shutdown) -> Result<(), Report> {
-    match how {
-        Shutdown::AtOnce => shutdown::at_once(control, "SHUTDOWN"),
-        Shutdown::WaitForServers => shutdown::drain(control, "SHUTDOWN WAIT_FOR_SERVERS"),
-        Shutdown::WaitForClients => {
-            return Err(failure(
-                SqlState::FEATURE_NOT_SUPPORTED,
-                "weir does not support SHUTDOWN WAIT_FOR_CLIENTS yet",
-            )
-            .hint("SHUTDOWN WAIT_FOR_SERVERS lets each client go at its next transaction boundary."));
+    let begun = match how {
+        Shutdown::AtOnce => {
+            shutdown::at_once(control, "SHUTDOWN");
+            true
         }
-    }
-    Ok(())
+        Shutdown::WaitForServers => shutdown::wait_for_servers(control, "SHUTDOWN WAIT_FOR_SERVERS"),
+        Shutdown::WaitForClients => shutdown::wait_for_clients(control, "SHUTDOWN WAIT_FOR_CLIENTS"),
+    };
+    if begun { Ok(()) } else { Err(wrong_state("already shutting down")) }
 }
 
 fn accept_leader(control: &Control, member: &str) -> Result<(), Report> {
@@ -156,6 +122,3 @@ fn accept_leader(control: &Control, member: &str) -> Result<(), Report> {
         Err(why) => Err(failure(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, why)),
     }
 }
-
-/// How often PAUSE looks whether all is quiet.
-const QUIET_LOOK: Duration = Duration::from_millis(20);

@@ -8,6 +8,15 @@ use crate::tls::TlsBundle;
 use weir_config::Upstream;
 use weir_worker::Order;
 
+/// SET of the console: one setting, effective at once, until the next reload.
+///
+/// # Errors
+/// What is wrong with it, for the console.
+pub(super) fn set(control: &Control, key: &str, value: &str) -> Result<(), String> {
+    let _ = control;
+    Err(format!("weir cannot change {key} to {value} yet; change the configuration file and RELOAD"))
+}
+
 /// Reads, checks, and tells everybody.
 ///
 /// # Errors

@@ -1,4 +1,5 @@
-//! Ways to end: at once, or when transactions have ended, within `shutdown_timeout`.
+//! Ways to end: at once, or when transactions have ended, server connections are free or clients have left, within
+//! `shutdown_timeout` if there is one.
 
 use std::rc::Rc;
 
@@ -14,28 +15,55 @@ pub(super) fn at_once(control: &Control, because: &str) {
     control.end();
 }
 
+/// SIGTERM: PgBouncer waits until clients have left, for as long as that takes. Where `shutdown_timeout` bounds the
+/// wait clients are sent away between two transactions instead, so that none is cut off in the middle of one.
+pub(super) fn terminate(control: &Rc<Control>, because: &str) {
+    if control.config().limits.shutdown_timeout.is_some() {
+        drain(control, because);
+    } else {
+        wait_for_clients(control, because);
+    }
+}
+
 /// Lets nobody in any more and everybody out at the next transaction boundary; ends when the last client is gone.
-pub(super) fn drain(control: &Rc<Control>, because: &str) {
+pub(super) fn drain(control: &Rc<Control>, because: &str) -> bool {
+    begin(control, because, "transactions have ended", |control| {
+        // Clients that wait behind a PAUSE could not end.
+        control.order(&Order::Resume(None));
+        control.order(&Order::Drain);
+    })
+}
+
+/// Lets nobody in any more and gives no server connection out; ends when none is in use.
+pub(super) fn wait_for_servers(control: &Rc<Control>, because: &str) -> bool {
+    begin(control, because, "server connections are released", |control| {
+        control.holds_back.set(true);
+        control.order(&Order::WaitForServers);
+    })
+}
+
+/// Lets nobody in any more; ends when the last client has left by itself.
+pub(super) fn wait_for_clients(control: &Rc<Control>, because: &str) -> bool {
+    begin(control, because, "clients have left", |control| control.order(&Order::WaitForClients))
+}
+
+/// False if weir is about to end already.
+fn begin(control: &Rc<Control>, because: &str, when: &str, order: impl FnOnce(&Control)) -> bool {
     if !control.start_draining() {
-        return;
+        return false;
     }
     let patience = control.config().limits.shutdown_timeout;
     match patience {
-        Some(patience) => {
-            tracing::info!(
-                "{because}: weir ends when transactions have ended, in {patience:?} at the latest"
-            );
-        }
-        None => tracing::info!("{because}: weir ends when transactions have ended"),
+        Some(patience) => tracing::info!("{because}: weir ends when {when}, in {patience:?} at the latest"),
+        None => tracing::info!("{because}: weir ends when {when}"),
     }
-    // Clients that wait behind a PAUSE could not end.
-    control.order(&Order::Resume(None));
-    control.order(&Order::Drain);
-    let Some(patience) = patience else { return };
+    order(control);
+    let Some(patience) = patience else { return true };
     let control = Rc::clone(control);
     spawn_local(async move {
         sleep(patience).await;
         tracing::warn!("clients are cut off because shutdown_timeout is over");
         control.end();
     });
+    true
 }

@@ -33,6 +33,8 @@ pub(super) struct Control {
     end: Notify,
     /// Tells the follower that somebody else has changed what discovery knows.
     changed: Notify,
+    /// The end that began gives no server connection out.
+    pub(super) holds_back: Cell<bool>,
     /// Counts RESUMEs: a PAUSE that still waits for quiet learns that it was undone.
     pub(super) resumed: Cell<u64>,
 }
@@ -52,6 +54,22 @@ pub(super) struct Paused {
     pub(super) all: bool,
     /// PAUSE of one database each.
     pub(super) databases: BTreeSet<String>,
+    /// SUSPEND.
+    pub(super) suspended: bool,
+    /// DISABLE of one database each.
+    pub(super) disabled: BTreeSet<String>,
+}
+
+impl Paused {
+    /// Whether a database is paused.
+    pub(super) fn holds_for(&self, name: &str) -> bool {
+        self.all || self.databases.contains(name)
+    }
+
+    /// Whether a command was about this database.
+    pub(super) fn names(&self, name: &str) -> bool {
+        self.databases.contains(name) || self.disabled.contains(name)
+    }
 }
 
 impl Control {
@@ -90,6 +108,7 @@ impl Control {
             draining: RefCell::new(None),
             end: Notify::new(),
             changed: Notify::new(),
+            holds_back: Cell::new(false),
             resumed: Cell::new(0),
         };
         Ok((Rc::new(control), events))
@@ -153,6 +172,11 @@ impl Control {
         self.draining.borrow().is_some()
     }
 
+    /// Nobody is given a server connection any more.
+    pub(super) fn waits_for_servers(&self) -> bool {
+        self.holds_back.get()
+    }
+
     /// True if this call began it.
     pub(super) fn start_draining(&self) -> bool {
         let mut draining = self.draining.borrow_mut();
@@ -161,13 +185,13 @@ impl Control {
         begins
     }
 
-    /// A worker holds no client any more; when all do not, weir ends.
+    /// A worker has nothing to wait for any more; when none has, weir ends.
     pub(super) fn drained(&self, worker: u16) {
         let mut draining = self.draining.borrow_mut();
         let Some(done) = draining.as_mut() else { return };
         done.insert(worker);
         if done.len() >= self.workers.len() {
-            tracing::info!("all clients are gone");
+            tracing::info!("nothing is left to wait for");
             self.end();
         }
     }

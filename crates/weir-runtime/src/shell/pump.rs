@@ -63,6 +63,9 @@ impl<M: Machine> Shell<M> {
 
     /// Reads once and lets the machine work on it. False: the connection is over.
     fn poll_once(&mut self, key: Key, cx: &mut Context<'_>) -> Poll<bool> {
+        if self.suspended.is_some() && self.conns.get(key).is_some_and(|conn| self.is_suspended(conn.id)) {
+            return Poll::Pending;
+        }
         let Some(conn) = self.conns.get_mut(key) else { return Poll::Pending };
         if conn.phase != Phase::Open {
             return Poll::Pending;

@@ -110,6 +110,10 @@ impl<S: FnMut(&Event, &mut Effects) + 'static> Machine for Scripted<S> {
         Snapshot::default()
     }
 
+    fn is_console(&self, _conn: ConnId) -> bool {
+        false
+    }
+
     fn is_drained(&self) -> bool {
         true
     }

@@ -17,6 +17,7 @@ mod consoles;
 mod databases;
 mod entering;
 mod errands;
+mod forcing;
 mod holding;
 mod leaving;
 mod looking_up;

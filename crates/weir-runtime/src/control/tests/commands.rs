@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::time::timeout;
-use weir_admin::snapshot::PoolRow;
+use weir_admin::snapshot::{Buffered, ClientRow, PoolRow, ServerRow};
 use weir_pool::ClientId;
 use weir_worker::{ConsoleRequest, Order};
 
@@ -93,12 +93,21 @@ fn pause_answers_when_all_is_quiet() {
         worker.snapshot.borrow_mut().pools[0].sv_active = 0;
         assert!(answer(&mut worker).await.contains("PAUSE"));
         say(&control, "PAUSE mrg", true);
-        assert!(answer(&mut worker).await.contains("already paused"));
+        assert!(matches!(next(&mut worker).await, Order::Pause(Some(_))), "as PgBouncer has it");
+        assert!(answer(&mut worker).await.contains("PAUSE"));
         say(&control, "RESUME mrg", true);
         assert!(matches!(next(&mut worker).await, Order::Resume(Some(_))));
         assert!(answer(&mut worker).await.contains("RESUME"));
         say(&control, "RESUME", true);
-        assert!(answer(&mut worker).await.contains("not paused"));
+        assert!(matches!(next(&mut worker).await, Order::Resume(None)));
+        assert!(answer(&mut worker).await.contains("pooler is not paused/suspended"));
+        say(&control, "PAUSE", true);
+        assert!(matches!(next(&mut worker).await, Order::Pause(None)));
+        assert!(answer(&mut worker).await.contains("PAUSE"));
+        for sql in ["PAUSE", "PAUSE mrg", "SUSPEND"] {
+            say(&control, sql, true);
+            assert!(answer(&mut worker).await.contains("already suspended/paused"), "{sql}");
+        }
     });
 }
 
@@ -171,6 +180,161 @@ fn a_drain_ends_when_patience_does() {
         say(&control, "SHUTDOWN WAIT_FOR_SERVERS", true);
         control.ended().await;
     });
+}
+
+#[test]
+fn the_ways_to_end_differ_in_what_they_wait_for() {
+    on_control_thread(async {
+        let (control, mut worker) = control(plain(), None);
+        say(&control, "SHUTDOWN WAIT_FOR_CLIENTS", true);
+        assert!(matches!(next(&mut worker).await, Order::WaitForClients));
+        assert!(answer(&mut worker).await.contains("SHUTDOWN"));
+        say(&control, "SHUTDOWN WAIT_FOR_SERVERS", true);
+        assert!(answer(&mut worker).await.contains("already shutting down"));
+        control.drained(0);
+        control.ended().await;
+    });
+    on_control_thread(async {
+        let (control, mut worker) = control(plain(), None);
+        say(&control, "SHUTDOWN WAIT_FOR_SERVERS", true);
+        assert!(matches!(next(&mut worker).await, Order::WaitForServers));
+        assert!(answer(&mut worker).await.contains("SHUTDOWN"));
+        say(&control, "RESUME", true);
+        assert!(answer(&mut worker).await.contains("shutting down"));
+    });
+}
+
+#[test]
+fn sigterm_waits_for_clients_where_nothing_bounds_the_wait() {
+    on_control_thread(async {
+        let mut config = plain();
+        config.limits.shutdown_timeout = None;
+        let (control, mut worker) = control(config, None);
+        shutdown::terminate(&control, "SIGTERM");
+        assert!(matches!(next(&mut worker).await, Order::WaitForClients));
+    });
+    on_control_thread(async {
+        let (control, mut worker) = control(plain(), None);
+        shutdown::terminate(&control, "SIGTERM");
+        assert!(matches!(next(&mut worker).await, Order::Resume(None)));
+        assert!(matches!(next(&mut worker).await, Order::Drain));
+    });
+}
+
+#[test]
+fn kill_disable_and_their_kin_are_orders() {
+    on_control_thread(async {
+        let (control, mut worker) = control(plain(), None);
+        worker.snapshot.borrow_mut().pools =
+            vec![PoolRow { database: "mrg".to_owned(), ..PoolRow::default() }];
+        say(&control, "DISABLE mrg", true);
+        assert!(matches!(next(&mut worker).await, Order::Disable(name, true) if name == "mrg"));
+        assert!(answer(&mut worker).await.contains("DISABLE"));
+        say(&control, "ENABLE mrg", true);
+        assert!(matches!(next(&mut worker).await, Order::Disable(_, false)));
+        assert!(answer(&mut worker).await.contains("ENABLE"));
+        say(&control, "KILL_CLIENT 8", true);
+        assert!(answer(&mut worker).await.contains("client not found"));
+        for (sql, said) in [
+            ("KILL msg", "no such database: msg"),
+            ("KILL pgbouncer", "cannot kill admin db: pgbouncer"),
+            ("ENABLE pgbouncer", "cannot disable admin db: pgbouncer"),
+            ("WAIT_CLOSE pgbouncer", "cannot wait in admin db: pgbouncer"),
+            ("RESUME mrg", "database mrg is not paused"),
+        ] {
+            say(&control, sql, true);
+            let told = loop {
+                if let Order::ConsoleReply(_, bytes) = next(&mut worker).await {
+                    break String::from_utf8_lossy(&bytes).into_owned();
+                }
+            };
+            assert!(told.contains(said), "{sql}: {told}");
+        }
+        say(&control, "KILL mrg", true);
+        assert!(matches!(next(&mut worker).await, Order::Pause(Some(_))));
+        assert!(matches!(next(&mut worker).await, Order::Kill(Some(name)) if name == "mrg"));
+        assert!(answer(&mut worker).await.contains("KILL"));
+        assert!(control.paused.borrow().holds_for("mrg"));
+    });
+}
+
+#[test]
+fn wait_close_waits_for_replaced_connections() {
+    on_control_thread(async {
+        let (control, mut worker) = control(plain(), None);
+        worker.snapshot.borrow_mut().servers = vec![server("mrg", true), server("other", false)];
+        say(&control, "WAIT_CLOSE", true);
+        assert!(timeout(Duration::from_millis(200), next(&mut worker)).await.is_err());
+        worker.snapshot.borrow_mut().servers[0].close_needed = false;
+        assert!(answer(&mut worker).await.contains("WAIT_CLOSE"));
+    });
+}
+
+#[test]
+fn suspend_answers_when_all_has_left_and_ends_with_its_console() {
+    on_control_thread(async {
+        let (control, mut worker) = control(plain(), None);
+        let mut console = client(9, 3);
+        worker.snapshot.borrow_mut().clients = vec![console.clone(), client(10, 4)];
+        worker.snapshot.borrow_mut().clients[1].buffered.outgoing = 5;
+        say(&control, "SUSPEND", true);
+        assert!(matches!(next(&mut worker).await, Order::Suspend(patience) if patience.as_secs() == 10));
+        assert!(timeout(Duration::from_millis(100), next(&mut worker)).await.is_err());
+        worker.snapshot.borrow_mut().clients[1].buffered.outgoing = 0;
+        assert!(answer(&mut worker).await.contains("SUSPEND"));
+        assert!(control.paused.borrow().suspended);
+        // Another client in the place of the console that did it.
+        console.id = 11;
+        worker.snapshot.borrow_mut().clients[0] = console;
+        assert!(matches!(next(&mut worker).await, Order::Resume(None)));
+        assert!(!control.paused.borrow().suspended);
+    });
+}
+
+fn client(id: u64, slot: u32) -> ClientRow {
+    ClientRow {
+        id,
+        user: String::new(),
+        database: String::new(),
+        role: "write",
+        state: "active",
+        peer: None,
+        local: None,
+        connected_for: Duration::ZERO,
+        request_age: Duration::ZERO,
+        wait: Duration::ZERO,
+        link: None,
+        tls: String::new(),
+        application_name: String::new(),
+        prepared_statements: 0,
+        remote_pid: 0,
+        unix_port: 0,
+        slot,
+        buffered: Buffered::default(),
+    }
+}
+
+fn server(database: &str, close_needed: bool) -> ServerRow {
+    ServerRow {
+        id: 1,
+        user: String::new(),
+        database: database.to_owned(),
+        role: "write",
+        state: "active",
+        host: String::new(),
+        port: 5432,
+        local: None,
+        connected_for: Duration::ZERO,
+        request_age: Duration::ZERO,
+        close_needed,
+        link: None,
+        remote_pid: 0,
+        tls: String::new(),
+        application_name: String::new(),
+        prepared_statements: 0,
+        slot: 0,
+        buffered: Buffered::default(),
+    }
 }
 
 #[test]
