@@ -25,6 +25,7 @@ impl Worker {
             self.close_old(now, index, effects);
             self.pump(now, index, effects);
         }
+        self.forget_unused(now);
     }
 
     fn end_slow_logins(&mut self, now: Instant, effects: &mut Effects) {

@@ -17,6 +17,7 @@
 //! | `parting` | clients that go |
 //! | `dialing` | a server connection's way in |
 //! | `errands` | weir's own queries on server connections: connect, check, reset |
+//! | `forgetting` | pools that nobody uses any more |
 //! | `loss` | server connections that died |
 //! | `cancel`, `cancel_key` | cancel requests, and whom their keys name |
 //! | `console` | console clients |
@@ -32,6 +33,7 @@ mod console;
 mod dialing;
 mod ending;
 mod errands;
+mod forgetting;
 pub mod io;
 mod kill;
 mod login;

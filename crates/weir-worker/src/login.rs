@@ -102,17 +102,19 @@ impl Worker {
             return self.open_console(now, id, &admitted, effects);
         }
         let peer = client.peer_text();
-        if self.config.database(&admitted.database).is_none() {
+        let Some(database) = self.config.database(&admitted.database) else {
             return Err(no_such_database(&admitted.database));
-        }
+        };
         self.check_disabled(&admitted.database)?;
         self.check_limits()?;
-        let settings = startup_settings(&admitted.startup, &self.config.session, &peer)?;
+        let settings =
+            startup_settings(&admitted.startup, &self.config.session, &peer, &database.parameters)?;
         self.learn_secret(&mut admitted);
-        let Some(client) = self.clients.get_mut(key(id.0)) else { return Ok(()) };
+        let role = self.clients.get(key(id.0)).map_or(Role::Write, |client| client.role);
         let user = pools::server_user(&self.config, &admitted.database, &admitted.user);
-        let wanted = PoolKey { database: admitted.database.clone(), user, role: client.role };
-        let Some(pool) = self.pools.find_or_make(wanted, &self.config) else { return Err(too_many_pools()) };
+        let wanted = PoolKey { database: admitted.database.clone(), user, role };
+        let Some(pool) = self.pool_for(wanted) else { return Err(too_many_pools()) };
+        let Some(client) = self.clients.get_mut(key(id.0)) else { return Ok(()) };
         client.stage = Stage::Welcoming(Box::new(Welcoming { admitted, settings, pool }));
         self.admitted += 1;
         self.pools.entry_mut(pool).welcoming.push(id);
@@ -195,7 +197,7 @@ impl Worker {
         let Stage::Welcoming(waiting) = std::mem::replace(&mut client.stage, Stage::placeholder()) else {
             return;
         };
-        let rules = pools::rules(&self.config, pool);
+        let rules = pools::rules(&self.config, entry);
         let application_name = waiting.settings.value("application_name").unwrap_or_default().into();
         let settings = self.settings.intern(waiting.settings);
         let user = waiting.admitted.user;

@@ -50,6 +50,7 @@ impl Worker {
             self.forget_lost(now, server, MEMBER_LEFT, effects);
         }
         for index in indices {
+            self.hurry_sessions(now, index, effects);
             self.serve_waiting(now, index, effects);
         }
         self.move_lookups(now, effects);
@@ -71,7 +72,7 @@ impl Worker {
             entry.dbname = pools::dbname(&self.config, &database);
             if places::has_moved(&before, &self.config, &database) {
                 entry.reported = None;
-                self.replace_servers(index, effects);
+                self.replace_servers(now, index, effects);
                 self.repoint(now, index, effects);
             }
             self.pump(now, index, effects);
@@ -86,6 +87,7 @@ impl Worker {
         for server in self.point(now, index) {
             self.lose(now, server, DATABASE_MOVED, effects);
         }
+        self.hurry_sessions(now, index, effects);
         self.serve_waiting(now, index, effects);
     }
 
@@ -99,7 +101,7 @@ impl Worker {
         for id in clients {
             self.refuse_client(now, id, &report, effects);
         }
-        self.replace_servers(index, effects);
+        self.replace_servers(now, index, effects);
     }
 
     pub(crate) fn pause(&mut self, database: Option<&str>, effects: &mut Effects) {
@@ -121,15 +123,16 @@ impl Worker {
 
     fn reconnect(&mut self, now: Instant, database: Option<&str>, effects: &mut Effects) {
         for index in self.pools.of_database(database) {
-            self.replace_servers(index, effects);
+            self.replace_servers(now, index, effects);
             self.pump(now, index, effects);
         }
     }
 
-    fn replace_servers(&mut self, index: PoolIndex, effects: &mut Effects) {
+    fn replace_servers(&mut self, now: Instant, index: PoolIndex, effects: &mut Effects) {
         for server in self.pools.entry_mut(index).pool.retire_all() {
             self.close_server(server, effects);
         }
+        self.hurry_sessions(now, index, effects);
     }
 }
 

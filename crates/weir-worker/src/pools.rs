@@ -7,7 +7,7 @@ use std::time::Instant;
 use slab::Slab;
 use weir_admin::snapshot::PoolStats;
 use weir_config::{Config, PoolMode};
-use weir_pool::{ClientId, Limits, Pool, ServerId};
+use weir_pool::{ClientId, Limits, Pool, PoolCounts, ServerId};
 use weir_session::Mode;
 use weir_session::session::Rules;
 use weir_session::settings::Reported;
@@ -18,8 +18,8 @@ use crate::places::{self, Places};
 use crate::server::{ServerConn, ServerStage};
 use crate::{Worker, key, server_id};
 
-/// A pool's place in the table. Pools are never removed while the process lives; their number is bounded by
-/// [`POOLS_MAX`].
+/// A pool's place in the table. It is good as long as a client or a server connection belongs to the pool: only unused
+/// pools are removed (see `forgetting`). Their number is bounded by [`POOLS_MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct PoolIndex(usize);
 
@@ -35,6 +35,10 @@ pub(crate) struct PoolKey {
 /// One pool and what belongs to it.
 pub(crate) struct PoolEntry {
     pub(crate) key: PoolKey,
+    /// Stands for the pool among all that this worker ever had.
+    pub(crate) scope: u64,
+    /// Since when nobody has used it, as far as has been looked.
+    pub(crate) unused_since: Option<Instant>,
     /// Name of the database on the server.
     pub(crate) dbname: String,
     pub(crate) pool: Pool,
@@ -48,6 +52,14 @@ pub(crate) struct PoolEntry {
     pub(crate) stats: PoolStats,
 }
 
+impl PoolEntry {
+    /// It has no server connection, and nobody waits in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        let PoolCounts { active, idle, dialing, tested, waiting } = self.pool.counts();
+        active + idle + dialing + tested + waiting == 0 && self.welcoming.is_empty()
+    }
+}
+
 /// All pools.
 #[derive(Default)]
 pub(crate) struct Pools {
@@ -55,6 +67,9 @@ pub(crate) struct Pools {
     by_key: HashMap<PoolKey, PoolIndex>,
     pub(crate) places: Places,
     pub(crate) pauses: Pauses,
+    last_scope: u64,
+    /// When unused pools were last looked for.
+    pub(crate) swept: Option<Instant>,
 }
 
 /// The databases that PAUSE holds for, known to weir or not.
@@ -106,6 +121,13 @@ impl Pools {
         self.entries.iter().filter(|(_, entry)| wanted(entry)).map(|(key, _)| PoolIndex(key)).collect()
     }
 
+    /// Forgets a pool that nothing belongs to any more.
+    pub(crate) fn remove(&mut self, index: PoolIndex) {
+        if let Some(entry) = self.entries.try_remove(index.0) {
+            self.by_key.remove(&entry.key);
+        }
+    }
+
     /// The pool with this key, made if there is none; `None` when there are too many.
     pub(crate) fn find_or_make(&mut self, wanted: PoolKey, config: &Config) -> Option<PoolIndex> {
         if let Some(index) = self.by_key.get(&wanted) {
@@ -114,6 +136,7 @@ impl Pools {
         if self.entries.len() >= POOLS_MAX {
             return None;
         }
+        self.last_scope += 1;
         let kind = places::kind(config, &wanted.database, wanted.role);
         let mut pool = Pool::new(kind, limits(config, &wanted.database));
         if self.pauses.holds_for(&wanted.database) {
@@ -125,6 +148,8 @@ impl Pools {
             pool,
             mode: mode(config, &wanted.database),
             key: wanted.clone(),
+            scope: self.last_scope,
+            unused_since: None,
             reported: None,
             in_hot_standby: false,
             welcoming: Vec::new(),
@@ -194,6 +219,7 @@ impl Worker {
                 cancels: 0,
                 settling_since: None,
                 cancel_in_doubt: false,
+                closes_fast: false,
                 is_new: true,
                 in_hot_standby: false,
             }));
@@ -229,18 +255,18 @@ pub(crate) fn limits(config: &Config, database: &str) -> Limits {
 }
 
 /// What sessions have to know of the configuration.
-pub(crate) fn rules(config: &Config, pool: PoolIndex) -> Rules {
+pub(crate) fn rules(config: &Config, pool: &PoolEntry) -> Rules {
     Rules {
         retry_bytes_max: config.limits.retry_bytes_max,
         shares_statements: config.pool.max_prepared_statements > 0,
         message_bytes_max: config.limits.max_packet_size,
         refuses_simple_queries: config.session.disable_simple_protocol,
-        scope: pool.0 as u64,
+        scope: pool.scope,
     }
 }
 
 /// The same for weir's own clients, to whom what is refused to others is allowed.
-pub(crate) fn rules_inside(config: &Config, pool: PoolIndex) -> Rules {
+pub(crate) fn rules_inside(config: &Config, pool: &PoolEntry) -> Rules {
     Rules { refuses_simple_queries: false, ..rules(config, pool) }
 }
 

@@ -4,11 +4,14 @@
 use std::time::Instant;
 
 use weir_pool::{ClientId, ServerId, Settled};
-use weir_session::AtRest;
+use weir_protocol::message::Report;
+use weir_protocol::sqlstate::SqlState;
 use weir_session::server::Tally;
+use weir_session::{AtRest, Mode};
 
 use crate::io::{ConnId, Effect, Effects};
-use crate::{Worker, key};
+use crate::pools::PoolIndex;
+use crate::{Worker, key, server_id};
 
 impl Worker {
     /// The client's server connection is at rest, and the client lets go of it.
@@ -85,10 +88,43 @@ impl Worker {
         let tally = server.take_tally();
         let can_reset = server.at_rest().is_some() && !can_cancel;
         self.pools.entry_mut(index).add(tally);
+        let is_replaced = self.pools.entry(index).pool.server(id).is_some_and(|facts| facts.retire);
         if !can_reset {
             self.discard(now, id, effects);
-        } else if !self.run_reset_query(now, id, effects) {
+        } else if is_replaced || !self.run_reset_query(now, id, effects) {
             self.settle_clean(now, id, effects);
+        }
+    }
+
+    /// server_fast_close: session-mode clients let go of connections that are to be replaced at the end of their
+    /// transaction, and are closed with them, since their session is gone.
+    pub(crate) fn hurry_sessions(&mut self, now: Instant, index: PoolIndex, effects: &mut Effects) {
+        if !self.config.pool.server_fast_close {
+            return;
+        }
+        let pool = &self.pools.entry(index).pool;
+        let mut hurried = Vec::new();
+        for (at, conn) in self.servers.iter_mut().filter(|(_, conn)| conn.pool == index) {
+            let id = server_id(at);
+            if conn.client.is_some() && pool.server(id).is_some_and(|facts| facts.retire) {
+                conn.closes_fast = true;
+                hurried.push(id);
+            }
+        }
+        for id in hurried {
+            self.close_fast(now, id, effects);
+        }
+    }
+
+    /// Closes a connection that is to be replaced, and its session with it, if it is at rest.
+    pub(crate) fn close_fast(&mut self, now: Instant, id: ServerId, effects: &mut Effects) {
+        let Some(conn) = self.servers.get(key(id.0)) else { return };
+        let Some(client) = conn.client else { return };
+        let session = self.clients.get(key(client.0)).and_then(|client| Some(&client.open()?.session));
+        let is_session = session.is_some_and(|session| session.mode() == Mode::Session && session.is_idle());
+        if is_session && conn.open().is_some_and(|server| server.at_rest().is_some()) {
+            let report = Report::fatal(SqlState::PROTOCOL_VIOLATION, "database configuration changed");
+            self.refuse_client(now, client, &report, effects);
         }
     }
 

@@ -244,8 +244,7 @@ impl Worker {
         let asked = self.asking(&wanted.0).and_then(|Asking { database, user, query }| {
             role = self.lookup_role(&database);
             let user = crate::pools::server_user(&self.config, &database, &user);
-            let pool_key = PoolKey { database, user, role };
-            Some((query, self.pools.find_or_make(pool_key, &self.config)?))
+            Some((query, self.pool_for(PoolKey { database, user, role })?))
         });
         let Some((query, pool)) = asked else {
             for (id, _) in waiters {
@@ -257,7 +256,7 @@ impl Worker {
         // which functions the auth_query finds (CVE-2025-12819).
         let settings = self.settings.intern(Settings::default());
         let told = self.catalog.reported.intern(Reported::default());
-        let rules = crate::pools::rules_inside(&self.config, pool);
+        let rules = crate::pools::rules_inside(&self.config, self.pools.entry(pool));
         let serial = self.next_serial();
         let mut client = Client::new(Accepted { role, peer: None, local: None, unix: None }, now, serial);
         client.stage = Stage::Open(Box::new(Open {
@@ -343,6 +342,10 @@ impl Worker {
     fn finish_lookup(&mut self, now: Instant, lookup: Lookup, found: Found, effects: &mut Effects) {
         let wanted = (lookup.database, lookup.user);
         self.secrets.lookups.remove(&wanted);
+        let refusal = match &found {
+            Found::Failed(report) => Some(self.lookup_error(&wanted.0, report)),
+            Found::Secret(_) | Found::Nobody => None,
+        };
         match &found {
             Found::Secret(secret) => {
                 self.secrets.fetched.insert(wanted.clone(), Fetched { secret: secret.clone(), at: now });
@@ -359,12 +362,29 @@ impl Worker {
             if self.clients.get(key(id.0)).is_none_or(|client| client.serial != serial) {
                 continue;
             }
-            match &found {
-                Found::Secret(secret) => self.answer_secret(now, id, Some(secret.clone()), effects),
-                Found::Nobody => self.answer_secret(now, id, None, effects),
-                Found::Failed(report) => self.refuse_login(now, id, &lookup_error(report), effects),
+            match (&refusal, &found) {
+                (Some(report), _) => self.refuse_login(now, id, report, effects),
+                (None, Found::Secret(secret)) => self.answer_secret(now, id, Some(secret.clone()), effects),
+                (None, Found::Nobody | Found::Failed(_)) => self.answer_secret(now, id, None, effects),
             }
         }
+    }
+
+    /// What a client hears when its secret could not be looked up. PostgreSQL's own words may tell about other users, so
+    /// they go to the log only.
+    fn lookup_error(&self, database: &str, report: &Report) -> Report {
+        if let Some(Asking { database, user, query: _ }) = self.asking(database)
+            && report.code.is_class(b"28")
+            && self
+                .server_credential(&PoolKey { database, user: user.clone(), role: Role::Write })
+                .secret
+                .is_none()
+        {
+            return no_way_to_ask(&user);
+        }
+        Report::fatal(SqlState::CONNECTION_FAILURE, "the user could not be looked up on the server")
+            .detail(format!("auth_query failed with SQLSTATE {}.", report.code.as_str()))
+            .hint("See weir's log.")
     }
 
     /// A client on its way in left: nobody is asked on its behalf any longer.
@@ -496,12 +516,16 @@ fn unreadable() -> Report {
     Report::error(SqlState::PROTOCOL_VIOLATION, "the reply to auth_query cannot be read")
 }
 
-/// What a client hears when its secret could not be looked up. PostgreSQL's own words may tell about other users, so
-/// they go to the log only.
-fn lookup_error(report: &Report) -> Report {
-    Report::fatal(SqlState::CONNECTION_FAILURE, "the user could not be looked up on the server")
-        .detail(format!("auth_query failed with SQLSTATE {}.", report.code.as_str()))
-        .hint("See weir's log.")
+/// auth_user itself cannot log in: a verifier tells whether somebody knows the password, and does not replace it.
+fn no_way_to_ask(user: &str) -> Report {
+    Report::fatal(
+        SqlState::CONNECTION_FAILURE,
+        format!("auth_query cannot be run: weir cannot log in to PostgreSQL as auth_user \"{user}\""),
+    )
+    .detail("A SCRAM verifier is not enough for that, and no password of that user is known.")
+    .hint(
+        "Give the password in the user list or in password_file, or let pg_hba.conf trust that user from weir's host.",
+    )
 }
 
 /// A secret of the right length always makes a key; this is for the type only.

@@ -40,6 +40,8 @@ pub(crate) struct ServerConn {
     pub(crate) settling_since: Option<Instant>,
     /// A cancel request was given up after it had been sent: it may still arrive, whoever holds the connection then.
     pub(crate) cancel_in_doubt: bool,
+    /// It is to be replaced, and closes with its session at the end of the transaction (server_fast_close).
+    pub(crate) closes_fast: bool,
     /// It has not been ready for a client yet.
     pub(crate) is_new: bool,
     /// It had said that it is a standby.

@@ -7,17 +7,22 @@ use weir_protocol::sqlstate::SqlState;
 use weir_protocol::startup::{Startup, parse_options};
 use weir_session::settings::{Settings, is_tracked_always};
 
-/// Run-time parameters of a startup packet, `options` taken apart. `peer` is where the client comes from.
+/// Run-time parameters of a startup packet, `options` taken apart. `peer` is where the client comes from; `defaults` hold
+/// unless the client asks for something else.
 pub(crate) fn startup_settings(
     startup: &Startup,
     rules: &SessionSettings,
     peer: &str,
+    defaults: &[(String, String)],
 ) -> Result<Settings, Report> {
     refuse_replication(startup)?;
-    let mut pairs = options(startup, rules)?;
+    let mut pairs = defaults.to_vec();
+    pairs.extend(options(startup, rules)?);
     pairs.extend(startup.parameters.iter().filter(|(name, _)| !is_ignored(rules, name)).cloned());
     if rules.application_name_add_host {
-        let name = startup.parameter(APPLICATION_NAME).unwrap_or(NAMELESS_APPLICATION);
+        let default = defaults.iter().find(|(name, _)| name == APPLICATION_NAME);
+        let default = default.map_or(NAMELESS_APPLICATION, |(_, value)| value);
+        let name = startup.parameter(APPLICATION_NAME).unwrap_or(default);
         pairs.push((APPLICATION_NAME.to_owned(), format!("{name} - {peer}")));
     }
     let all = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()));

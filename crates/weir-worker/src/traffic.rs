@@ -280,6 +280,7 @@ impl Worker {
         let turn = open.session.from_server(now, input, server, &mut self.catalog, &mut wires);
         conn.carry.extend_from_slice(&input[turn.consumed..]);
         match turn.then {
+            Then::Continue if conn.closes_fast => self.close_fast(now, id, effects),
             Then::Continue => self.part_if_done(now, client_id, effects),
             Then::Release => self.release(now, client_id, effects),
             Then::Again(bytes) => self.once_more(now, client_id, bytes, effects),

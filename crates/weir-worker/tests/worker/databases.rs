@@ -203,3 +203,175 @@ fn a_forced_user_is_shared_by_all_clients() {
     world.run();
     assert_eq!(world.heard(guesser), ["FATAL 28P01"]);
 }
+
+/// One automatic database for each name, and one that is configured; unused ones are forgotten after a minute.
+fn automatic() -> Config {
+    let mut config = settings::config();
+    config.databases.insert("mrg".to_owned(), Database::default());
+    config.limits.autodb_idle_timeout = Some(Duration::from_secs(60));
+    config.pool.server_idle_timeout = Some(Duration::from_secs(10));
+    config
+}
+
+fn names(world: &World) -> Vec<String> {
+    world.snapshot().pools.into_iter().map(|pool| pool.database).collect()
+}
+
+#[test]
+fn automatic_databases_are_forgotten_when_nobody_has_used_them_for_long() {
+    let mut world = world(automatic());
+    for database in ["mrg", "left", "stays"] {
+        let client = enter(&mut world, Role::Write, database);
+        world.query(client, "select 1");
+        if database != "stays" {
+            world.vanish(client);
+        }
+    }
+    world.pass(Duration::from_secs(65));
+    assert_eq!(names(&world), ["mrg", "left", "stays"], "the time runs from the last connection on");
+    world.pass(Duration::from_secs(10));
+    assert_eq!(names(&world), ["mrg", "stays"], "a client keeps its database, the configuration as well");
+    let back = enter(&mut world, Role::Write, "left");
+    assert_eq!(world.ask(back, "select 2"), echo("select 2"));
+}
+
+#[test]
+fn without_a_timeout_they_are_kept() {
+    let mut config = automatic();
+    config.limits.autodb_idle_timeout = None;
+    let mut world = world(config);
+    let client = enter(&mut world, Role::Write, "left");
+    world.vanish(client);
+    world.pass(Duration::from_secs(600));
+    assert_eq!(names(&world), ["left"]);
+}
+
+#[test]
+fn statements_of_a_forgotten_database_do_not_come_back_with_its_place() {
+    let mut config = automatic();
+    config.limits.autodb_idle_timeout = Some(Duration::from_secs(1));
+    let mut world = world(config);
+    let client = enter(&mut world, Role::Write, "left");
+    let mut named = Vec::new();
+    weir_protocol::frontend::parse(b"s", b"select 1", weir_protocol::frontend::NO_TYPES, &mut named);
+    weir_protocol::frontend::sync(&mut named);
+    world.send(client, named.clone());
+    world.vanish(client);
+    world.pass(Duration::from_secs(20));
+    assert_eq!(names(&world), [""; 0]);
+    let client = enter(&mut world, Role::Write, "right");
+    world.send(client, named);
+    assert_eq!(world.pids().len(), 1, "the new database's server has to parse it");
+}
+
+#[test]
+fn pools_of_removed_databases_are_forgotten() {
+    let mut config = with(on(&["n1"]));
+    config.any_database = None;
+    let mut world = world(config.clone());
+    enter(&mut world, Role::Write, "mrg");
+    config.databases.clear();
+    world.order(Order::Configure(Arc::new(config)));
+    world.pass(Duration::from_secs(2));
+    assert_eq!(names(&world), [""; 0]);
+}
+
+#[test]
+fn parameters_of_a_database_hold_for_clients_that_ask_for_nothing_else() {
+    let mut database = on(&["n1"]);
+    database.parameters = [("application_name", "mine"), ("timezone", "UTC")]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+    let mut world = world(with(database));
+    let client = enter(&mut world, Role::Write, "mrg");
+    assert_eq!(world.shell.speakers[client].told["application_name"], "mine");
+    world.query(client, "select 1");
+    let set = |ran: &[String], name: &str, value: &str| {
+        ran.iter().any(|sql| sql.contains(&format!("set_config('{name}','{value}'")))
+    };
+    let ran = world.ran();
+    assert!(set(&ran, "application_name", "mine") && set(&ran, "timezone", "UTC"), "{ran:?}");
+    let parameters = [("user", "app"), ("database", "mrg"), ("application_name", "own")];
+    let other = world.hello_with(Role::Write, &parameters, PASSWORD);
+    world.run();
+    world.query(other, "select 2");
+    let ran = world.ran();
+    assert!(set(&ran, "application_name", "own") && !set(&ran, "timezone", "UTC"), "{ran:?}");
+}
+
+#[test]
+fn auth_settings_of_a_database_are_its_own() {
+    let mut elsewhere = on(&["n2"]);
+    elsewhere.auth_user = Some("auth".to_owned());
+    elsewhere.auth_query = Some("select mine from pg_shadow where $1".to_owned());
+    elsewhere.auth_database = Some("users".to_owned());
+    let mut config = with(elsewhere);
+    config.databases.insert("users".to_owned(), on(&["n3"]));
+    config.auth.user = None;
+    config.auth.query = None;
+    let mut world = world(config);
+    let client = world.client_of(Role::Write, "late");
+    assert_eq!(world.ask(client, "select 1"), echo("select 1"));
+    let ran = world.ran();
+    assert_eq!(ran, ["n3: select mine from pg_shadow where $1", "n2: select 1"]);
+    let nobody = world.hello_with(Role::Write, &[("user", "late"), ("database", "users")], PASSWORD);
+    world.run();
+    assert_eq!(world.heard(nobody), ["FATAL 28P01"], "the other database has no auth_query");
+}
+
+#[test]
+fn what_a_login_revealed_serves_the_server_that_it_belongs_to() {
+    let mut config = with(on(&["n2"]));
+    config.databases.insert("far".to_owned(), on(&["n3"]));
+    let mut world = world(config);
+    let other =
+        weir_auth::scram::Verifier::from_password(PASSWORD.as_bytes(), b"quite another salt", 16).unwrap();
+    world.member("n3").shadow.insert("late".to_owned(), other.to_postgres_string());
+    world.member("n3").users.insert("late".to_owned(), Some(other));
+    for database in ["mrg", "far", "mrg", "far"] {
+        let who = world.hello_with(Role::Write, &[("user", "late"), ("database", database)], PASSWORD);
+        world.run();
+        assert_eq!(world.heard(who), ["ready I"], "{database}: {}", world.error(who));
+        world.query(who, "begin");
+        world.heard(who);
+    }
+}
+
+/// A session-mode client in the middle of nothing, and the connection it holds.
+fn session(fast: bool) -> (World, Who, Config) {
+    let mut config = with(on(&["n1"]));
+    config.pool.mode = weir_config::PoolMode::Session;
+    config.pool.server_fast_close = fast;
+    let mut world = world(config.clone());
+    let client = enter(&mut world, Role::Write, "mrg");
+    assert_eq!(world.ask(client, "select 1"), echo("select 1"));
+    (world, client, config)
+}
+
+#[test]
+fn sessions_keep_connections_that_are_to_be_replaced() {
+    let (mut world, client, _) = session(false);
+    world.order(Order::Reconnect(None));
+    assert_eq!(world.ask(client, "select 2"), echo("select 2"));
+    assert!(world.snapshot().servers[0].close_needed);
+    world.ran();
+    world.vanish(client);
+    assert_eq!(world.snapshot().servers.len(), 0);
+    assert_eq!(world.ran(), [""; 0], "what is closed needs no reset");
+}
+
+#[test]
+fn with_server_fast_close_they_end_with_their_transaction() {
+    let (mut world, client, _) = session(true);
+    world.order(Order::Reconnect(None));
+    assert_eq!(world.heard(client), ["FATAL 08P01"]);
+    assert!(world.error(client).contains("database configuration changed"));
+
+    let (mut world, client, mut config) = session(true);
+    assert_eq!(world.ask(client, "begin"), ["BEGIN", "ready T"]);
+    config.databases.insert("mrg".to_owned(), on(&["n2"]));
+    world.order(Order::Configure(Arc::new(config)));
+    assert_eq!(world.ask(client, "select 2"), ["row select 2", "SELECT 1", "ready T"]);
+    assert_eq!(world.ask(client, "commit"), ["COMMIT", "ready I", "FATAL 08P01"]);
+    assert_eq!(world.snapshot().servers.len(), 0);
+}

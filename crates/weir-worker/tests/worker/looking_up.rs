@@ -207,6 +207,11 @@ fn a_verifier_alone_cannot_run_the_query_and_the_client_hears_so() {
     let client = world.hello(Role::Write, "late", PASSWORD);
     world.run();
     assert_eq!(world.heard(client), ["FATAL 08006"]);
+    assert!(
+        world.error(client).contains("cannot log in to PostgreSQL as auth_user \"auth\""),
+        "{}",
+        world.error(client)
+    );
 }
 
 #[test]
