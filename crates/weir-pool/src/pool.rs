@@ -194,6 +194,11 @@ impl Pool {
         self.queue.len()
     }
 
+    /// Clients that have waited this long or longer, whatever for; the one that has waited longest first.
+    pub fn long_waiting(&self, now: Instant, limit: Duration) -> Vec<ClientId> {
+        self.queue.long_waiting(now, limit)
+    }
+
     /// How long the first in the queue has waited, whatever for.
     pub fn oldest_wait(&self, now: Instant) -> Option<Duration> {
         self.queue.oldest_wait(now)

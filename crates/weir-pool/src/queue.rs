@@ -74,6 +74,12 @@ impl Queue {
         self.waiters.pop_front().map(|waiter| waiter.client)
     }
 
+    /// Clients that have waited at least `limit`, whatever the cause.
+    pub(crate) fn long_waiting(&self, now: Instant, limit: Duration) -> Vec<ClientId> {
+        let is_long = |waiter: &&Waiter| now.saturating_duration_since(waiter.since) >= limit;
+        self.waiters.iter().take_while(is_long).map(|waiter| waiter.client).collect()
+    }
+
     pub(crate) fn set_held(&mut self, held: bool, now: Instant) {
         self.hold.set(held, now);
     }

@@ -261,6 +261,18 @@ impl Server {
         self.dying.as_ref()
     }
 
+    /// When the query that is under way was sent.
+    #[must_use]
+    pub fn query_started(&self) -> Option<Instant> {
+        self.query_started
+    }
+
+    /// When the transaction that is open, or the query outside of one that is under way, began.
+    #[must_use]
+    pub fn transaction_started(&self) -> Option<Instant> {
+        self.transaction_started
+    }
+
     /// Replies are owed.
     #[must_use]
     pub fn is_owing(&self) -> bool {

@@ -110,6 +110,20 @@ impl Worker {
         }
     }
 
+    /// A query has taken too long, and its server connection is about to be closed: PostgreSQL is to stop working on it.
+    pub(crate) fn cancel_overdue(&mut self, now: Instant, server: ServerId, effects: &mut Effects) {
+        let Some(destination) = self.towards_server(server) else { return };
+        let cancel = Cancel {
+            lane: destination.lane,
+            requester: ClientId(u32::MAX),
+            requester_serial: NOBODY,
+            since: now,
+            progress: Progress::Waiting(destination.errand.key.clone()),
+        };
+        let id = CancelId(id_of(self.cancels.insert(cancel)));
+        self.send_out(now, id, destination, effects);
+    }
+
     /// Finds out what a request is for. One for a client that only waits is done with here, one for an idle client or
     /// for nobody is dropped.
     fn destination(
@@ -328,6 +342,9 @@ impl Worker {
         self.end_client(now, requester, None, "cancel request", effects);
     }
 }
+
+/// Serial of no client: they begin with 1.
+const NOBODY: u64 = 0;
 
 /// Without `cancel_wait_timeout`, so long a request may be under way.
 const UNDER_WAY_TIME_MAX: Duration = Duration::from_secs(10);

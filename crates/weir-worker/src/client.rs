@@ -72,6 +72,10 @@ pub(crate) struct Open {
     pub(crate) server: Option<ServerId>,
     pub(crate) waiting_since: Option<Instant>,
     pub(crate) request_at: Instant,
+    /// When it or its server connection said something last.
+    pub(crate) active_at: Instant,
+    /// The wait that it was told of, by its beginning.
+    pub(crate) notified_of: Option<Instant>,
     pub(crate) cancel_key: SecretKey,
     pub(crate) application_name: Box<str>,
     /// Who it is, if PostgreSQL is logged in to as somebody else.

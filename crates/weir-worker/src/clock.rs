@@ -9,6 +9,7 @@ use weir_pool::{ClientId, ServerId};
 use weir_protocol::message::Report;
 use weir_protocol::sqlstate::SqlState;
 
+use crate::deadlines::wait_limit;
 use crate::io::{ConnId, DialError, Effect, Effects, Role};
 use crate::pools::PoolIndex;
 use crate::{Worker, key, server_id};
@@ -20,6 +21,8 @@ impl Worker {
         self.end_slow_dials(now, effects);
         self.end_slow_errands(now, effects);
         self.end_slow_cancels(now, effects);
+        self.end_overdue_clients(now, effects);
+        self.notify_queued(now, effects);
         for index in self.pools.indices() {
             self.end_long_waits(now, index, effects);
             self.close_old(now, index, effects);
@@ -66,7 +69,7 @@ impl Worker {
         let entry = self.pools.entry_mut(index);
         let held = entry.pool.held();
         let limit =
-            if held { hold_timeout(&self.config.upstream) } else { self.config.pool.query_wait_timeout };
+            if held { hold_timeout(&self.config.upstream) } else { wait_limit(&self.config, &entry.key) };
         let Some(limit) = limit else { return };
         for id in entry.pool.overdue(now, limit) {
             self.pools.entry_mut(index).stats.wait_timeouts += 1;
@@ -119,7 +122,7 @@ fn no_leader(topology: &Topology, limit: Duration) -> Report {
 }
 
 /// PgBouncer's words, which drivers and people know.
-fn waited_too_long(limit: Duration) -> Report {
+pub(crate) fn waited_too_long(limit: Duration) -> Report {
     Report::fatal(SqlState::PROTOCOL_VIOLATION, "query_wait_timeout")
         .detail(format!(
             "No server connection became free within {} s; nothing was executed.",

@@ -23,6 +23,7 @@
 //! | `console` | console clients |
 //! | `kill`, `ending` | KILL and its kin; the ways to end |
 //! | `orders`, `clock` | what control wants; what time brings |
+//! | `deadlines` | clients whose time is over |
 //! | `rows` | snapshots |
 
 mod cancel;
@@ -30,6 +31,7 @@ mod cancel_key;
 mod client;
 mod clock;
 mod console;
+mod deadlines;
 mod dialing;
 mod ending;
 mod errands;
@@ -68,6 +70,7 @@ pub use io::{
 
 use crate::cancel::Cancel;
 use crate::client::{Client, Stage};
+use crate::deadlines::Deadlines;
 use crate::ending::Ending;
 use crate::pools::Pools;
 use crate::secrets::Secrets;
@@ -96,6 +99,7 @@ pub struct Worker {
     is_serving: bool,
     last_serial: u64,
     index: u16,
+    deadlines: Deadlines,
     /// How weir is about to end, if it is.
     ending: Option<Ending>,
     /// Databases that take no new clients.
@@ -107,6 +111,7 @@ impl Worker {
     #[must_use]
     pub fn new(config: Arc<Config>, topology: Arc<Topology>, entropy: Box<dyn Entropy>, index: u16) -> Self {
         let mut chance = Chance(entropy);
+        let deadlines = Deadlines::of(&config);
         let secrets = Secrets::new(chance.bytes());
         Self {
             config,
@@ -126,6 +131,7 @@ impl Worker {
             is_serving: false,
             last_serial: 0,
             index,
+            deadlines,
             ending: None,
             disabled: HashSet::new(),
         }

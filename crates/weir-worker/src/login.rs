@@ -207,6 +207,8 @@ impl Worker {
             server: None,
             waiting_since: None,
             request_at: now,
+            active_at: now,
+            notified_of: None,
             cancel_key: own.secret,
             application_name,
             user: (user != entry.key.user).then(|| user.into()),

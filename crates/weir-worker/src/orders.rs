@@ -58,6 +58,7 @@ impl Worker {
 
     fn configure(&mut self, now: Instant, config: Arc<Config>, effects: &mut Effects) {
         let before = std::mem::replace(&mut self.config, config);
+        self.deadlines.configure(&self.config);
         self.secrets.forget_derived();
         for index in self.pools.indices() {
             let database = self.pools.entry(index).key.database.clone();

@@ -265,6 +265,8 @@ impl Worker {
             server: None,
             waiting_since: None,
             request_at: now,
+            active_at: now,
+            notified_of: None,
             cancel_key: SecretKey::new(&self.chance.bytes::<32>()).unwrap_or_else(no_key),
             application_name: "".into(),
             user: None,

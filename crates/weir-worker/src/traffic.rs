@@ -54,6 +54,7 @@ impl Worker {
             Stage::Console(_) => self.console_received(now, id, bytes, effects),
             Stage::Left => {}
             Stage::Open(open) => {
+                open.active_at = now;
                 let pool = open.pool;
                 self.pools.entry_mut(pool).stats.bytes_received += bytes.len() as u64;
                 self.client_turn(now, id, bytes, effects);
@@ -277,6 +278,7 @@ impl Worker {
             server: Some(ConnId::Server(id)),
             inside: client.inside.as_deref_mut(),
         };
+        open.active_at = now;
         let turn = open.session.from_server(now, input, server, &mut self.catalog, &mut wires);
         conn.carry.extend_from_slice(&input[turn.consumed..]);
         match turn.then {

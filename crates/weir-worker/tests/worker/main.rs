@@ -23,6 +23,7 @@ mod leaving;
 mod looking_up;
 mod losing;
 mod ordering;
+mod overdue;
 mod pooling;
 mod reading;
 mod restarting;

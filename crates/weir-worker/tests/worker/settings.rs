@@ -29,6 +29,8 @@ pub(crate) fn config() -> Config {
     users.insert("auth".to_owned(), StoredSecret::Plain(PASSWORD.into()));
     let mut config = loaded();
     config.auth.users = users;
+    // Stories that wait are not about this.
+    config.pool.query_wait_notify = None;
     config
 }
 
