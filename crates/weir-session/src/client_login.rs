@@ -5,16 +5,25 @@
 //! says nothing after the proof: AuthenticationOk and what follows is the caller's, who may have to find a server
 //! first. Nothing it says tells whether a user exists.
 
+mod password;
+mod refusals;
+mod sasl;
+
 use std::mem;
 
-use weir_auth::scram::server::{self, Exchange, Proven};
-use weir_auth::scram::{ChannelBinding, ITERATIONS_DEFAULT, Keys, Mechanism, ScramError, Verifier};
+use weir_auth::scram::server::Exchange;
+use weir_auth::scram::{ChannelBinding, Keys, Mechanism, Verifier};
 use weir_auth::{Secret, StoredSecret};
 use weir_protocol::message::Report;
-use weir_protocol::sqlstate::SqlState;
 use weir_protocol::startup::{self, BackendKey, BadStartup, FirstPacket, ProtocolVersion, Startup};
 use weir_protocol::tag::FromClient;
 use weir_protocol::{backend, frame, frontend};
+
+use password::Check;
+use refusals::{negotiated_before, not_encrypted, unencrypted, violation};
+use sasl::Prover;
+
+pub use refusals::wrong_password;
 
 /// One client on its way in.
 #[derive(Debug)]
@@ -25,6 +34,8 @@ pub struct ClientLogin {
     encrypted: bool,
     ssl_answered: bool,
     gss_answered: bool,
+    /// TLS began without SSLRequest, which needs a name for the protocol in the handshake.
+    direct: bool,
     binding: ChannelBinding,
 }
 
@@ -33,8 +44,6 @@ pub struct ClientLogin {
 pub struct LoginPolicy {
     /// Whether the connection has to be encrypted. [`ClientTls::Off`] for Unix sockets.
     pub tls: ClientTls,
-    /// How a client shows who it is.
-    pub auth: AuthMethod,
 }
 
 /// TLS towards clients.
@@ -48,13 +57,34 @@ pub enum ClientTls {
     Required,
 }
 
-/// How a client shows who it is.
+/// How a client is asked for its password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AuthMethod {
-    /// Not at all.
-    Trust,
+pub enum Method {
     /// SCRAM-SHA-256.
     Scram,
+    /// The hash of the stored md5 secret; SCRAM for a user whose stored secret is a verifier.
+    Md5,
+    /// As it is.
+    Plain,
+}
+
+/// What an exchange needs that a pure machine cannot make.
+#[derive(Debug)]
+pub struct Fresh<'a> {
+    /// For SCRAM: never used before, printable.
+    pub nonce: &'a str,
+    /// For md5: never used before.
+    pub md5_salt: [u8; 4],
+    /// For a plain password in SCRAM, whose verifier is derived here unless [`Fresh::derived`] is given. The client sees
+    /// it: unless it is [`weir_auth::scram::mock_salt`] of this user, a second login tells the user from an unknown one,
+    /// whose salt does not change.
+    pub salt: [u8; 16],
+    /// Iterations of verifiers that are derived or made up.
+    pub iterations: u32,
+    /// The verifier of a plain password with this salt, from an earlier login.
+    pub derived: Option<Verifier>,
+    /// The process's own and constant.
+    pub mock_secret: &'a [u8],
 }
 
 /// What the caller has to do next.
@@ -64,15 +94,22 @@ pub enum LoginStep {
     Wait,
     /// Send what was appended, start the TLS handshake, then call [`ClientLogin::tls_started`].
     StartTls,
+    /// The client began with TLS without asking: these are the first bytes of the handshake. Then as
+    /// [`LoginStep::StartTls`].
+    BeginTls(Vec<u8>),
     /// The client came to cancel; it expects no answer, only the end of the connection.
     Cancel(BackendKey),
-    /// Find the user's secret and call [`ClientLogin::secret`].
-    NeedSecret {
+    /// The startup packet is here. Decide how the client shows who it is, and call [`ClientLogin::ask`] with its secret,
+    /// or [`ClientLogin::admit`] if there is nothing to ask.
+    Named {
         /// The user.
         user: String,
         /// The database it asked for.
         database: String,
     },
+    /// The answer does not fit the secret. If the secret may be out of date fetch it again; then call
+    /// [`ClientLogin::judge_again`].
+    Mismatch,
     /// The client is who it says it is. AuthenticationOk has not been sent.
     Admitted(Box<Admitted>),
     /// Send this error and close.
@@ -91,10 +128,12 @@ pub struct Admitted {
     /// The database it asked for.
     pub database: String,
     /// Keys that the client's proof revealed. Good for every server that stores the verifier that was given to
-    /// [`ClientLogin::secret`]; `None` when a password was given there, since its salt is not a server's.
+    /// [`ClientLogin::ask`]; `None` when a password was given there, since its salt is not a server's.
     pub keys: Option<Keys>,
-    /// The user's password, when that is what was given to [`ClientLogin::secret`].
+    /// The user's password, when that is what was stored or what the client sent.
     pub password: Option<Secret>,
+    /// The stored md5 secret, when that is what the answer fitted.
+    pub md5: Option<Secret>,
     /// Minor protocol version agreed upon, 0 or 2. Below 2 a cancel key has four bytes.
     pub minor: u16,
     /// Bytes that the client sent behind its last login message without waiting.
@@ -112,6 +151,10 @@ enum Stage {
     /// The client chose, but waits for an empty challenge to send its first message (RFC 4422 section 5).
     FirstMessage(Prover, Mechanism),
     Proof(Person, Option<Secret>, Exchange),
+    /// An answer that is the password or its hash is awaited.
+    Password(Person, Check),
+    /// The answer does not fit; the caller may know better.
+    Doubt(Person, Check, Secret),
     Over,
 }
 
@@ -120,15 +163,6 @@ enum Stage {
 struct Person {
     startup: Startup,
     minor: u16,
-}
-
-/// A person and what its proof is checked against.
-#[derive(Debug)]
-struct Prover {
-    person: Person,
-    password: Option<Secret>,
-    verifier: Verifier,
-    nonce: String,
 }
 
 impl ClientLogin {
@@ -141,6 +175,7 @@ impl ClientLogin {
             encrypted: false,
             ssl_answered: false,
             gss_answered: false,
+            direct: false,
             binding: ChannelBinding::NotSupported,
         }
     }
@@ -154,14 +189,27 @@ impl ClientLogin {
         self.run(Some(policy), out)
     }
 
-    /// The TLS handshake is through; from now on bytes come decrypted. Also for clients that began with TLS at once.
-    pub fn tls_started(&mut self) {
+    /// The TLS handshake is through; from now on bytes come decrypted. `names_protocol` says whether the handshake agreed
+    /// upon PostgreSQL's protocol (ALPN): without that, a client that began with TLS at once is sent away, because it may
+    /// be a browser that somebody leads here (PostgreSQL's manual, "SSL Session Encryption").
+    pub fn tls_started(&mut self, names_protocol: bool) -> LoginStep {
         if matches!(self.stage, Stage::FirstPacket | Stage::TlsHandshake) {
             self.stage = Stage::FirstPacket;
             self.encrypted = true;
             self.ssl_answered = true;
             self.gss_answered = true;
         }
+        if self.direct && !names_protocol {
+            self.stage = Stage::Over;
+            return LoginStep::Close;
+        }
+        LoginStep::Wait
+    }
+
+    /// Whether the connection is encrypted.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        self.encrypted
     }
 
     /// Offers channel binding (SCRAM-SHA-256-PLUS) with this hash of the certificate that TLS showed to the client.
@@ -169,54 +217,94 @@ impl ClientLogin {
         self.binding = ChannelBinding::ServerEndPoint(end_point);
     }
 
-    /// The user whose secret is being looked up.
+    /// Whom the startup packet names, while the caller decides about them.
     #[must_use]
-    pub fn user(&self) -> Option<&str> {
+    pub fn startup(&self) -> Option<&Startup> {
         match &self.stage {
-            Stage::Lookup(person) => Some(person.startup.user()),
+            Stage::Lookup(person) => Some(&person.startup),
             Stage::FirstPacket
             | Stage::TlsHandshake
             | Stage::Mechanism(_)
             | Stage::FirstMessage(..)
             | Stage::Proof(..)
+            | Stage::Password(..)
+            | Stage::Doubt(..)
             | Stage::Over => None,
         }
     }
 
-    /// Answers [`LoginStep::NeedSecret`]. `None` is an unknown user: the exchange goes on as with any other and fails
-    /// at its end. `nonce` is fresh and printable; `mock_secret` is the process's own and constant.
-    ///
-    /// `salt` is for a plain password, whose verifier is derived here (about a millisecond). The client sees it: unless
-    /// it is [`weir_auth::scram::mock_salt`] of this user, a second login tells the user from an unknown one, whose salt
-    /// does not change.
-    pub fn secret(
+    /// Answers [`LoginStep::Named`]: nothing more is asked of this client. The secret is what is stored for the user, if
+    /// anything.
+    pub fn admit(&mut self, secret: Option<StoredSecret>) -> LoginStep {
+        let Some(person) = self.take_person() else { return LoginStep::Close };
+        match secret {
+            Some(StoredSecret::Plain(password)) => self.let_in(person, None, Some(password), None),
+            Some(StoredSecret::Md5(hash)) => self.let_in(person, None, None, Some(hash)),
+            Some(StoredSecret::Scram(_)) | None => self.let_in(person, None, None, None),
+        }
+    }
+
+    /// Answers [`LoginStep::Named`]: the client is asked for its password. `None` is an unknown user: the exchange goes on
+    /// as with any other and fails at its end.
+    pub fn ask(
         &mut self,
+        method: Method,
         secret: Option<StoredSecret>,
-        nonce: &str,
-        salt: [u8; 16],
-        mock_secret: &[u8],
+        fresh: Fresh<'_>,
         out: &mut Vec<u8>,
     ) -> LoginStep {
-        let person = match mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Lookup(person) => person,
-            Stage::Over => return LoginStep::Close,
+        if matches!(self.stage, Stage::Lookup(_) | Stage::Over) {
+            let Some(person) = self.take_person() else { return LoginStep::Close };
+            self.stage = match (method, &secret) {
+                (Method::Plain, _) => {
+                    backend::authentication_cleartext(out);
+                    Stage::Password(person, Check { md5_salt: None, secret })
+                }
+                (Method::Md5, Some(StoredSecret::Plain(_) | StoredSecret::Md5(_)) | None) => {
+                    backend::authentication_md5(fresh.md5_salt, out);
+                    Stage::Password(person, Check { md5_salt: Some(fresh.md5_salt), secret })
+                }
+                (Method::Md5, Some(StoredSecret::Scram(_))) | (Method::Scram, _) => {
+                    backend::authentication_sasl(self.offered(), out);
+                    Stage::Mechanism(Prover::new(person, secret, fresh))
+                }
+            };
+        }
+        self.run(None, out)
+    }
+
+    /// Answers [`LoginStep::Mismatch`] with what is stored for the user now.
+    pub fn judge_again(&mut self, secret: Option<StoredSecret>) -> LoginStep {
+        match mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Doubt(person, Check { md5_salt, secret: _ }, answer) => {
+                let check = Check { md5_salt, secret };
+                if check.passes(person.startup.user(), &answer) {
+                    return self.passed(person, check, answer);
+                }
+                self.refuse(wrong_password(person.startup.user()))
+            }
+            Stage::Over => LoginStep::Close,
             // Nobody asked.
             stage @ (Stage::FirstPacket
             | Stage::TlsHandshake
+            | Stage::Lookup(_)
             | Stage::Mechanism(_)
             | Stage::FirstMessage(..)
-            | Stage::Proof(..)) => return self.wait(stage),
-        };
-        let user = person.startup.user();
-        let verifier = secret.as_ref().and_then(|secret| secret.to_verifier(&salt, ITERATIONS_DEFAULT));
-        let verifier = verifier.unwrap_or_else(|| Verifier::mock(mock_secret, user));
-        let password = match secret {
-            Some(StoredSecret::Plain(password)) => Some(password),
-            Some(StoredSecret::Md5(_) | StoredSecret::Scram(_)) | None => None,
-        };
-        backend::authentication_sasl(self.offered(), out);
-        self.stage = Stage::Mechanism(Prover { person, password, verifier, nonce: nonce.to_owned() });
-        self.run(None, out)
+            | Stage::Proof(..)
+            | Stage::Password(..)) => self.wait(stage),
+        }
+    }
+
+    /// The person that the caller has decided about.
+    fn take_person(&mut self) -> Option<Person> {
+        match mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Lookup(person) => Some(person),
+            // Nobody asked.
+            stage => {
+                self.stage = stage;
+                None
+            }
+        }
     }
 
     /// Goes on until something is missing. The policy is only needed up to the startup packet.
@@ -228,8 +316,11 @@ impl ClientLogin {
                 (Stage::Mechanism(prover), _) => self.mechanism(prover, out),
                 (Stage::FirstMessage(prover, chosen), _) => self.first_message(prover, chosen, out),
                 (Stage::Proof(person, password, exchange), _) => self.proof(person, password, exchange, out),
+                (Stage::Password(person, check), _) => Some(self.password(person, check)),
                 (Stage::Over, _) => Some(LoginStep::Close),
-                (stage @ (Stage::FirstPacket | Stage::Lookup(_)), _) => Some(self.wait(stage)),
+                (stage @ (Stage::FirstPacket | Stage::Lookup(_) | Stage::Doubt(..)), _) => {
+                    Some(self.wait(stage))
+                }
             };
             if let Some(step) = step {
                 return step;
@@ -238,6 +329,11 @@ impl ClientLogin {
     }
 
     fn first_packet(&mut self, policy: &LoginPolicy, out: &mut Vec<u8>) -> Option<LoginStep> {
+        if !self.ssl_answered && policy.tls != ClientTls::Off && startup::opens_with_tls(&self.buffer) {
+            self.stage = Stage::TlsHandshake;
+            self.direct = true;
+            return Some(LoginStep::BeginTls(mem::take(&mut self.buffer)));
+        }
         let (packet, used) = match startup::first_packet(&self.buffer) {
             Ok(Some(found)) => found,
             Ok(None) => return Some(self.wait(Stage::FirstPacket)),
@@ -250,7 +346,7 @@ impl ClientLogin {
             FirstPacket::Ssl => self.ssl_request(policy.tls, out),
             FirstPacket::GssEnc => self.gss_request(out),
             FirstPacket::Cancel(key) => Some(LoginStep::Cancel(key)),
-            FirstPacket::Startup(startup) => Some(self.startup(startup, policy, out)),
+            FirstPacket::Startup(startup) => Some(self.take_startup(startup, policy, out)),
         }
     }
 
@@ -288,7 +384,7 @@ impl ClientLogin {
         None
     }
 
-    fn startup(&mut self, startup: Startup, policy: &LoginPolicy, out: &mut Vec<u8>) -> LoginStep {
+    fn take_startup(&mut self, startup: Startup, policy: &LoginPolicy, out: &mut Vec<u8>) -> LoginStep {
         if policy.tls == ClientTls::Required && !self.encrypted {
             return self.refuse(not_encrypted());
         }
@@ -296,100 +392,44 @@ impl ClientLogin {
         if minor != startup.version.minor || !startup.protocol_options.is_empty() {
             backend::negotiate_protocol_version(minor, &startup.protocol_options, out);
         }
-        let person = Person { startup, minor };
-        match policy.auth {
-            AuthMethod::Trust => self.admit(person, None, None),
-            AuthMethod::Scram => {
-                let (user, database) =
-                    (person.startup.user().to_owned(), person.startup.database().to_owned());
-                self.stage = Stage::Lookup(person);
-                LoginStep::NeedSecret { user, database }
-            }
-        }
+        let (user, database) = (startup.user().to_owned(), startup.database().to_owned());
+        self.stage = Stage::Lookup(Person { startup, minor });
+        LoginStep::Named { user, database }
     }
 
-    /// The client's SASLInitialResponse.
-    fn mechanism(&mut self, prover: Prover, out: &mut Vec<u8>) -> Option<LoginStep> {
-        let body = match self.response() {
+    /// The client's PasswordMessage.
+    fn password(&mut self, person: Person, check: Check) -> LoginStep {
+        let body = match self.response("password response", PASSWORD_BYTES_MAX) {
             Ok(Some(body)) => body,
-            Ok(None) => return Some(self.wait(Stage::Mechanism(prover))),
-            Err(step) => return Some(step),
+            Ok(None) => return self.wait(Stage::Password(person, check)),
+            Err(step) => return step,
         };
-        let (name, message) = match frontend::read::sasl_initial_response(&body) {
-            Ok(found) => found,
-            Err(bad) => return Some(self.refuse(violation(bad.to_string()))),
+        let answer = match frontend::read::password(&body) {
+            Ok(answer) => Secret::from(answer),
+            Err(bad) => return self.refuse(violation(bad.to_string())),
         };
-        let offered = |mechanism: &Mechanism| self.offered().contains(&mechanism.name());
-        let Some(chosen) = Mechanism::of(name).filter(offered) else {
-            return Some(self.refuse(violation("client selected an invalid SASL authentication mechanism")));
-        };
-        match message {
-            Some(message) => self.challenge(prover, chosen, message, out),
-            None => {
-                backend::authentication_sasl_continue(b"", out);
-                self.stage = Stage::FirstMessage(prover, chosen);
-                None
-            }
+        if check.passes(person.startup.user(), &answer) {
+            return self.passed(person, check, answer);
         }
+        self.stage = Stage::Doubt(person, check, answer);
+        LoginStep::Mismatch
     }
 
-    /// The client's first SCRAM message, sent apart from its choice.
-    fn first_message(&mut self, prover: Prover, chosen: Mechanism, out: &mut Vec<u8>) -> Option<LoginStep> {
-        match self.response() {
-            Ok(Some(message)) => self.challenge(prover, chosen, &message, out),
-            Ok(None) => Some(self.wait(Stage::FirstMessage(prover, chosen))),
-            Err(step) => Some(step),
-        }
+    fn passed(&mut self, person: Person, check: Check, answer: Secret) -> LoginStep {
+        let (password, md5) = check.shown(answer);
+        self.let_in(person, None, password, md5)
     }
 
-    fn challenge(
-        &mut self,
-        prover: Prover,
-        chosen: Mechanism,
-        message: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Option<LoginStep> {
-        let Prover { person, password, verifier, nonce } = prover;
-        match server::first(message, verifier, &nonce, &self.binding, chosen) {
-            Ok((exchange, challenge)) => {
-                backend::authentication_sasl_continue(&challenge, out);
-                self.stage = Stage::Proof(person, password, exchange);
-                None
-            }
-            Err(error) => Some(self.refuse(refusal(&error, person.startup.user()))),
-        }
-    }
-
-    fn proof(
-        &mut self,
-        person: Person,
-        password: Option<Secret>,
-        exchange: Exchange,
-        out: &mut Vec<u8>,
-    ) -> Option<LoginStep> {
-        let message = match self.response() {
-            Ok(Some(message)) => message,
-            Ok(None) => return Some(self.wait(Stage::Proof(person, password, exchange))),
-            Err(step) => return Some(step),
-        };
-        match exchange.finish(&message) {
-            Ok(Proven { keys, message }) => {
-                backend::authentication_sasl_final(&message, out);
-                let keys = password.is_none().then_some(keys);
-                Some(self.admit(person, keys, password))
-            }
-            Err(error) => Some(self.refuse(refusal(&error, person.startup.user()))),
-        }
-    }
-
-    /// The body of the next message, which must be a SASL response.
-    fn response(&mut self) -> Result<Option<Vec<u8>>, LoginStep> {
+    /// The body of the next message, which must be what was asked for.
+    fn response(&mut self, expected: &str, bytes_max: u32) -> Result<Option<Vec<u8>>, LoginStep> {
         match self.buffer.first().map(|tag| FromClient::of(*tag)) {
             None | Some(Some(FromClient::Response)) => {}
             Some(Some(FromClient::Terminate)) => return Err(LoginStep::Close),
-            Some(_) => return Err(self.refuse(violation("expected SASL response, got another message"))),
+            Some(_) => {
+                return Err(self.refuse(violation(format!("expected {expected}, got another message"))));
+            }
         }
-        match frame::peek(&self.buffer, SASL_BYTES_MAX) {
+        match frame::peek(&self.buffer, bytes_max) {
             Ok(Some(header)) if self.buffer.len() >= header.total => {
                 let message: Vec<u8> = self.buffer.drain(..header.total).collect();
                 Ok(Some(message[frame::HEADER_BYTES..].to_vec()))
@@ -399,23 +439,31 @@ impl ClientLogin {
         }
     }
 
-    fn offered(&self) -> &'static [&'static str] {
-        match self.binding {
-            ChannelBinding::ServerEndPoint(_) if self.encrypted => &["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"],
-            ChannelBinding::ServerEndPoint(_) | ChannelBinding::NotSupported => &["SCRAM-SHA-256"],
-        }
-    }
-
     fn wait(&mut self, stage: Stage) -> LoginStep {
         self.stage = stage;
         LoginStep::Wait
     }
 
-    fn admit(&mut self, person: Person, keys: Option<Keys>, password: Option<Secret>) -> LoginStep {
+    fn let_in(
+        &mut self,
+        person: Person,
+        keys: Option<Keys>,
+        password: Option<Secret>,
+        md5: Option<Secret>,
+    ) -> LoginStep {
         let Person { startup, minor } = person;
         let (user, database) = (startup.user().to_owned(), startup.database().to_owned());
         let rest = mem::take(&mut self.buffer);
-        LoginStep::Admitted(Box::new(Admitted { startup, user, database, keys, password, minor, rest }))
+        LoginStep::Admitted(Box::new(Admitted {
+            startup,
+            user,
+            database,
+            keys,
+            password,
+            md5,
+            minor,
+            rest,
+        }))
     }
 
     fn refuse(&mut self, report: Report) -> LoginStep {
@@ -437,63 +485,14 @@ fn minor_in_force(asked: ProtocolVersion) -> u16 {
     if asked.minor >= newest { newest } else { ProtocolVersion::V3_0.minor }
 }
 
-/// PostgreSQL's words for a client that did not prove itself, whatever the reason: they do not say whether the user
-/// exists.
-#[must_use]
-pub fn wrong_password(user: &str) -> Report {
-    Report::fatal(SqlState::INVALID_PASSWORD, format!("password authentication failed for user \"{user}\""))
-}
-
-/// What a client reads when its SCRAM exchange failed, with PostgreSQL's codes (auth-scram.c).
-fn refusal(error: &ScramError, user: &str) -> Report {
-    match error {
-        ScramError::WrongProof => wrong_password(user),
-        ScramError::Malformed(why) => violation("malformed SCRAM message").detail(sentence(why)),
-        ScramError::UnsupportedBinding | ScramError::BindingMismatch | ScramError::NonceMismatch => {
-            violation(error.to_string())
-        }
-        ScramError::AuthorizationIdentity | ScramError::MandatoryExtension => {
-            Report::fatal(SqlState::FEATURE_NOT_SUPPORTED, error.to_string())
-        }
-        ScramError::BindingDowngraded => Report::fatal(SqlState::INVALID_AUTHORIZATION, error.to_string())
-            .detail("The client believes that weir does not support channel binding, but weir offered it."),
-        ScramError::UnusableNonce
-        | ScramError::Iterations(_)
-        | ScramError::WrongServerProof
-        | ScramError::RefusedByServer => Report::fatal(SqlState::INTERNAL_ERROR, error.to_string()),
-    }
-}
-
-fn sentence(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| format!("{}{}.", first.to_uppercase(), letters.as_str()))
-}
-
-fn violation(message: impl Into<String>) -> Report {
-    Report::fatal(SqlState::PROTOCOL_VIOLATION, message)
-}
-
-fn unencrypted(request: &str) -> Report {
-    violation(format!("received unencrypted data after {request} request")).detail(
-        "This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.",
-    )
-}
-
-fn not_encrypted() -> Report {
-    Report::fatal(SqlState::INVALID_AUTHORIZATION, "this connection must be encrypted")
-        .hint("Connect with sslmode=require, or a stricter mode.")
-}
-
-/// A request for encryption where PostgreSQL takes only a startup packet: there it is a version that does not exist.
-fn negotiated_before(minor: u16) -> Report {
-    BadStartup::UnsupportedVersion(ProtocolVersion { major: 1234, minor }).report()
-}
-
 const SSL_MINOR: u16 = 5679;
 const GSS_MINOR: u16 = 5680;
 
 /// Largest SASL message (its length word) that is taken from a client, as in PostgreSQL.
 pub const SASL_BYTES_MAX: u32 = 1024;
+
+/// Largest PasswordMessage: tokens that stand in a password's place take several kilobytes.
+pub const PASSWORD_BYTES_MAX: u32 = 32 * 1024;
 
 /// Bytes that are kept at most while the login is not complete. A client that waits for answers sends less than
 /// [`startup::STARTUP_BYTES_MAX`]; one that does not wait may have its first requests in the same read.

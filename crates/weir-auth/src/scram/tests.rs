@@ -129,10 +129,10 @@ fn nothing_secret_is_printed() {
 
 #[test]
 fn mock_verifiers_are_stable_and_belong_to_one_user_and_process() {
-    let mock = Verifier::mock(b"process", "alice");
-    assert_eq!(mock, Verifier::mock(b"process", "alice"));
-    assert_ne!(mock.salt(), Verifier::mock(b"process", "bob").salt());
-    assert_ne!(mock.salt(), Verifier::mock(b"another", "alice").salt());
+    let mock = Verifier::mock(b"process", "alice", 4096);
+    assert_eq!(mock, Verifier::mock(b"process", "alice", 4096));
+    assert_ne!(mock.salt(), Verifier::mock(b"process", "bob", 4096).salt());
+    assert_ne!(mock.salt(), Verifier::mock(b"another", "alice", 4096).salt());
     assert_eq!(mock.salt(), mock_salt(b"process", "alice"));
     assert_eq!(mock.iterations(), 4096);
     assert!(!mock.accepts_password(b""));

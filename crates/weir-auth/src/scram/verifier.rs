@@ -9,7 +9,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
 use super::crypto::{self, Key};
-use super::{ITERATIONS_DEFAULT, ITERATIONS_MAX, ScramError, mock_salt};
+use super::{ITERATIONS_MAX, ScramError, mock_salt};
 
 /// The verifier of one user (`rolpassword` in PostgreSQL's `pg_authid`): `SCRAM-SHA-256$4096:salt$StoredKey:ServerKey`.
 #[derive(Clone)]
@@ -51,9 +51,9 @@ impl Verifier {
     /// A verifier that no password fits, for users who are unknown or have no usable secret: the exchange runs as for
     /// anybody else and fails at its end. Always the same for one user and one `process_secret`.
     #[must_use]
-    pub fn mock(process_secret: &[u8], user: &str) -> Self {
+    pub fn mock(process_secret: &[u8], user: &str, iterations: u32) -> Self {
         Self {
-            iterations: ITERATIONS_DEFAULT,
+            iterations,
             salt: mock_salt(process_secret, user).to_vec(),
             stored_key: crypto::mock(process_secret, "stored key", user),
             server_key: crypto::mock(process_secret, "server key", user),

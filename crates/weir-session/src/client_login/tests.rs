@@ -9,11 +9,11 @@ use weir_protocol::tag::FromServer;
 
 use super::*;
 
-const SCRAM: LoginPolicy = LoginPolicy { tls: ClientTls::Off, auth: AuthMethod::Scram };
-const TRUST: LoginPolicy = LoginPolicy { tls: ClientTls::Off, auth: AuthMethod::Trust };
-const TLS: LoginPolicy = LoginPolicy { tls: ClientTls::Allowed, auth: AuthMethod::Scram };
-const TLS_ONLY: LoginPolicy = LoginPolicy { tls: ClientTls::Required, auth: AuthMethod::Scram };
+const SCRAM: LoginPolicy = LoginPolicy { tls: ClientTls::Off };
+const TLS: LoginPolicy = LoginPolicy { tls: ClientTls::Allowed };
+const TLS_ONLY: LoginPolicy = LoginPolicy { tls: ClientTls::Required };
 const SALT: [u8; 16] = [3; 16];
+const MD5_SALT: [u8; 4] = [7; 4];
 const MOCK: &[u8] = b"the process's own secret";
 const NOT_BOUND: ChannelBinding = ChannelBinding::NotSupported;
 
@@ -58,8 +58,25 @@ impl Talk {
     }
 
     fn give(&mut self, secret: Option<StoredSecret>) -> LoginStep {
+        self.give_for(Method::Scram, secret)
+    }
+
+    fn give_for(&mut self, method: Method, secret: Option<StoredSecret>) -> LoginStep {
         self.said.clear();
-        self.login.secret(secret, "the-server-nonce", SALT, MOCK, &mut self.said)
+        let fresh = Fresh {
+            nonce: "the-server-nonce",
+            md5_salt: MD5_SALT,
+            salt: SALT,
+            iterations: 4096,
+            derived: None,
+            mock_secret: MOCK,
+        };
+        self.login.ask(method, secret, fresh, &mut self.said)
+    }
+
+    /// Sends a PasswordMessage.
+    fn answer(&mut self, password: &[u8]) -> LoginStep {
+        self.hear(&bytes(|out| frontend::password(password, out)))
     }
 
     /// Body of the only message that was said.
@@ -76,7 +93,7 @@ impl Talk {
     /// Starts with this packet and this secret; the mechanisms have been offered.
     fn offered(policy: LoginPolicy, packet: &[u8], secret: Option<StoredSecret>) -> Self {
         let mut talk = Self::new(policy);
-        assert!(matches!(talk.hear(packet), LoginStep::NeedSecret { .. }));
+        assert!(matches!(talk.hear(packet), LoginStep::Named { .. }));
         assert_eq!(talk.give(secret), LoginStep::Wait);
         talk
     }
@@ -120,8 +137,9 @@ fn refused(talk: &mut Talk, step: LoginStep, code: SqlState, message: &str) -> R
 #[test]
 fn trust_admits_at_once_and_keeps_what_came_behind() {
     let query = bytes(|out| frontend::query(b"SELECT 1", out));
-    let mut talk = Talk::new(TRUST);
-    let guest = admitted(talk.hear(&[app(), query.clone()].concat()));
+    let mut talk = Talk::new(SCRAM);
+    assert!(matches!(talk.hear(&[app(), query.clone()].concat()), LoginStep::Named { .. }));
+    let guest = admitted(talk.login.admit(None));
     assert_eq!((guest.user.as_str(), guest.database.as_str(), guest.minor), ("app", "shop", 0));
     assert_eq!((guest.keys, guest.password, guest.rest), (None, None, query));
     assert!(talk.said.is_empty());
@@ -166,7 +184,7 @@ fn bytes_may_come_one_by_one() {
     for byte in head {
         assert_eq!(talk.hear(&[*byte]), LoginStep::Wait);
     }
-    let wanted = LoginStep::NeedSecret { user: "app".into(), database: "shop".into() };
+    let wanted = LoginStep::Named { user: "app".into(), database: "shop".into() };
     assert_eq!(talk.hear(&[*last]), wanted);
     assert_eq!(talk.give(Some(plain("pencil"))), LoginStep::Wait);
     let response = bytes(|out| frontend::sasl_initial_response("SCRAM-SHA-256", b"n,,n=,r=abc", out));
@@ -201,7 +219,7 @@ fn an_unknown_user_looks_like_a_wrong_password() {
     assert_eq!(unknown, failed_login("app", None), "a second try shows the same salt");
     assert_eq!(unknown, failed_login("app", salted(plain("pencil"))));
     assert_eq!(unknown, failed_login("app", Some(StoredSecret::Md5(Secret::from("md5 of something")))));
-    let known = failed_login("app", Some(StoredSecret::Scram(Verifier::mock(b"as PostgreSQL's", "app"))));
+    let known = failed_login("app", Some(StoredSecret::Scram(Verifier::mock(b"as PostgreSQL's", "app", 4096))));
     assert_eq!((known.0, known.1.len(), known.2), (unknown.0, unknown.1.len(), unknown.2));
     let other = failed_login("bob", None);
     assert_ne!(other.1, unknown.1, "another user has another salt");
@@ -227,18 +245,18 @@ fn encryption_requests_are_answered() {
     let mut talk = Talk::new(SCRAM);
     assert_eq!((talk.hear(&ssl), talk.said.as_slice()), (LoginStep::Wait, b"N".as_slice()));
     assert_eq!((talk.hear(&gss), talk.said.as_slice()), (LoginStep::Wait, b"N".as_slice()));
-    assert!(matches!(talk.hear(&app()), LoginStep::NeedSecret { .. }));
+    assert!(matches!(talk.hear(&app()), LoginStep::Named { .. }));
 
     let mut talk = Talk::new(TLS_ONLY);
     assert_eq!((talk.hear(&gss), talk.said.as_slice()), (LoginStep::Wait, b"N".as_slice()));
     assert_eq!((talk.hear(&ssl), talk.said.as_slice()), (LoginStep::StartTls, b"S".as_slice()));
-    talk.login.tls_started();
-    assert!(matches!(talk.hear(&app()), LoginStep::NeedSecret { .. }));
+    talk.login.tls_started(true);
+    assert!(matches!(talk.hear(&app()), LoginStep::Named { .. }));
 
     // A client that began with TLS at once (libpq's sslnegotiation=direct).
     let mut talk = Talk::new(TLS_ONLY);
-    talk.login.tls_started();
-    assert!(matches!(talk.hear(&app()), LoginStep::NeedSecret { .. }));
+    talk.login.tls_started(true);
+    assert!(matches!(talk.hear(&app()), LoginStep::Named { .. }));
 }
 
 #[test]
@@ -251,7 +269,7 @@ fn an_encryption_request_is_answered_once() {
         refused(&mut talk, step, SqlState::FEATURE_NOT_SUPPORTED, "unsupported frontend protocol 1234.56");
 
         let mut talk = Talk::new(TLS);
-        talk.login.tls_started();
+        talk.login.tls_started(true);
         let step = talk.hear(request);
         refused(&mut talk, step, SqlState::FEATURE_NOT_SUPPORTED, "unsupported frontend protocol 1234.56");
     }
@@ -288,7 +306,7 @@ fn a_login_in_the_clear_is_refused_where_tls_is_required() {
         let mut talk = Talk::new(TLS_ONLY);
         let step = talk.hear(&packet);
         assert!(talk.said.is_empty());
-        let report = refused(&mut talk, step, SqlState::INVALID_AUTHORIZATION, "must be encrypted");
+        let report = refused(&mut talk, step, SqlState::INVALID_AUTHORIZATION, "SSL required");
         assert!(report.hint.unwrap().contains("sslmode=require"));
     }
 }
@@ -426,9 +444,9 @@ fn channel_binding_is_offered_over_tls_only() {
     let bound = ChannelBinding::ServerEndPoint(end_point());
     let encrypted = || {
         let mut talk = Talk::new(TLS);
-        talk.login.tls_started();
+        talk.login.tls_started(true);
         talk.login.offer_binding(end_point());
-        assert!(matches!(talk.hear(&app()), LoginStep::NeedSecret { .. }));
+        assert!(matches!(talk.hear(&app()), LoginStep::Named { .. }));
         talk.give(Some(verifier()));
         talk
     };
@@ -457,7 +475,7 @@ fn channel_binding_is_offered_over_tls_only() {
 #[test]
 fn nobody_may_fill_the_buffer_before_the_login_is_complete() {
     let mut talk = Talk::new(SCRAM);
-    assert!(matches!(talk.hear(&app()), LoginStep::NeedSecret { .. }));
+    assert!(matches!(talk.hear(&app()), LoginStep::Named { .. }));
     assert_eq!(talk.hear(&vec![0; PENDING_BYTES_MAX]), LoginStep::Wait);
     let step = talk.hear(&[0]);
     refused(&mut talk, step, SqlState::PROTOCOL_VIOLATION, "too much data");
@@ -468,7 +486,7 @@ fn a_secret_that_nobody_asked_for_changes_nothing() {
     let mut talk = Talk::new(SCRAM);
     assert_eq!(talk.give(Some(plain("x"))), LoginStep::Wait);
     assert!(talk.said.is_empty());
-    assert!(matches!(talk.hear(&app()), LoginStep::NeedSecret { .. }));
+    assert!(matches!(talk.hear(&app()), LoginStep::Named { .. }));
 }
 
 proptest! {
