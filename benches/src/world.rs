@@ -110,6 +110,7 @@ impl World {
                         self.worker.received(self.now, *to, &reply, &mut self.effects);
                     }
                     Effect::StartTls(_)
+                    | Effect::BeginTls(..)
                     | Effect::Close(_)
                     | Effect::Abort(_)
                     | Effect::StopReading(_)

@@ -17,6 +17,7 @@ pub(crate) fn check_auth(reader: &mut Reader<'_>, url: Option<&PostgresUrl>) -> 
     let method = reader.required("auth.type", auth_type);
     let (ident_file, ident) = access::check_ident(reader);
     let (hba_file, hba) = access::check_hba(reader, method, &ident);
+    let system_users = access::read_system_users(reader, method, &hba);
     let file = reader.path("auth.file");
     let mut users = file.as_deref().and_then(|file| read_user_list(reader, file)).unwrap_or_default();
     if let Some(PostgresUrl { user: Some(user), password: Some(password), .. }) = url {
@@ -35,6 +36,7 @@ pub(crate) fn check_auth(reader: &mut Reader<'_>, url: Option<&PostgresUrl>) -> 
         hba,
         ident_file,
         ident,
+        system_users,
         scram_iterations: reader
             .required("auth.scram_iterations", count(1..=weir_auth::scram::ITERATIONS_MAX)),
         file,

@@ -153,6 +153,8 @@ pub struct Auth {
     pub ident_file: Option<PathBuf>,
     /// Which certificate or system user may log in as whom.
     pub ident: weir_auth::IdentMaps,
+    /// Names of the system's users by their numbers, if anybody is asked for them.
+    pub system_users: BTreeMap<u32, String>,
     /// Iterations of verifiers that are derived from passwords in the user list.
     pub scram_iterations: u32,
     /// User list file (PgBouncer's format), already read into [`Auth::users`].

@@ -260,8 +260,16 @@ pub(crate) const TLS_MODES: &[(&str, TlsMode)] = &[
     ("verify-full", TlsMode::VerifyFull),
 ];
 
-pub(crate) const AUTH_METHODS: &[(&str, AuthMethod)] =
-    &[("scram-sha-256", AuthMethod::ScramSha256), ("trust", AuthMethod::Trust)];
+pub(crate) const AUTH_METHODS: &[(&str, AuthMethod)] = &[
+    ("scram-sha-256", AuthMethod::ScramSha256),
+    ("md5", AuthMethod::Md5),
+    ("plain", AuthMethod::Plain),
+    ("trust", AuthMethod::Trust),
+    ("any", AuthMethod::Any),
+    ("cert", AuthMethod::Cert),
+    ("peer", AuthMethod::Peer),
+    ("hba", AuthMethod::Hba),
+];
 
 pub(crate) const READ_FALLBACKS: &[(&str, ReadFallback)] =
     &[("primary", ReadFallback::Primary), ("wait", ReadFallback::Wait), ("error", ReadFallback::Error)];

@@ -6,7 +6,7 @@ use std::time::Instant;
 use weir_admin::snapshot::Snapshot;
 use weir_pool::ClientId;
 
-use weir_worker::{Accepted, ConnId, DialError, Dialed, Effects, Order, Worker};
+use weir_worker::{Accepted, ConnId, DialError, Dialed, Effects, Encrypted, Order, Worker};
 
 /// A pure machine that owns all decisions of one worker. Every call may ask for effects; the shell carries them out
 /// before it makes the next call.
@@ -18,7 +18,7 @@ pub(crate) trait Machine: 'static {
     /// The peer ended the connection or it failed. The shell has dropped it already.
     fn closed(&mut self, now: Instant, conn: ConnId, effects: &mut Effects);
     /// The handshake that [`weir_worker::Effect::StartTls`] asked for is through.
-    fn tls_established(&mut self, now: Instant, client: ClientId, description: String, effects: &mut Effects);
+    fn tls_established(&mut self, now: Instant, client: ClientId, shown: Encrypted, effects: &mut Effects);
     /// What became of [`weir_worker::Effect::Dial`].
     fn dialed(
         &mut self,
@@ -55,14 +55,8 @@ impl Machine for Worker {
         Self::closed(self, now, conn, effects);
     }
 
-    fn tls_established(
-        &mut self,
-        now: Instant,
-        client: ClientId,
-        description: String,
-        effects: &mut Effects,
-    ) {
-        Self::tls_established(self, now, client, description, effects);
+    fn tls_established(&mut self, now: Instant, client: ClientId, shown: Encrypted, effects: &mut Effects) {
+        Self::tls_established(self, now, client, shown, effects);
     }
 
     fn dialed(

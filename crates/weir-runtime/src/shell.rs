@@ -286,6 +286,10 @@ impl<M: Machine> Shell<M> {
         match effect {
             Effect::Send(to, range) => self.note_send(to, range, bytes),
             Effect::StartTls(client) => self.start_tls(client, bytes),
+            Effect::BeginTls(client, range) => {
+                self.start_tls(client, bytes);
+                self.begin_handshake(client, bytes.get(range).unwrap_or_default());
+            }
             Effect::Dial(id, address) => self.start_dial(id, address),
             Effect::Close(id) => self.close(id, bytes),
             Effect::Abort(id) => self.abort(id),
@@ -339,6 +343,21 @@ impl<M: Machine> Shell<M> {
                 tracing::warn!("a client was offered TLS but there is no certificate to show");
                 self.lose(key);
             }
+        }
+    }
+
+    /// The first flight of a client that did not ask before it began. The handshake cannot be through with that.
+    fn begin_handshake(&mut self, client: ClientId, flight: &[u8]) {
+        let Some(&key) = self.names.get(&ConnId::Client(client)) else { return };
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Some(tls) = &mut conn.tls else { return };
+        let mut plain = Vec::new();
+        let result = tls.decrypt(flight, &mut plain);
+        conn.queue_records();
+        self.touched.push(key);
+        if let Err(why) = result {
+            tracing::info!(?client, "TLS ended: {why}");
+            self.lose(key);
         }
     }
 

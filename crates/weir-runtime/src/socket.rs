@@ -107,7 +107,9 @@ impl Socket {
             Some(path) => path.as_os_str().as_encoded_bytes(),
             None => name.as_abstract_name().unwrap_or_default(),
         };
-        Some(UnixPeer { uid: credentials.uid(), pid, port: unix_socket::port_of(name) })
+        let uid = credentials.uid();
+        let is_own = uid == rustix::process::geteuid().as_raw();
+        Some(UnixPeer { uid, pid, port: unix_socket::port_of(name), is_own })
     }
 
     fn fd(&self) -> BorrowedFd<'_> {

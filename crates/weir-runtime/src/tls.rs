@@ -1,6 +1,7 @@
 //! Everything weir does with rustls: certificates and verifiers from the configuration, and (in [`stream`]) the
 //! records of one connection. No other module names rustls. Knows no socket.
 
+mod certificate;
 mod end_point;
 mod offer;
 mod stream;
@@ -19,7 +20,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use weir_config::{ClientTls, Config, ServerTls, TlsMode};
+use weir_auth::HbaMethod;
+use weir_config::{AuthMethod, ClientTls, Config, ServerTls, TlsMode};
 
 pub(crate) use stream::{BrokenTls, Received, TlsStream};
 
@@ -28,6 +30,8 @@ pub(crate) use stream::{BrokenTls, Received, TlsStream};
 #[derive(Debug, Clone)]
 pub(crate) struct TlsBundle {
     towards_clients: Option<Arc<ServerConfig>>,
+    /// `tls-server-end-point` of the certificate that clients are shown.
+    own_end_point: Option<Arc<[u8]>>,
     towards_servers: Option<Arc<ClientConfig>>,
     server_mode: TlsMode,
 }
@@ -38,12 +42,23 @@ impl TlsBundle {
     /// # Errors
     /// Names the file that is missing, unreadable or not what it should be.
     pub(crate) fn load(config: &Config) -> Result<Self, TlsLoadError> {
-        Self::from_settings(&config.client_tls, &config.server_tls)
+        // Below verify-ca PgBouncer asks nobody for a certificate. Here clients may show one where it can let them in.
+        let asks_for_certificates =
+            config.auth.method == AuthMethod::Hba && config.auth.hba.asks_for(HbaMethod::Cert);
+        Self::from_settings(&config.client_tls, &config.server_tls, asks_for_certificates)
     }
 
-    pub(crate) fn from_settings(client: &ClientTls, server: &ServerTls) -> Result<Self, TlsLoadError> {
+    pub(crate) fn from_settings(
+        client: &ClientTls,
+        server: &ServerTls,
+        asks_for_certificates: bool,
+    ) -> Result<Self, TlsLoadError> {
+        let towards_clients =
+            towards_clients(client, asks_for_certificates, &offer::provider(&client.offer))?;
+        let (towards_clients, own_end_point) = towards_clients.unzip();
         Ok(Self {
-            towards_clients: towards_clients(client, &offer::provider(&client.offer))?,
+            towards_clients,
+            own_end_point: own_end_point.flatten().map(Into::into),
             towards_servers: towards_servers(server, &offer::provider(&server.offer))?,
             server_mode: server.mode,
         })
@@ -52,7 +67,7 @@ impl TlsBundle {
     /// A handshake with a client is about to begin; `None` if weir has no certificate to show.
     pub(crate) fn accept(&self) -> Option<Box<TlsStream>> {
         let config = self.towards_clients.clone()?;
-        TlsStream::accept(config).map(Box::new).ok()
+        TlsStream::accept(config, self.own_end_point.clone()).map(Box::new).ok()
     }
 
     /// A handshake with a server is about to begin. `host` is what the configuration or the cluster calls it.
@@ -106,11 +121,15 @@ pub enum TlsLoadError {
     },
 }
 
+/// Settings of handshakes with clients, and the channel binding data of the certificate in them.
+type TowardsClients = (Arc<ServerConfig>, Option<Vec<u8>>);
+
 fn towards_clients(
     settings: &ClientTls,
+    asks_for_certificates: bool,
     provider: &Arc<CryptoProvider>,
-) -> Result<Option<Arc<ServerConfig>>, TlsLoadError> {
-    let checks_certificates = match settings.mode {
+) -> Result<Option<TowardsClients>, TlsLoadError> {
+    let needs_certificates = match settings.mode {
         TlsMode::Disable => return Ok(None),
         TlsMode::Allow | TlsMode::Prefer | TlsMode::Require => false,
         TlsMode::VerifyCa | TlsMode::VerifyFull => true,
@@ -130,15 +149,16 @@ fn towards_clients(
     let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
         .with_protocol_versions(&offer::versions(&settings.offer))
         .map_err(|error| unusable("client TLS certificate", chain_file, &error))?;
-    let builder = if checks_certificates {
+    let end_point = chain.first().and_then(|certificate| end_point::hash(certificate));
+    let builder = if needs_certificates || asks_for_certificates {
         let ca_file = settings
             .ca_file
             .as_deref()
             .ok_or_else(|| TlsLoadError::Missing { mode: mode(), needs: "client_tls.ca_file" })?;
         let roots = read_roots("client TLS authority", ca_file)?;
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
-            .build()
-            .map_err(|error| unusable("client TLS authority", ca_file, &error))?;
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+        let verifier = if needs_certificates { verifier } else { verifier.allow_unauthenticated() };
+        let verifier = verifier.build().map_err(|error| unusable("client TLS authority", ca_file, &error))?;
         builder.with_client_cert_verifier(verifier)
     } else {
         builder.with_no_client_auth()
@@ -146,7 +166,7 @@ fn towards_clients(
     let mut config =
         builder.with_single_cert(chain, key).map_err(|error| unusable("client TLS key", key_file, &error))?;
     config.alpn_protocols = vec![ALPN.to_vec()];
-    Ok(Some(Arc::new(config)))
+    Ok(Some((Arc::new(config), end_point)))
 }
 
 fn towards_servers(

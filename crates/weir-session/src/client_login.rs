@@ -300,7 +300,14 @@ impl ClientLogin {
         match mem::replace(&mut self.stage, Stage::Over) {
             Stage::Lookup(person) => Some(person),
             // Nobody asked.
-            stage => {
+            stage @ (Stage::FirstPacket
+            | Stage::TlsHandshake
+            | Stage::Mechanism(_)
+            | Stage::FirstMessage(..)
+            | Stage::Proof(..)
+            | Stage::Password(..)
+            | Stage::Doubt(..)
+            | Stage::Over) => {
                 self.stage = stage;
                 None
             }
@@ -454,16 +461,7 @@ impl ClientLogin {
         let Person { startup, minor } = person;
         let (user, database) = (startup.user().to_owned(), startup.database().to_owned());
         let rest = mem::take(&mut self.buffer);
-        LoginStep::Admitted(Box::new(Admitted {
-            startup,
-            user,
-            database,
-            keys,
-            password,
-            md5,
-            minor,
-            rest,
-        }))
+        LoginStep::Admitted(Box::new(Admitted { startup, user, database, keys, password, md5, minor, rest }))
     }
 
     fn refuse(&mut self, report: Report) -> LoginStep {

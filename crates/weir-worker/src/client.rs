@@ -6,7 +6,7 @@ use std::time::Instant;
 use weir_pool::ServerId;
 use weir_protocol::startup::SecretKey;
 use weir_session::Session;
-use weir_session::client_login::{Admitted, ClientLogin};
+use weir_session::client_login::{Admitted, ClientLogin, Method};
 
 use crate::io::{Accepted, Role, UnixPeer};
 use crate::pools::PoolIndex;
@@ -47,7 +47,7 @@ pub(crate) enum Stage {
 impl Stage {
     /// Stands in while a stage is being replaced by the next.
     pub(crate) fn placeholder() -> Self {
-        Stage::Login(Box::new(Login { machine: ClientLogin::new(), asking: None }))
+        Stage::Login(Box::new(Login::new()))
     }
 }
 
@@ -56,6 +56,36 @@ pub(crate) struct Login {
     pub(crate) machine: ClientLogin,
     /// Who it says it is, while its secret is being looked up.
     pub(crate) asking: Option<(String, String)>,
+    /// What it has to show.
+    pub(crate) demand: Demand,
+    /// Database and user, if what auth_query told about them earlier is what the proof is held against.
+    pub(crate) cached: Option<(String, String)>,
+    /// Its answer did not fit, and its secret is being looked up once more.
+    pub(crate) is_doubting: bool,
+    /// Common name of the certificate that it has shown.
+    pub(crate) common_name: Option<String>,
+}
+
+/// What a client has to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Demand {
+    /// A password.
+    Password(Method),
+    /// Nothing more, but somebody has to know the user. Holds the name of the method.
+    Existence(&'static str),
+}
+
+impl Login {
+    fn new() -> Self {
+        Self {
+            machine: ClientLogin::new(),
+            asking: None,
+            demand: Demand::Password(Method::Scram),
+            cached: None,
+            is_doubting: false,
+            common_name: None,
+        }
+    }
 }
 
 /// A client that has proven who it is.
@@ -114,9 +144,8 @@ impl Open {
 
 impl Client {
     pub(crate) fn new(accepted: Accepted, now: Instant, serial: u64) -> Self {
-        let machine = ClientLogin::new();
         Self {
-            stage: Stage::Login(Box::new(Login { machine, asking: None })),
+            stage: Stage::Login(Box::new(Login::new())),
             carry: Vec::new(),
             accepted: now,
             serial,

@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use weir_config::AuthMethod;
 use weir_pool::ClientId;
 use weir_protocol::backend;
 use weir_protocol::frame::{self, HEADER_BYTES};
@@ -12,9 +13,13 @@ use weir_protocol::sqlstate::SqlState;
 use weir_protocol::tag::FromClient;
 use weir_session::client_login::Admitted;
 
+use crate::access::is_own_admin;
 use crate::client::{Console, Skipping, Stage};
 use crate::io::{ConnId, ConsoleRequest, Effect, Effects};
 use crate::{Worker, key};
+
+/// Who may administrate by Unix socket with the process's own user at the other end.
+pub(crate) const OWN_ADMIN: &str = "pgbouncer";
 
 /// Whether this database name is the console.
 pub(crate) fn is_console(database: &str) -> bool {
@@ -31,7 +36,10 @@ impl Worker {
         effects: &mut Effects,
     ) -> Result<(), Report> {
         let listed = |users: &[String]| users.contains(&admitted.user);
-        let admin = listed(&self.config.auth.admin_users);
+        let client = self.clients.get(key(id.0));
+        let is_own = client.is_some_and(|client| is_own_admin(client, &admitted.user, &admitted.database));
+        let anybody = self.config.auth.method == AuthMethod::Any;
+        let admin = is_own || anybody || listed(&self.config.auth.admin_users);
         if !admin && !listed(&self.config.auth.stats_users) {
             return Err(Report::fatal(SqlState::INVALID_AUTHORIZATION, "not allowed to use the console")
                 .hint("An operator can add the user to admin_users or stats_users."));

@@ -52,6 +52,9 @@ impl Worker {
         });
         let Some(conn) = self.servers.get_mut(key(id.0)) else { return };
         conn.local = dialed.local;
+        if let (Some(login), Some(end_point)) = (&mut login, dialed.end_point) {
+            login.bind_to(end_point);
+        }
         conn.tls = dialed.tls.map(Into::into);
         if let Some(login) = login {
             conn.stage = ServerStage::Login(Box::new(login));

@@ -41,6 +41,8 @@ pub enum Effect {
     Send(ConnId, Range<usize>),
     /// Everything sent so far is flushed in the clear, then the client starts its TLS handshake.
     StartTls(ClientId),
+    /// The client began with TLS at once: starts its handshake with these bytes of [`Effects::bytes`].
+    BeginTls(ClientId, Range<usize>),
     /// Open a connection (TCP or Unix socket, then TLS as configured) and report to [`crate::Worker::dialed`].
     Dial(ConnId, Address),
     /// Flush what was sent (bounded in time), then close. The worker has forgotten the connection.
@@ -129,6 +131,21 @@ pub struct UnixPeer {
     pub pid: u32,
     /// The port that the socket is named after.
     pub port: u16,
+    /// Its user is the one that weir runs as.
+    pub is_own: bool,
+}
+
+/// What a TLS handshake with a client has shown.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Encrypted {
+    /// TLS version and cipher, for SHOW CLIENTS.
+    pub description: String,
+    /// `tls-server-end-point` hash of the certificate that was shown to the client, if it has one.
+    pub end_point: Option<Vec<u8>>,
+    /// Common name of the client's certificate, if it showed one and an authority vouches for it.
+    pub common_name: Option<String>,
+    /// The handshake named PostgreSQL's protocol (ALPN).
+    pub names_protocol: bool,
 }
 
 /// What the shell learned while dialing.

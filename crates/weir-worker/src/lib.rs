@@ -11,7 +11,7 @@
 //! | `client`, `server` | what is known of one connection |
 //! | `pools`, `places` | the pools and their dialing; where the pools of a database may dial |
 //! | `startup` | what a startup packet may ask for |
-//! | `login`, `secrets` | a client's way in; where secrets come from (user list, auth_query, keys learned at login) |
+//! | `login`, `access`, `secrets` | a client's way in; how it has to show who it is; where secrets come from (user list, auth_query, keys learned at login) |
 //! | `traffic` | bytes of sessions, checkout |
 //! | `release` | server connections that their clients let go of |
 //! | `parting` | clients that go |
@@ -26,6 +26,7 @@
 //! | `deadlines` | clients whose time is over |
 //! | `rows` | snapshots |
 
+mod access;
 mod cancel;
 mod cancel_key;
 mod client;
@@ -64,8 +65,8 @@ use weir_session::prepared::Catalog;
 use weir_session::settings::{Interner, Settings};
 
 pub use io::{
-    Accepted, CancelId, ConnId, ConsoleRequest, DialError, Dialed, Effect, Effects, Entropy, Order, Role,
-    UnixPeer,
+    Accepted, CancelId, ConnId, ConsoleRequest, DialError, Dialed, Effect, Effects, Encrypted, Entropy,
+    Order, Role, UnixPeer,
 };
 
 use crate::cancel::Cancel;
@@ -170,19 +171,17 @@ impl Worker {
     }
 
     /// The TLS handshake with a client is through.
-    pub fn tls_established(
-        &mut self,
-        _now: Instant,
-        id: ClientId,
-        description: String,
-        _effects: &mut Effects,
-    ) {
-        if let Some(client) = self.clients.get_mut(key(id.0)) {
-            client.tls = Some(description.into());
-            if let Stage::Login(login) = &mut client.stage {
-                login.machine.tls_started();
-            }
+    pub fn tls_established(&mut self, now: Instant, id: ClientId, shown: Encrypted, effects: &mut Effects) {
+        let Encrypted { description, end_point, common_name, names_protocol } = shown;
+        let Some(client) = self.clients.get_mut(key(id.0)) else { return };
+        client.tls = Some(description.into());
+        let Stage::Login(login) = &mut client.stage else { return };
+        login.common_name = common_name;
+        if let Some(end_point) = end_point {
+            login.machine.offer_binding(end_point);
         }
+        let step = login.machine.tls_started(names_protocol);
+        self.login_step(now, id, step, effects);
     }
 
     /// A client of the console, which goes on while all others are suspended.

@@ -3,17 +3,18 @@
 use std::time::Instant;
 
 use weir_auth::StoredSecret;
-use weir_config::{AuthMethod, TlsMode};
+use weir_config::TlsMode;
 use weir_discovery::Leadership;
 use weir_pool::ClientId;
 use weir_protocol::backend;
 use weir_protocol::message::Report;
 use weir_protocol::sqlstate::SqlState;
 use weir_session::Session;
-use weir_session::client_login::{Admitted, ClientTls, LoginPolicy, LoginStep};
+use weir_session::client_login::{Admitted, ClientTls, Fresh, LoginPolicy, LoginStep, Method};
 use weir_session::settings::{IN_HOT_STANDBY, Reported, Settings};
 
-use crate::client::{Open, Stage, Welcoming};
+use crate::access::rejected;
+use crate::client::{Demand, Open, Stage, Welcoming};
 use crate::io::{ConnId, Effect, Effects, Role};
 use crate::places;
 use crate::pools::{self, PoolIndex, PoolKey};
@@ -22,50 +23,60 @@ use crate::{Worker, cancel_key, key};
 
 impl Worker {
     pub(crate) fn login_received(&mut self, now: Instant, id: ClientId, bytes: &[u8], effects: &mut Effects) {
-        let policy = self.login_policy();
         let Some(client) = self.clients.get_mut(key(id.0)) else { return };
+        let policy = LoginPolicy { tls: tls_policy(self.config.client_tls.mode, client.unix.is_some()) };
         let Stage::Login(login) = &mut client.stage else { return };
         let mut step = LoginStep::Wait;
         effects.send_with(ConnId::Client(id), |out| step = login.machine.received(bytes, &policy, out));
         self.login_step(now, id, step, effects);
     }
 
-    fn login_policy(&self) -> LoginPolicy {
-        let tls = match self.config.client_tls.mode {
-            TlsMode::Disable => ClientTls::Off,
-            TlsMode::Allow | TlsMode::Prefer => ClientTls::Allowed,
-            TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => ClientTls::Required,
-        };
-        let auth = match self.config.auth.method {
-            AuthMethod::ScramSha256
-            | AuthMethod::Md5
-            | AuthMethod::Plain
-            | AuthMethod::Any
-            | AuthMethod::Cert
-            | AuthMethod::Peer
-            | AuthMethod::Hba => weir_session::client_login::AuthMethod::Scram,
-            AuthMethod::Trust => weir_session::client_login::AuthMethod::Trust,
-        };
-        LoginPolicy { tls, auth }
-    }
-
-    fn login_step(&mut self, now: Instant, id: ClientId, step: LoginStep, effects: &mut Effects) {
+    pub(crate) fn login_step(&mut self, now: Instant, id: ClientId, step: LoginStep, effects: &mut Effects) {
         match step {
             LoginStep::Wait => {}
             LoginStep::StartTls => effects.list.push(Effect::StartTls(id)),
+            LoginStep::BeginTls(flight) => {
+                let start = effects.bytes.len();
+                effects.bytes.extend_from_slice(&flight);
+                effects.list.push(Effect::BeginTls(id, start..effects.bytes.len()));
+            }
             LoginStep::Cancel(wanted) => self.cancel_requested(now, id, &wanted, effects),
-            LoginStep::NeedSecret { user, database } => self.find_secret(now, id, user, database, effects),
+            LoginStep::Named { user, database } => self.named(now, id, user, database, effects),
+            LoginStep::Mismatch => self.doubt(now, id, effects),
             LoginStep::Admitted(admitted) => {
                 if let Err(report) = self.admitted(now, id, *admitted, effects) {
                     self.refuse_login(now, id, &report, effects);
                 }
             }
-            LoginStep::Refused(report) => self.refuse_login(now, id, &report, effects),
+            LoginStep::Refused(report) => {
+                if report.code == SqlState::INVALID_PASSWORD {
+                    self.forget_cached(id);
+                }
+                self.refuse_login(now, id, &report, effects);
+            }
             LoginStep::Close => self.end_client(now, id, None, "closed during login", effects),
         }
     }
 
-    /// Gives a login machine the secret it asked for; `None` for an unknown user.
+    /// Lets a client in of whom nothing is asked.
+    pub(crate) fn admit(&mut self, now: Instant, id: ClientId, effects: &mut Effects) {
+        self.admit_with(now, id, None, effects);
+    }
+
+    fn admit_with(
+        &mut self,
+        now: Instant,
+        id: ClientId,
+        secret: Option<StoredSecret>,
+        effects: &mut Effects,
+    ) {
+        let Some(client) = self.clients.get_mut(key(id.0)) else { return };
+        let Stage::Login(login) = &mut client.stage else { return };
+        let step = login.machine.admit(secret);
+        self.login_step(now, id, step, effects);
+    }
+
+    /// What is stored for the user of a client on its way in is known now; `None`: nobody knows the user.
     pub(crate) fn answer_secret(
         &mut self,
         now: Instant,
@@ -73,18 +84,76 @@ impl Worker {
         secret: Option<StoredSecret>,
         effects: &mut Effects,
     ) {
-        let nonce = self.chance.nonce();
         let Some(client) = self.clients.get_mut(key(id.0)) else { return };
         let Stage::Login(login) = &mut client.stage else { return };
         login.asking = None;
+        if login.is_doubting {
+            let step = login.machine.judge_again(secret);
+            return self.login_step(now, id, step, effects);
+        }
+        match (login.demand, secret) {
+            (Demand::Password(method), secret) => self.ask_password(now, id, method, secret, effects),
+            (Demand::Existence(_), Some(secret)) => self.admit_with(now, id, Some(secret), effects),
+            (Demand::Existence(method), None) => {
+                // PgBouncer's words.
+                let report = rejected(format!("\"{method}\" authentication failed"));
+                self.refuse_login(now, id, &report, effects);
+            }
+        }
+    }
+
+    fn ask_password(
+        &mut self,
+        now: Instant,
+        id: ClientId,
+        method: Method,
+        secret: Option<StoredSecret>,
+        effects: &mut Effects,
+    ) {
+        let (nonce, md5_salt) = (self.chance.nonce(), self.chance.bytes());
+        let Some(client) = self.clients.get(key(id.0)) else { return };
+        let Stage::Login(login) = &client.stage else { return };
+        let user = login.machine.startup().map(|startup| startup.user().to_owned()).unwrap_or_default();
         // As stable as an unknown user's, so that the salt tells nobody who exists.
-        let salt = weir_auth::scram::mock_salt(&self.secrets.mock, login.machine.user().unwrap_or_default());
-        let mock = &self.secrets.mock;
+        let salt = weir_auth::scram::mock_salt(&self.secrets.mock, &user);
+        let method = match (method, &secret) {
+            (Method::Md5, None) if !self.md5_is_usual() => Method::Scram,
+            (Method::Scram | Method::Md5 | Method::Plain, _) => method,
+        };
+        let iterations = self.config.auth.scram_iterations;
+        let derived = match (method, &secret) {
+            (Method::Scram, Some(secret)) => self.secrets.derive(&user, secret, salt, iterations),
+            (Method::Scram | Method::Md5 | Method::Plain, _) => None,
+        };
+        let Some(client) = self.clients.get_mut(key(id.0)) else { return };
+        let Stage::Login(login) = &mut client.stage else { return };
+        let fresh =
+            Fresh { nonce: &nonce, md5_salt, salt, iterations, derived, mock_secret: &self.secrets.mock };
         let mut step = LoginStep::Wait;
-        effects.send_with(ConnId::Client(id), |out| {
-            step = login.machine.secret(secret, &nonce, salt, mock, out);
-        });
+        effects.send_with(ConnId::Client(id), |out| step = login.machine.ask(method, secret, fresh, out));
         self.login_step(now, id, step, effects);
+    }
+
+    /// The answer does not fit what is stored, or what was: an old secret is looked up once more before it counts.
+    fn doubt(&mut self, now: Instant, id: ClientId, effects: &mut Effects) {
+        let cached = self.forget_cached(id);
+        let Some(client) = self.clients.get_mut(key(id.0)) else { return };
+        let Stage::Login(login) = &mut client.stage else { return };
+        if let Some((database, user)) = cached {
+            login.is_doubting = true;
+            return self.find_secret(now, id, user, database, effects);
+        }
+        let step = login.machine.judge_again(None);
+        self.login_step(now, id, step, effects);
+    }
+
+    /// The secret that this client was held against is not to be believed without asking again. Tells whose it is.
+    fn forget_cached(&mut self, id: ClientId) -> Option<(String, String)> {
+        let client = self.clients.get_mut(key(id.0))?;
+        let Stage::Login(login) = &mut client.stage else { return None };
+        let cached = login.cached.take()?;
+        self.secrets.forget_fetched(&cached);
+        Some(cached)
     }
 
     /// The client has proven who it is.
@@ -226,6 +295,16 @@ impl Worker {
             false => entry.key.role == Role::Read && !falls_back,
         };
         if standby { b"on" } else { b"off" }
+    }
+}
+
+/// Unix sockets need no encryption, and PgBouncer offers none there.
+fn tls_policy(mode: TlsMode, by_unix_socket: bool) -> ClientTls {
+    match mode {
+        _ if by_unix_socket => ClientTls::Off,
+        TlsMode::Disable => ClientTls::Off,
+        TlsMode::Allow | TlsMode::Prefer => ClientTls::Allowed,
+        TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => ClientTls::Required,
     }
 }
 

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use weir_auth::StoredSecret;
 use weir_auth::scram::{DerivedKeys, Verifier};
+use weir_auth::{Secret, StoredSecret};
 use weir_pool::ClientId;
 use weir_protocol::frame::{self, HEADER_BYTES, MESSAGE_BYTES_MAX};
 use weir_protocol::message::Report;
@@ -30,8 +30,8 @@ pub(crate) struct Secrets {
     /// By user: how to log in to PostgreSQL as them. With the database that told the secret, unless the user list did:
     /// the keys belong to the salt of one secret, and databases may be on different servers.
     learned: HashMap<(Option<String>, String), ServerSecret>,
-    /// By user: verifiers derived from the user list's plaintext (a millisecond each).
-    derived: HashMap<String, Verifier>,
+    /// By user: verifiers derived from plaintext (a millisecond each), with the plaintext.
+    derived: HashMap<String, (Secret, Verifier)>,
     /// By user: keys derived from the user list's plaintext for PostgreSQL's salt.
     derived_keys: HashMap<String, DerivedKeys>,
     /// By (database, user): what auth_query returned lately.
@@ -111,6 +111,33 @@ impl Secrets {
         self.fetched.retain(|(_, other), _| other != user);
     }
 
+    /// The verifier of a plain password, which costs a millisecond once; `None` for other secrets.
+    pub(crate) fn derive(
+        &mut self,
+        user: &str,
+        secret: &StoredSecret,
+        salt: [u8; 16],
+        iterations: u32,
+    ) -> Option<Verifier> {
+        let StoredSecret::Plain(password) = secret else { return None };
+        if let Some((known, verifier)) = self.derived.get(user)
+            && known == password
+        {
+            return Some(verifier.clone());
+        }
+        let verifier = secret.to_verifier(&salt, iterations)?;
+        if self.derived.len() >= DERIVED_MAX {
+            self.derived.clear();
+        }
+        self.derived.insert(user.to_owned(), (password.clone(), verifier.clone()));
+        Some(verifier)
+    }
+
+    /// What auth_query told about a user did not fit what the user knows.
+    pub(crate) fn forget_fetched(&mut self, wanted: &(String, String)) {
+        self.fetched.remove(wanted);
+    }
+
     /// A reload may have changed the user list.
     pub(crate) fn forget_derived(&mut self) {
         self.derived.clear();
@@ -153,7 +180,9 @@ impl Worker {
             return;
         }
         let password = admitted.password.take().map(ServerSecret::password);
-        if let Some(secret) = password.or_else(|| admitted.keys.take().map(ServerSecret::Keys)) {
+        let keys = admitted.keys.take().map(ServerSecret::Keys);
+        let hash = admitted.md5.take().map(ServerSecret::Md5);
+        if let Some(secret) = password.or(keys).or(hash) {
             let is_listed = self.config.auth.users.get(&admitted.user).is_some();
             self.secrets.learn((!is_listed).then_some(&admitted.database), &admitted.user, secret);
         }
@@ -168,14 +197,15 @@ impl Worker {
         database: String,
         effects: &mut Effects,
     ) {
-        if let Some(secret) = self.listed_secret(&user) {
-            return self.answer_secret(now, id, Some(secret), effects);
+        if let Some(secret) = self.config.auth.users.get(&user) {
+            return self.answer_secret(now, id, Some(secret.clone()), effects);
         }
         if crate::console::is_console(&database) || self.asking(&database).is_none() {
             return self.answer_secret(now, id, None, effects);
         }
         let wanted = (database, user);
         if let Some(secret) = self.fetched_secret(now, &wanted) {
+            self.note_cached(id, &wanted);
             return self.answer_secret(now, id, Some(secret), effects);
         }
         let Some(serial) = self.note_asking(id, &wanted) else { return };
@@ -203,16 +233,18 @@ impl Worker {
         self.config.database(&database).is_some().then_some(Asking { database, user, query })
     }
 
-    fn listed_secret(&mut self, user: &str) -> Option<StoredSecret> {
-        let listed = self.config.auth.users.get(user)?;
-        let StoredSecret::Plain(_) = listed else { return Some(listed.clone()) };
-        if let Some(verifier) = self.secrets.derived.get(user) {
-            return Some(StoredSecret::Scram(verifier.clone()));
+    /// Whether somebody could know a user of this database who is not in the user list.
+    pub(crate) fn is_asked_for(&self, database: &str) -> bool {
+        self.asking(database).is_some()
+    }
+
+    /// Whether users commonly have secrets that md5 can check: that is what an unknown user is asked for, too.
+    pub(crate) fn md5_is_usual(&self) -> bool {
+        let is_md5 = |secret: &StoredSecret| !matches!(secret, StoredSecret::Scram(_));
+        if self.config.auth.user.is_some() {
+            return self.secrets.fetched.values().any(|fetched| is_md5(&fetched.secret));
         }
-        let salt = weir_auth::scram::mock_salt(&self.secrets.mock, user);
-        let verifier = listed.to_verifier(&salt, SCRAM_ITERATIONS)?;
-        self.secrets.derived.insert(user.to_owned(), verifier.clone());
-        Some(StoredSecret::Scram(verifier))
+        self.config.auth.users.iter().any(|(_, secret)| is_md5(secret))
     }
 
     /// What auth_query returned lately. During a hold an old answer is better than none.
@@ -222,6 +254,13 @@ impl Worker {
         let held = matches!(self.topology.leader, weir_discovery::Leadership::Leaderless { .. })
             && crate::places::follows_cluster(&self.config, &wanted.0);
         (fresh || held).then(|| fetched.secret.clone())
+    }
+
+    fn note_cached(&mut self, id: ClientId, wanted: &(String, String)) {
+        let Some(client) = self.clients.get_mut(key(id.0)) else { return };
+        if let Stage::Login(login) = &mut client.stage {
+            login.cached = Some(wanted.clone());
+        }
     }
 
     fn note_asking(&mut self, id: ClientId, wanted: &(String, String)) -> Option<u64> {
@@ -535,8 +574,8 @@ fn no_key() -> SecretKey {
     SecretKey::new(&[0; 4]).unwrap_or_else(no_key)
 }
 
-/// Iterations for verifiers derived from plaintext, as PostgreSQL's default.
-const SCRAM_ITERATIONS: u32 = 4096;
+/// Verifiers of plain passwords that are remembered at once.
+const DERIVED_MAX: usize = 100_000;
 
 /// How long an answer of auth_query is good: a password changed in PostgreSQL is known here no later.
 const FETCHED_FOR: Duration = Duration::from_secs(5);

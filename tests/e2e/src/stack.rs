@@ -17,6 +17,8 @@ use crate::wire::{PATIENCE, Wire};
 
 /// May do everything on the console.
 pub const ADMIN: Login<'static> = Login { user: "boss", password: "boss password", database: "pgbouncer" };
+/// Name in the certificate `client.crt` that comes with [`Setup::client_tls`].
+pub const CERTIFIED: &str = "certified@example.com";
 /// May only look.
 pub const STATS: Login<'static> =
     Login { user: "viewer", password: "viewer password", database: "pgbouncer" };
@@ -28,6 +30,7 @@ pub struct Setup {
     settings: Vec<(String, String)>,
     users: Vec<(String, String)>,
     client_tls: Option<String>,
+    files: Vec<(String, String)>,
 }
 
 impl Default for Setup {
@@ -46,6 +49,7 @@ impl Setup {
             settings: Vec::new(),
             users: users.map(|login| (login.user.to_owned(), login.password.to_owned())).to_vec(),
             client_tls: None,
+            files: Vec::new(),
         }
         .set("auth", &format!("admin_users = [\"{}\"]", ADMIN.user))
         .set("auth", &format!("stats_users = [\"{}\"]", STATS.user))
@@ -95,6 +99,13 @@ impl Setup {
     #[must_use]
     pub fn postgres_options(mut self, change: impl FnOnce(&mut PostgresOptions)) -> Self {
         change(&mut self.postgres);
+        self
+    }
+
+    /// A file beside weir.toml.
+    #[must_use]
+    pub fn file(mut self, name: &str, text: &str) -> Self {
+        self.files.push((name.to_owned(), text.to_owned()));
         self
     }
 
@@ -150,6 +161,9 @@ impl Setup {
         }
         self = self.set("auth", "file = \"userlist.txt\"");
         folder.write("userlist.txt", &user_list(&self.users))?;
+        for (name, text) in &self.files {
+            folder.write(name, text)?;
+        }
         let config = folder.write("weir.toml", &self.render())?;
         let weir = Weir::start(options.args([config.display().to_string()])).await?;
         Ok(Front { weir, folder, authority })
@@ -177,6 +191,9 @@ fn write_certificates(folder: &RunDir) -> Result<PathBuf> {
     let own = authority.issue("localhost", &[IpAddr::V4(Ipv4Addr::LOCALHOST)])?;
     folder.write("weir.crt", &own.certificate_pem)?;
     folder.write("weir.key", &own.key_pem)?;
+    let client = authority.issue(CERTIFIED, &[])?;
+    folder.write("client.crt", &client.certificate_pem)?;
+    folder.write("client.key", &client.key_pem)?;
     folder.write("authority.crt", &authority.certificate_pem())
 }
 

@@ -1,6 +1,7 @@
 //! The files that say who may log in from where (`auth.hba_file`) and under which other name (`auth.ident_file`). What
 //! stands in them is understood by `weir-auth`; here they are found, read, and their problems given a place.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use weir_auth::{HbaMethod, HbaProblem, HbaRules, IdentMaps};
@@ -48,6 +49,32 @@ pub(super) fn check_hba(
     (file, rules)
 }
 
+/// The system's own users, by whose names peers are known. Directories on the network are not asked: a login must not
+/// wait for one.
+pub(super) fn read_system_users(
+    reader: &mut Reader<'_>,
+    method: AuthMethod,
+    rules: &HbaRules,
+) -> BTreeMap<u32, String> {
+    if method != AuthMethod::Peer && !(method == AuthMethod::Hba && rules.asks_for(HbaMethod::Peer)) {
+        return BTreeMap::new();
+    }
+    let text = reader.text_of(Path::new(PASSWD));
+    let text = text.unwrap_or_else(|why| {
+        let what = format!("peer needs the names of the system's users, but {PASSWD} cannot be read: {why}");
+        reader.complain("auth.type", Wrong::new(what, "let weir's user read it"));
+        String::new()
+    });
+    text.lines().filter_map(system_user).collect()
+}
+
+/// `name:password:uid:...` (passwd(5)).
+fn system_user(line: &str) -> Option<(u32, String)> {
+    let mut fields = line.split(':');
+    let name = fields.next().filter(|name| !name.is_empty())?;
+    Some((fields.nth(1)?.parse().ok()?, name.to_owned()))
+}
+
 /// A certificate that nobody has checked proves nothing.
 fn check_certificates(reader: &mut Reader<'_>, method: AuthMethod) {
     let mode = reader.required("client_tls.mode", word(TLS_MODES));
@@ -88,3 +115,5 @@ fn note(reader: &mut Reader<'_>, file: &Path, problems: Vec<HbaProblem>) {
         wrong: Wrong::new(what, remedy),
     }));
 }
+
+const PASSWD: &str = "/etc/passwd";

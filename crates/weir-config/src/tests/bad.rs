@@ -300,6 +300,24 @@ fn options_are_complained_about_by_their_names() {
     );
 }
 
+#[test]
+fn access_files_are_told_by_their_own_lines() {
+    let start = "[patroni]\nurls = [\"http://n1\"]\n[auth]\nfile = \"userlist.txt\"\n";
+    let problems = |rest: &str| load_text(&format!("{start}{rest}")).unwrap_err().to_string();
+    let both = problems("type = \"hba\"\nhba_file = \"broken.conf\"\nident_file = \"broken_ident.conf\"\n");
+    let places: Vec<_> = both.lines().filter_map(|line| line.split(": ").next()).collect();
+    let broken = "/etc/weir/broken.conf";
+    assert_eq!(
+        places,
+        [&format!("{broken}:2"), &format!("{broken}:3"), "/etc/weir/broken_ident.conf:1"],
+        "{both}"
+    );
+    assert!(problems("type = \"hba\"\n").contains("needs the file with the rules"));
+    let certificates = problems("type = \"hba\"\nhba_file = \"cert.conf\"\nident_file = \"ident.conf\"\n");
+    assert!(certificates.contains("needs the authorities"), "{certificates}");
+    assert!(problems("type = \"cert\"\n").contains("needs client certificates to be checked"));
+}
+
 proptest::proptest! {
     #[test]
     fn no_text_makes_the_reader_panic(text in "[\\[\\]a-z0-9._=\"#\n '-]{0,200}") {

@@ -87,7 +87,7 @@ fn every_word_has_a_name() {
     // One line per enum: the tables are found by value, and a missing variant would show as an empty name.
     assert_eq!(TLS_MODES.len(), crate::TlsMode::VerifyFull as usize + 1);
     assert_eq!(POOL_MODES.len(), crate::PoolMode::Statement as usize + 1);
-    assert!(!AUTH_METHODS.is_empty());
+    assert_eq!(AUTH_METHODS.len(), crate::AuthMethod::Hba as usize + 1);
     assert_eq!(READ_FALLBACKS.len(), crate::ReadFallback::Error as usize + 1);
     assert_eq!(STATE_POLICIES.len(), crate::StatePolicy::Forget as usize + 1);
     assert_eq!(LOAD_BALANCES.len(), crate::LoadBalance::Disable as usize + 1);

@@ -126,15 +126,15 @@ impl<M: Machine> Shell<M> {
         let was_handshaking = tls.is_handshaking();
         self.plain.clear();
         let result = tls.decrypt(self.read_buffer.get(..length).unwrap_or_default(), &mut self.plain);
-        let established = (was_handshaking && !tls.is_handshaking()).then(|| tls.description());
+        let established = (was_handshaking && !tls.is_handshaking()).then(|| tls.shown());
         conn.queue_records();
         if !conn.out.is_empty() {
             self.touched.push(key);
         }
-        if let Some(description) = established
+        if let Some(shown) = established
             && let ConnId::Client(client) = id
         {
-            self.machine.tls_established(now, client, description, &mut self.effects);
+            self.machine.tls_established(now, client, shown, &mut self.effects);
         }
         if !self.plain.is_empty() {
             self.machine.received(now, id, &self.plain, &mut self.effects);

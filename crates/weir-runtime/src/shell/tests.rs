@@ -32,7 +32,7 @@ use crate::listen::{self, Door, DoorSocket};
 use crate::machine::Machine;
 use crate::tls::TlsBundle;
 use crate::tls::tests::no_tls;
-use weir_worker::{Accepted, ConnId, DialError, Dialed, Effect, Effects, Order, Role};
+use weir_worker::{Accepted, ConnId, DialError, Dialed, Effect, Effects, Encrypted, Order, Role};
 
 /// What the machine was told.
 #[derive(Debug, Clone)]
@@ -80,14 +80,8 @@ impl<S: FnMut(&Event, &mut Effects) + 'static> Machine for Scripted<S> {
         self.happen(Event::Closed(conn), effects);
     }
 
-    fn tls_established(
-        &mut self,
-        _now: Instant,
-        client: ClientId,
-        description: String,
-        effects: &mut Effects,
-    ) {
-        self.happen(Event::Encrypted(client, description), effects);
+    fn tls_established(&mut self, _now: Instant, client: ClientId, shown: Encrypted, effects: &mut Effects) {
+        self.happen(Event::Encrypted(client, shown.description), effects);
     }
 
     fn dialed(

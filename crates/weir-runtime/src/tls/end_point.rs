@@ -3,6 +3,8 @@
 
 use aws_lc_rs::digest::{self, Algorithm};
 
+use super::certificate::{OBJECT_IDENTIFIER, SEQUENCE, element};
+
 /// The hash of a certificate that both ends of a connection can compute; `None` if its signature algorithm names no
 /// digest (Ed25519) or one that is not handled (RSA-PSS keeps it in parameters): then no binding is offered.
 pub(super) fn hash(certificate: &[u8]) -> Option<Vec<u8>> {
@@ -35,23 +37,3 @@ fn signature_algorithm(certificate: &[u8]) -> Option<&[u8]> {
     let (oid, _) = element(algorithm, OBJECT_IDENTIFIER)?;
     Some(oid)
 }
-
-/// Content of the element in front, and what comes behind it.
-fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
-    let (&[found, first], rest) = der.split_first_chunk::<2>()?;
-    if found != tag {
-        return None;
-    }
-    let (length, rest) = match first {
-        0..=0x7f => (usize::from(first), rest),
-        0x81..=0x84 => {
-            let (digits, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-            (digits.iter().fold(0, |length, &digit| length << 8 | usize::from(digit)), rest)
-        }
-        _ => return None,
-    };
-    rest.split_at_checked(length)
-}
-
-const SEQUENCE: u8 = 0x30;
-const OBJECT_IDENTIFIER: u8 = 0x06;

@@ -8,11 +8,16 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 
-use super::end_point;
+use super::{certificate, end_point};
+use weir_worker::Encrypted;
 
 /// One connection's TLS state, either side.
 #[derive(Debug)]
-pub(crate) struct TlsStream(Connection);
+pub(crate) struct TlsStream {
+    records: Connection,
+    /// `tls-server-end-point` of the certificate that this side shows as a server.
+    own_end_point: Option<Arc<[u8]>>,
+}
 
 /// What a piece of ciphertext did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,22 +34,25 @@ pub(crate) struct BrokenTls(String);
 
 impl TlsStream {
     /// The server's side.
-    pub(super) fn accept(config: Arc<ServerConfig>) -> Result<Self, BrokenTls> {
+    pub(super) fn accept(
+        config: Arc<ServerConfig>,
+        own_end_point: Option<Arc<[u8]>>,
+    ) -> Result<Self, BrokenTls> {
         let connection = ServerConnection::new(config).map_err(BrokenTls::from)?;
-        Ok(Self::unbounded(Connection::Server(connection)))
+        Ok(Self::unbounded(Connection::Server(connection), own_end_point))
     }
 
     /// The client's side; the first flight waits in [`TlsStream::take_records`].
     pub(super) fn connect(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, BrokenTls> {
         let connection = ClientConnection::new(config, name).map_err(BrokenTls::from)?;
-        Ok(Self::unbounded(Connection::Client(connection)))
+        Ok(Self::unbounded(Connection::Client(connection), None))
     }
 
     /// Whoever calls [`TlsStream::encrypt`] takes the records at once, so rustls needs no bound of its own, and with
     /// one it would take less than it was given.
-    fn unbounded(mut connection: Connection) -> Self {
-        connection.set_buffer_limit(None);
-        Self(connection)
+    fn unbounded(mut records: Connection, own_end_point: Option<Arc<[u8]>>) -> Self {
+        records.set_buffer_limit(None);
+        Self { records, own_end_point }
     }
 
     /// Takes in what was read from the socket and appends what it says to `plain`. Replies (handshake, alerts) wait
@@ -52,8 +60,8 @@ impl TlsStream {
     pub(crate) fn decrypt(&mut self, mut cipher: &[u8], plain: &mut Vec<u8>) -> Result<Received, BrokenTls> {
         let mut state = Received::Open;
         while !cipher.is_empty() && state == Received::Open {
-            self.0.read_tls(&mut cipher).map_err(|error| BrokenTls::new(&error.to_string()))?;
-            let progress = self.0.process_new_packets()?;
+            self.records.read_tls(&mut cipher).map_err(|error| BrokenTls::new(&error.to_string()))?;
+            let progress = self.records.process_new_packets()?;
             if progress.peer_has_closed() {
                 state = Received::Closed;
             }
@@ -64,15 +72,15 @@ impl TlsStream {
 
     /// Encrypts `plain` and appends the records, after any that were waiting.
     pub(crate) fn encrypt(&mut self, plain: &[u8], cipher: &mut Vec<u8>) {
-        let written = self.0.writer().write_all(plain);
+        let written = self.records.writer().write_all(plain);
         debug_assert!(written.is_ok(), "without a buffer limit rustls takes everything");
         self.take_records(cipher);
     }
 
     /// Appends the records that wait to be sent.
     pub(crate) fn take_records(&mut self, cipher: &mut Vec<u8>) {
-        while self.0.wants_write() {
-            match self.0.write_tls(cipher) {
+        while self.records.wants_write() {
+            match self.records.write_tls(cipher) {
                 Ok(0) | Err(_) => return,
                 Ok(_) => {}
             }
@@ -81,27 +89,40 @@ impl TlsStream {
 
     /// Says in the protocol that nothing more will be sent.
     pub(crate) fn close(&mut self, cipher: &mut Vec<u8>) {
-        self.0.send_close_notify();
+        self.records.send_close_notify();
         self.take_records(cipher);
     }
 
     /// True until both sides have finished the handshake.
     pub(crate) fn is_handshaking(&self) -> bool {
-        self.0.is_handshaking()
+        self.records.is_handshaking()
     }
 
     /// Version and cipher suite in the console's notation, such as `TLSv1.3/TLS_AES_256_GCM_SHA384`.
     pub(crate) fn description(&self) -> String {
         // rustls spells it TLSv1_3.
-        let version = self.0.protocol_version().and_then(|version| version.as_str()).unwrap_or("TLS");
+        let version = self.records.protocol_version().and_then(|version| version.as_str()).unwrap_or("TLS");
         let version = version.replace('_', ".");
-        let suite = self.0.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("?");
+        let suite =
+            self.records.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("?");
         format!("{version}/{}", suite.replace("TLS13_", "TLS_"))
     }
 
     /// `tls-server-end-point` of the peer's certificate.
     pub(crate) fn peer_end_point(&self) -> Option<Vec<u8>> {
-        end_point::hash(self.0.peer_certificates()?.first()?)
+        end_point::hash(self.records.peer_certificates()?.first()?)
+    }
+
+    /// What a finished handshake with a client has shown.
+    pub(crate) fn shown(&self) -> Encrypted {
+        // Certificates that nobody vouches for do not get this far: they are not asked for, or the handshake fails.
+        let certificate = self.records.peer_certificates().and_then(<[_]>::first);
+        Encrypted {
+            description: self.description(),
+            end_point: self.own_end_point.as_deref().map(<[u8]>::to_vec),
+            common_name: certificate.and_then(|certificate| certificate::common_name(certificate)),
+            names_protocol: self.records.alpn_protocol() == Some(super::ALPN),
+        }
     }
 
     fn drain_plaintext(&mut self, length: usize, plain: &mut Vec<u8>) -> Result<(), BrokenTls> {
@@ -111,7 +132,7 @@ impl TlsStream {
         let start = plain.len();
         plain.resize(start + length, 0);
         let into = plain.get_mut(start..).unwrap_or_default();
-        self.0.reader().read_exact(into).map_err(|error| BrokenTls::new(&error.to_string()))
+        self.records.reader().read_exact(into).map_err(|error| BrokenTls::new(&error.to_string()))
     }
 }
 

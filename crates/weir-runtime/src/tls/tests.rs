@@ -48,7 +48,7 @@ impl Authority {
     /// A weir that trusts this authority and shows a certificate of the other one.
     pub(crate) fn trusting_but_showing(&self, mode: TlsMode, other: &Self, name: &str) -> TlsBundle {
         let client = other.client_side(TlsMode::Require, name);
-        TlsBundle::from_settings(&client, &self.server_side(mode)).unwrap()
+        TlsBundle::from_settings(&client, &self.server_side(mode), false).unwrap()
     }
 
     /// A weir that trusts this authority while the other one shows its own certificate, made out to `localhost`.
@@ -60,7 +60,7 @@ impl Authority {
             ca_file: None,
             offer: TlsOffer::default(),
         };
-        TlsBundle::from_settings(&client, &self.server_side(mode)).unwrap()
+        TlsBundle::from_settings(&client, &self.server_side(mode), false).unwrap()
     }
 
     fn client_side(&self, mode: TlsMode, name: &str) -> ClientTls {
@@ -105,12 +105,13 @@ pub(crate) fn towards_servers(mode: TlsMode, authority: Option<&Authority>) -> T
         cert_file: None,
         offer: TlsOffer::default(),
     };
-    TlsBundle::from_settings(&client_off(), &server).unwrap()
+    TlsBundle::from_settings(&client_off(), &server, false).unwrap()
 }
 
 /// A certificate for `name` towards clients, and trust in its authority towards servers.
 pub(crate) fn both_sides(client: TlsMode, server: TlsMode, authority: &Authority, name: &str) -> TlsBundle {
-    TlsBundle::from_settings(&authority.client_side(client, name), &authority.server_side(server)).unwrap()
+    TlsBundle::from_settings(&authority.client_side(client, name), &authority.server_side(server), false)
+        .unwrap()
 }
 
 fn client_off() -> ClientTls {
@@ -142,7 +143,7 @@ fn a_missing_file_is_named() {
         ca_file: None,
         offer: TlsOffer::default(),
     };
-    let error = TlsBundle::from_settings(&client, &server_off()).unwrap_err();
+    let error = TlsBundle::from_settings(&client, &server_off(), false).unwrap_err();
     assert!(error.to_string().contains("/nonexistent/weir.pem"), "{error}");
 }
 
@@ -151,7 +152,7 @@ fn a_key_in_place_of_a_certificate_is_named() {
     let authority = Authority::new();
     let mut client = authority.client_side(TlsMode::Require, "localhost");
     client.cert_file = client.key_file.clone();
-    let error = TlsBundle::from_settings(&client, &server_off()).unwrap_err();
+    let error = TlsBundle::from_settings(&client, &server_off(), false).unwrap_err();
     assert!(matches!(error, TlsLoadError::Unusable { what: "client TLS certificate", .. }), "{error}");
 }
 
@@ -160,18 +161,18 @@ fn a_key_that_does_not_fit_is_named() {
     let authority = Authority::new();
     let client = authority.client_side(TlsMode::Require, "localhost");
     std::fs::write(client.key_file.as_ref().unwrap(), KeyPair::generate().unwrap().serialize_pem()).unwrap();
-    let error = TlsBundle::from_settings(&client, &server_off()).unwrap_err();
+    let error = TlsBundle::from_settings(&client, &server_off(), false).unwrap_err();
     assert!(matches!(error, TlsLoadError::Unusable { what: "client TLS key", .. }), "{error}");
 }
 
 #[test]
 fn a_mode_says_what_it_cannot_do_without() {
     let client = ClientTls { mode: TlsMode::Require, ..client_off() };
-    let error = TlsBundle::from_settings(&client, &server_off()).unwrap_err();
+    let error = TlsBundle::from_settings(&client, &server_off(), false).unwrap_err();
     assert_eq!(error.to_string(), "client_tls.mode = \"require\" needs client_tls.cert_file");
 
     let server = ServerTls { mode: TlsMode::VerifyFull, ..server_off() };
-    let error = TlsBundle::from_settings(&client_off(), &server).unwrap_err();
+    let error = TlsBundle::from_settings(&client_off(), &server, false).unwrap_err();
     assert_eq!(error.to_string(), "server_tls.mode = \"verify-full\" needs server_tls.ca_file");
 }
 

@@ -63,7 +63,12 @@ impl ClientLogin {
     }
 
     /// The client's first SCRAM message, sent apart from its choice.
-    pub(super) fn first_message(&mut self, prover: Prover, chosen: Mechanism, out: &mut Vec<u8>) -> Option<LoginStep> {
+    pub(super) fn first_message(
+        &mut self,
+        prover: Prover,
+        chosen: Mechanism,
+        out: &mut Vec<u8>,
+    ) -> Option<LoginStep> {
         match self.response("SASL response", SASL_BYTES_MAX) {
             Ok(Some(message)) => self.challenge(prover, chosen, &message, out),
             Ok(None) => Some(self.wait(Stage::FirstMessage(prover, chosen))),

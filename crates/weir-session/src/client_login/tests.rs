@@ -2,12 +2,15 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 use proptest::prelude::*;
-use weir_auth::scram::{Credential, Verifier, client, mock_salt};
+use weir_auth::scram::{Credential, Verifier, client, mock_salt, server};
 use weir_protocol::backend::read::{self, Authentication};
+use weir_protocol::sqlstate::SqlState;
 use weir_protocol::startup::SecretKey;
 use weir_protocol::tag::FromServer;
 
 use super::*;
+
+mod passwords;
 
 const SCRAM: LoginPolicy = LoginPolicy { tls: ClientTls::Off };
 const TLS: LoginPolicy = LoginPolicy { tls: ClientTls::Allowed };
@@ -148,7 +151,9 @@ fn trust_admits_at_once_and_keeps_what_came_behind() {
 
 #[test]
 fn the_database_defaults_to_the_user() {
-    let guest = admitted(Talk::new(TRUST).hear(&startup_of(0, &[("user", "app")])));
+    let mut talk = Talk::new(SCRAM);
+    assert!(matches!(talk.hear(&startup_of(0, &[("user", "app")])), LoginStep::Named { .. }));
+    let guest = admitted(talk.login.admit(None));
     assert_eq!(guest.database, "app");
 }
 
@@ -219,7 +224,8 @@ fn an_unknown_user_looks_like_a_wrong_password() {
     assert_eq!(unknown, failed_login("app", None), "a second try shows the same salt");
     assert_eq!(unknown, failed_login("app", salted(plain("pencil"))));
     assert_eq!(unknown, failed_login("app", Some(StoredSecret::Md5(Secret::from("md5 of something")))));
-    let known = failed_login("app", Some(StoredSecret::Scram(Verifier::mock(b"as PostgreSQL's", "app", 4096))));
+    let known =
+        failed_login("app", Some(StoredSecret::Scram(Verifier::mock(b"as PostgreSQL's", "app", 4096))));
     assert_eq!((known.0, known.1.len(), known.2), (unknown.0, unknown.1.len(), unknown.2));
     let other = failed_login("bob", None);
     assert_ne!(other.1, unknown.1, "another user has another salt");
@@ -338,8 +344,9 @@ fn versions_are_negotiated() {
     for (asked, options, agreed, said) in cases {
         let mut parameters = vec![("user", "app")];
         parameters.extend(options.iter().map(|name| (*name, "on")));
-        let mut talk = Talk::new(TRUST);
-        let guest = admitted(talk.hear(&startup_of(asked, &parameters)));
+        let mut talk = Talk::new(SCRAM);
+        assert!(matches!(talk.hear(&startup_of(asked, &parameters)), LoginStep::Named { .. }));
+        let guest = admitted(talk.login.admit(None));
         assert_eq!(guest.minor, agreed, "3.{asked}");
         assert_eq!(!talk.said.is_empty(), said, "3.{asked}");
         if said {

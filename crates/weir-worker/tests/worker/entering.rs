@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use weir_config::{AuthMethod, TlsMode};
 use weir_protocol::frontend;
-use weir_worker::{ConnId, Role};
+use weir_worker::{ConnId, Encrypted, Role};
 
 use crate::settings::{PASSWORD, leaderless};
 use crate::world::{World, echo, simple};
@@ -140,8 +140,8 @@ fn tls_is_offered_if_there_is_some_and_nothing_may_come_before_it() {
     let conn = world.shell.speakers[client].conn;
     assert_eq!(world.shell.handshakes, [conn]);
     let ConnId::Client(id) = conn else { panic!("a client") };
-    let description = "TLSv1.3".to_owned();
-    world.turn(|worker, now, effects| worker.tls_established(now, id, description, effects));
+    let shown = Encrypted { description: "TLSv1.3".to_owned(), ..Encrypted::default() };
+    world.turn(|worker, now, effects| worker.tls_established(now, id, shown, effects));
     world.shell.speakers[client].forget_inbox();
     world.shell.speakers[client].start(&[("user", "app"), ("database", "mrg")], PASSWORD);
     world.run();

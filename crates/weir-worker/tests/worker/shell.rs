@@ -43,7 +43,9 @@ impl Shell {
             self.note(&effect);
             match effect {
                 Effect::Send(to, range) => self.send(to, &effects.bytes[range]),
-                Effect::StartTls(client) => self.handshakes.push(ConnId::Client(client)),
+                Effect::StartTls(client) | Effect::BeginTls(client, _) => {
+                    self.handshakes.push(ConnId::Client(client));
+                }
                 Effect::Dial(conn, address) => self.dial(conn, address),
                 Effect::Close(conn) => self.end(conn, true),
                 Effect::Abort(conn) => self.end(conn, false),
@@ -63,6 +65,7 @@ impl Shell {
             Effect::Abort(conn) => ("abort", *conn),
             Effect::Close(conn) => ("close", *conn),
             Effect::StartTls(_)
+            | Effect::BeginTls(..)
             | Effect::StopReading(_)
             | Effect::ReadAgain(_)
             | Effect::Console(_)

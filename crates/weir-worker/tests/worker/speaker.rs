@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use weir_auth::md5;
 use weir_auth::scram::client::{self, Final, First};
 use weir_auth::scram::{ChannelBinding, Credential, Mechanism};
 use weir_protocol::backend::read::{self, Authentication};
@@ -32,7 +33,10 @@ pub(crate) struct Speaker {
     pub(crate) logged_in: bool,
     /// Sent right behind the last login message.
     pub(crate) behind_login: Vec<u8>,
+    /// How it was asked to prove who it is, with nothing for the steps in between.
+    pub(crate) asked: Vec<&'static str>,
     inbox: Vec<u8>,
+    user: String,
     password: String,
     first: Option<First>,
     last: Option<Final>,
@@ -51,7 +55,9 @@ impl Speaker {
             told: BTreeMap::new(),
             logged_in: false,
             behind_login: Vec::new(),
+            asked: Vec::new(),
             inbox: Vec::new(),
+            user: String::new(),
             password: String::new(),
             first: None,
             last: None,
@@ -61,6 +67,8 @@ impl Speaker {
     /// Says hello; the rest of the login happens by itself.
     pub(crate) fn start(&mut self, parameters: &[(&str, &str)], password: &str) {
         password.clone_into(&mut self.password);
+        let user = parameters.iter().find(|(name, _)| *name == "user");
+        self.user = user.map(|(_, user)| (*user).to_owned()).unwrap_or_default();
         let mut out = Vec::new();
         frontend::startup(ProtocolVersion::V3_0, parameters, &mut out);
         self.outgoing.push_back(out);
@@ -142,7 +150,17 @@ impl Speaker {
     fn prove(&mut self, body: &[u8]) {
         let none = ChannelBinding::NotSupported;
         let mut out = Vec::new();
-        match read::authentication(body).unwrap() {
+        let request = read::authentication(body).unwrap();
+        self.asked.push(match &request {
+            Authentication::Cleartext => "plain",
+            Authentication::Md5(_) => "md5",
+            Authentication::Sasl(_) => "scram",
+            Authentication::Ok
+            | Authentication::SaslContinue(_)
+            | Authentication::SaslFinal(_)
+            | Authentication::Unsupported(_) => "",
+        });
+        match request {
             Authentication::Ok => return,
             Authentication::Sasl(_) => {
                 let nonce = format!("client-nonce-{:?}", self.conn).replace([' ', ','], "");
@@ -162,9 +180,12 @@ impl Speaker {
                 self.last.take().unwrap().verify(outcome).expect("weir proves that it knows the verifier");
                 return;
             }
-            Authentication::Cleartext | Authentication::Md5(_) | Authentication::Unsupported(_) => {
-                panic!("weir asks for SCRAM only")
+            Authentication::Cleartext => frontend::password(self.password.as_bytes(), &mut out),
+            Authentication::Md5(salt) => {
+                let stored = md5::stored(self.user.as_bytes(), self.password.as_bytes());
+                frontend::password(md5::response(&stored, salt).as_bytes(), &mut out);
             }
+            Authentication::Unsupported(method) => panic!("weir asks for method {method}"),
         }
         self.outgoing.push_back(out);
     }

@@ -79,7 +79,10 @@ impl World {
     // Clients.
 
     pub(crate) fn connect(&mut self, role: Role) -> Who {
-        let accepted = Accepted { role, peer: None, local: None, unix: None };
+        self.connect_from(Accepted { role, peer: None, local: None, unix: None })
+    }
+
+    pub(crate) fn connect_from(&mut self, accepted: Accepted) -> Who {
         let id = self.worker.accept(self.now, accepted, &mut self.effects);
         let who = self.shell.speakers.len();
         self.shell.speakers.push(Speaker::new(ConnId::Client(id)));

@@ -1,0 +1,197 @@
+//! How clients have to show who they are: methods, HBA rules, certificates, system users.
+
+use std::net::SocketAddr;
+
+use weir_auth::{HbaRules, IdentMaps, StoredSecret, md5};
+use weir_config::{AuthMethod, Config};
+use weir_worker::{Accepted, ConnId, Encrypted, Role, UnixPeer};
+
+use crate::settings::PASSWORD;
+use crate::world::{Who, World, echo};
+
+fn by_tcp(address: &str) -> Accepted {
+    let peer: SocketAddr = format!("{address}:4711").parse().unwrap();
+    Accepted { role: Role::Write, peer: Some(peer), local: None, unix: None }
+}
+
+fn by_unix_socket(uid: u32, is_own: bool) -> Accepted {
+    let unix = UnixPeer { uid, pid: 7, port: 6432, is_own };
+    Accepted { role: Role::Write, peer: None, local: None, unix: Some(unix) }
+}
+
+fn log_in(world: &mut World, from: Accepted, user: &str, database: &str, password: &str) -> Who {
+    let who = world.connect_from(from);
+    world.shell.speakers[who].start(&[("user", user), ("database", database)], password);
+    world.run();
+    who
+}
+
+/// A world with this method, in which `old` has an md5 secret.
+fn world(method: AuthMethod, change: impl FnOnce(&mut Config)) -> World {
+    World::configured(|config| {
+        config.auth.method = method;
+        config.auth.file = Some("userlist.txt".into());
+        let hash = StoredSecret::parse(&md5::stored(b"old", PASSWORD.as_bytes())).unwrap();
+        config.auth.users.insert("old".to_owned(), hash);
+        config.auth.users.insert("typed".to_owned(), StoredSecret::Plain(PASSWORD.into()));
+        change(config);
+    })
+}
+
+fn rules(config: &mut Config, hba: &str, ident: &str) {
+    config.auth.ident = IdentMaps::parse(ident).unwrap();
+    config.auth.hba = HbaRules::parse(hba, &config.auth.ident, &mut |_| Err(String::new())).unwrap();
+    config.auth.system_users.insert(1000, "ann".to_owned());
+}
+
+#[track_caller]
+fn is_in(world: &mut World, who: Who, asked: &[&str]) {
+    let heard = world.heard(who);
+    assert_eq!(heard, ["ready I"], "{}", world.error(who));
+    let steps: Vec<_> = world.shell.speakers[who].asked.iter().filter(|step| !step.is_empty()).collect();
+    assert_eq!(steps, asked.iter().collect::<Vec<_>>());
+}
+
+#[track_caller]
+fn is_out(world: &mut World, who: Who, code: &str, message: &str) {
+    assert_eq!(world.heard(who), [format!("FATAL {code}")]);
+    assert!(world.error(who).starts_with(message), "{}", world.error(who));
+    assert!(!world.is_open(who));
+}
+
+#[test]
+fn each_method_asks_in_its_own_way() {
+    for (method, user, asked) in [
+        (AuthMethod::ScramSha256, "typed", &["scram"][..]),
+        (AuthMethod::Md5, "typed", &["md5"]),
+        (AuthMethod::Md5, "old", &["md5"]),
+        (AuthMethod::Md5, "app", &["scram"]),
+        (AuthMethod::Plain, "typed", &["plain"]),
+        (AuthMethod::Plain, "old", &["plain"]),
+        (AuthMethod::Plain, "app", &["plain"]),
+        (AuthMethod::Trust, "typed", &[]),
+    ] {
+        let mut world = world(method, |_| {});
+        let who = log_in(&mut world, by_tcp("10.0.0.1"), user, "pgbouncer", PASSWORD);
+        // The proof is good, but only some may use the console: it needs no PostgreSQL that knows these users.
+        assert_eq!(world.heard(who), ["FATAL 28000"], "{method:?} {user}");
+        let steps: Vec<_> = world.shell.speakers[who].asked.iter().filter(|step| !step.is_empty()).collect();
+        assert_eq!(steps, asked.iter().collect::<Vec<_>>(), "{method:?} {user}");
+        if method != AuthMethod::Trust {
+            let who = log_in(&mut world, by_tcp("10.0.0.1"), user, "mrg", "guess");
+            is_out(&mut world, who, "28P01", "password authentication failed for user");
+        }
+    }
+}
+
+#[test]
+fn trust_wants_to_know_the_user() {
+    let mut world = world(AuthMethod::Trust, |config| config.auth.user = None);
+    let who = log_in(&mut world, by_tcp("10.0.0.1"), "nobody", "mrg", "");
+    is_out(&mut world, who, "28000", "\"trust\" authentication failed");
+}
+
+#[test]
+fn any_needs_a_user_of_the_database() {
+    let mut world = world(AuthMethod::Any, |config| {
+        let own = weir_config::Database {
+            user: Some("app".to_owned()),
+            password: Some(PASSWORD.into()),
+            dbname: Some("mrg".to_owned()),
+            ..weir_config::Database::default()
+        };
+        config.databases.insert("shared".to_owned(), own);
+    });
+    let who = log_in(&mut world, by_tcp("10.0.0.1"), "whoever", "shared", "");
+    is_in(&mut world, who, &[]);
+    assert_eq!(world.ask(who, "select 1"), echo("select 1"));
+    let who = log_in(&mut world, by_tcp("10.0.0.1"), "whoever", "mrg", "");
+    is_out(&mut world, who, "08P01", "bouncer config error");
+    let who = log_in(&mut world, by_tcp("10.0.0.1"), "whoever", "pgbouncer", "");
+    is_in(&mut world, who, &[]);
+}
+
+#[test]
+fn rules_decide_by_address_database_and_user() {
+    let mut world = world(AuthMethod::Hba, |config| {
+        rules(config, "host all typed 10.1.0.0/16 md5\nhost mrg app 10.0.0.0/8 scram-sha-256\n", "");
+    });
+    let who = log_in(&mut world, by_tcp("10.1.2.3"), "app", "mrg", PASSWORD);
+    is_in(&mut world, who, &["scram"]);
+    let who = log_in(&mut world, by_tcp("10.1.2.3"), "typed", "mrg", "guess");
+    is_out(&mut world, who, "28P01", "password");
+    for (from, user, database) in
+        [("10.2.0.1", "typed", "mrg"), ("192.168.0.1", "app", "mrg"), ("10.0.0.1", "app", "other")]
+    {
+        let who = log_in(&mut world, by_tcp(from), user, database, PASSWORD);
+        is_out(&mut world, who, "28000", "login rejected");
+    }
+}
+
+#[test]
+fn the_system_user_counts_on_a_unix_socket() {
+    let mut world = world(AuthMethod::Hba, |config| {
+        rules(config, "local mrg app peer map=ops\nlocal all all peer\n", "ops ann app\n");
+        // Nobody reveals a key that opens the server.
+        config.auth.users.insert("app".to_owned(), StoredSecret::Plain(PASSWORD.into()));
+    });
+    let who = log_in(&mut world, by_unix_socket(1000, false), "app", "mrg", "");
+    is_in(&mut world, who, &[]);
+    assert_eq!(world.ask(who, "select 1"), echo("select 1"));
+    for (uid, user) in [(1001, "app"), (1000, "typed")] {
+        let who = log_in(&mut world, by_unix_socket(uid, false), user, "mrg", "");
+        is_out(&mut world, who, "28000", "unix socket login rejected");
+    }
+}
+
+#[test]
+fn certificates_let_their_names_in() {
+    let mut world = world(AuthMethod::Hba, |config| {
+        let hba = "hostssl all app 10.0.0.0/8 cert\nhostssl all typed 10.0.0.0/8 cert map=mail\n";
+        rules(config, hba, "mail /^(.*)@example.com$ \\1\n");
+        config.client_tls.mode = weir_config::TlsMode::Allow;
+    });
+    let mut enter = |user: &str, name: Option<&str>| {
+        let who = world.connect_from(by_tcp("10.0.0.1"));
+        let ConnId::Client(id) = world.shell.speakers[who].conn else { panic!("a client") };
+        let common_name = name.map(str::to_owned);
+        let shown = Encrypted { common_name, names_protocol: true, ..Encrypted::default() };
+        world.turn(|worker, now, effects| worker.tls_established(now, id, shown, effects));
+        world.shell.speakers[who].start(&[("user", user), ("database", "pgbouncer")], "");
+        world.run();
+        assert!(world.shell.speakers[who].asked.is_empty());
+        world.error(who).split('|').next().unwrap_or_default().to_owned()
+    };
+    // The console's refusal comes after the proof.
+    let in_it_is = "not allowed";
+    assert!(enter("app", Some("app")).starts_with(in_it_is));
+    assert!(enter("typed", Some("typed@example.com")).starts_with(in_it_is));
+    assert_eq!(enter("typed", Some("app@example.com")), "TLS certificate name mismatch");
+    assert_eq!(enter("app", Some("typed")), "TLS certificate name mismatch");
+    assert_eq!(enter("app", None), "TLS client certificate required");
+}
+
+#[test]
+fn whoever_runs_weir_administrates_it() {
+    let mut world = world(AuthMethod::ScramSha256, |_| {});
+    let who = log_in(&mut world, by_unix_socket(33, true), "pgbouncer", "pgbouncer", "");
+    is_in(&mut world, who, &[]);
+    for (from, user) in [
+        (by_unix_socket(33, false), "pgbouncer"),
+        (by_tcp("127.0.0.1"), "pgbouncer"),
+        (by_unix_socket(33, true), "nobody"),
+    ] {
+        let who = log_in(&mut world, from, user, "pgbouncer", "guess");
+        is_out(&mut world, who, "28P01", "password");
+    }
+}
+
+#[test]
+fn tls_is_asked_of_tcp_clients_only() {
+    let mut world =
+        world(AuthMethod::ScramSha256, |config| config.client_tls.mode = weir_config::TlsMode::Require);
+    let who = log_in(&mut world, by_unix_socket(33, false), "app", "mrg", PASSWORD);
+    is_in(&mut world, who, &["scram"]);
+    let who = log_in(&mut world, by_tcp("127.0.0.1"), "app", "mrg", PASSWORD);
+    is_out(&mut world, who, "28000", "SSL required");
+}
