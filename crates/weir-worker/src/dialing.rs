@@ -156,11 +156,12 @@ impl Worker {
         let report = Report::fatal(SqlState::CONNECTION_FAILURE, "the database server cannot be reached")
             .detail(format!("Connecting to {} failed: {why}.", conn.name()))
             .hint("Is PostgreSQL running there, and does it accept TCP connections?");
-        if !self.follows_cluster(conn.pool) {
+        self.pump(now, conn.pool, effects);
+        let tries_another = self.pools.entry(conn.pool).pool.counts().dialing > 0;
+        if !self.follows_cluster(conn.pool) && !tries_another {
             self.refuse_welcoming(now, conn.pool, &report, effects);
             self.fail_lookups(now, conn.pool, &report, effects);
         }
-        self.pump(now, conn.pool, effects);
     }
 
     /// The connection ended in the middle of its login.

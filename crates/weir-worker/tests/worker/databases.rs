@@ -85,6 +85,19 @@ fn a_host_that_does_not_answer_is_passed_over() {
 }
 
 #[test]
+fn a_login_is_refused_only_when_no_host_answers() {
+    let mut world = world(with(on(&["n1", "n2", "n3"])));
+    world.member("n1").up = false;
+    world.member("n2").up = false;
+    let first = enter(&mut world, Role::Write, "mrg");
+    assert_eq!(world.ask(first, "select 1"), echo("select 1"));
+    world.order(Order::Configure(Arc::new(with(on(&["n1", "n2"])))));
+    let second = world.hello(Role::Write, "app", PASSWORD);
+    world.run();
+    assert_eq!(world.heard(second), ["FATAL 08006"]);
+}
+
+#[test]
 fn fixed_hosts_are_not_fenced_and_care_for_no_cluster() {
     let mut world = World::with(with(on(&["n2"])), leaderless(&[]), 1);
     let writer = enter(&mut world, Role::Write, "mrg");
