@@ -5,6 +5,7 @@
 mod acting;
 mod console;
 mod follow;
+mod handover;
 mod http;
 mod monitor;
 mod page;
@@ -19,16 +20,18 @@ mod view;
 mod tests;
 
 use std::io;
+use std::net::TcpListener;
 use std::rc::Rc;
 
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::task::spawn_local;
+use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{self, MissedTickBehavior};
 
 use crate::handle::Report;
 use crate::{ControlSetup, RunError};
+use handover::Estate;
 use state::Control;
 
 /// Runs until weir ends: by signal, by SHUTDOWN, or because a worker is gone.
@@ -48,19 +51,26 @@ fn runtime() -> io::Result<LocalRuntime> {
 }
 
 async fn work(setup: ControlSetup) -> Result<(), RunError> {
-    let ControlSetup { config, workers, reports, http, reload } = setup;
+    let ControlSetup { config, workers, reports, http, reload, inheritance, files } = setup;
     let signals = Signals::listen().map_err(cannot_start)?;
-    let http = http.map(tokio::net::TcpListener::from_std).transpose().map_err(cannot_start)?;
     let (control, events) = Control::new(config, workers, reload)?;
-    if let Some(http) = http {
-        spawn_local(http::serve(Rc::clone(&control), http));
-    }
+    let http = http.map(|http| serve_http(&control, http)).transpose().map_err(cannot_start)?;
+    handover::start(&control, inheritance, Estate { http, files });
     spawn_local(follow::follow(Rc::clone(&control), events));
     spawn_local(listen_to_workers(Rc::clone(&control), reports));
     spawn_local(listen_to_signals(Rc::clone(&control), signals));
     spawn_local(keep_averages(Rc::clone(&control)));
     control.ended().await;
+    control.remove_files();
+    crate::notify::stopping();
     Ok(())
+}
+
+fn serve_http(control: &Rc<Control>, http: TcpListener) -> io::Result<(TcpListener, AbortHandle)> {
+    let second = http.try_clone()?;
+    let http = tokio::net::TcpListener::from_std(http)?;
+    let task = spawn_local(http::serve(Rc::clone(control), http));
+    Ok((second, task.abort_handle()))
 }
 
 fn cannot_start(source: io::Error) -> RunError {

@@ -1,6 +1,7 @@
 //! The channels between the control thread and the workers: what may be said, and what happens when nobody listens.
 //! Knows neither sockets nor decisions.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
@@ -18,6 +19,8 @@ pub(crate) enum ToWorker {
     Tls(Arc<TlsBundle>),
     /// Tell how things are.
     Snapshot(oneshot::Sender<Snapshot>),
+    /// Give a second descriptor of each door that is open.
+    Doors(oneshot::Sender<Vec<OwnedFd>>),
     /// End now: close every socket and let the thread return.
     Stop,
 }
@@ -80,6 +83,13 @@ impl WorkerHandle {
         let (answer, wait) = oneshot::channel();
         self.say(ToWorker::Snapshot(answer));
         wait.await.ok()
+    }
+
+    /// A second descriptor of each door that is open; none once the worker lets nobody in.
+    pub(crate) async fn doors(&self) -> Vec<OwnedFd> {
+        let (answer, wait) = oneshot::channel();
+        self.say(ToWorker::Doors(answer));
+        wait.await.unwrap_or_default()
     }
 
     /// Ends the worker at once, whatever its clients are doing.

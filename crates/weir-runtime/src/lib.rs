@@ -8,8 +8,10 @@ mod entropy;
 mod handle;
 mod listen;
 mod machine;
+mod notify;
 mod shell;
 mod socket;
+mod takeover;
 mod tcp;
 mod thread;
 mod tls;
@@ -25,7 +27,7 @@ use std::process;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use weir_config::{Config, Upstream};
+use weir_config::{Config, Listen, Upstream};
 use weir_discovery::{Address, Leadership, ReadFallback, Topology};
 use weir_worker::Worker;
 
@@ -33,8 +35,10 @@ use entropy::SystemEntropy;
 use handle::{REPORTS_WAITING_MAX, Report, WorkerHandle};
 use listen::{Door, Doors};
 use machine::Machine;
+use takeover::Inheritance;
 use thread::WorkerSetup;
 use tls::TlsBundle;
+use unix_socket::SocketFile;
 
 pub use tls::TlsLoadError;
 
@@ -45,6 +49,8 @@ pub struct Startup {
     /// Reads the configuration again, for SIGHUP and RELOAD; `None` if there is nothing to read again. The error is
     /// for the log and the console, and the old configuration stays in force.
     pub reload: Option<Reload>,
+    /// Takes the listening sockets over from the process that runs, if there is one (`-R`).
+    pub take_over: bool,
 }
 
 /// See [`Startup::reload`].
@@ -62,6 +68,12 @@ pub enum RunError {
         /// The address, or the name of a Unix socket behind `unix:`.
         address: String,
         /// What the system said.
+        source: io::Error,
+    },
+    /// The running process does not hand its sockets over.
+    #[error("cannot take over from the running process: {source}")]
+    TakeOver {
+        /// What went wrong.
         source: io::Error,
     },
     /// The system gave no thread, no reactor or no signal handler.
@@ -86,6 +98,10 @@ pub(crate) struct ControlSetup {
     pub(crate) http: Option<TcpListener>,
     /// See [`Startup::reload`].
     pub(crate) reload: Option<Reload>,
+    /// What was taken over; the older process stops when it hears of it.
+    pub(crate) inheritance: Option<Inheritance>,
+    /// Files of the Unix sockets.
+    pub(crate) files: Vec<SocketFile>,
 }
 
 /// Runs weir until control says that it is enough: after SIGTERM or SHUTDOWN, when every client is gone or time is
@@ -139,13 +155,14 @@ fn run_with<M: Machine>(
     machine: impl Fn(Arc<Config>, u16) -> M + Clone + Send + 'static,
     control: impl FnOnce(ControlSetup) -> Result<(), RunError>,
 ) -> Result<(), RunError> {
-    let Startup { config, reload } = startup;
+    let Startup { config, reload, take_over } = startup;
     let tls = Arc::new(TlsBundle::load(&config)?);
     let config = Arc::new(config);
     let workers_wanted = u16::try_from(config.workers.get()).unwrap_or(u16::MAX);
-    let http = config.listen.http.map(listen_for_http).transpose()?;
-    // Held to the end of weir, when the files go.
-    let Doors { doors, files: _files } = Doors::open(&config.listen, &config.tcp, false)?;
+    let mut inheritance = if take_over { ask_for_doors(&config.listen)? } else { None };
+    let http =
+        config.listen.http.map(|address| listen_for_http(address, inheritance.as_mut())).transpose()?;
+    let Doors { doors, files } = Doors::open(&config.listen, &config.tcp, inheritance.as_mut())?;
     let mut doors = Some(doors);
     let (reports_in, reports) = mpsc::channel(REPORTS_WAITING_MAX);
     let mut workers = Vec::new();
@@ -173,7 +190,9 @@ fn run_with<M: Machine>(
         workers.push(handle);
         threads.push(thread);
     }
-    let outcome = control(ControlSetup { config, workers: workers.clone(), reports, http, reload });
+    let workers_too = workers.clone();
+    let setup = ControlSetup { config, workers: workers_too, reports, http, reload, inheritance, files };
+    let outcome = control(setup);
     workers.iter().for_each(WorkerHandle::stop);
     for thread in threads {
         if thread.join().is_err() {
@@ -183,11 +202,31 @@ fn run_with<M: Machine>(
     outcome
 }
 
-fn listen_for_http(address: SocketAddr) -> Result<TcpListener, RunError> {
+fn listen_for_http(
+    address: SocketAddr,
+    inherited: Option<&mut Inheritance>,
+) -> Result<TcpListener, RunError> {
     let listen = || {
-        let listener = TcpListener::bind(address)?;
+        let listener = match inherited.and_then(|inherited| inherited.take_tcp(address)) {
+            Some(listener) => listener,
+            None => TcpListener::bind(address)?,
+        };
         listener.set_nonblocking(true)?;
         Ok(listener)
     };
     listen().map_err(|source| RunError::Listen { address: address.to_string(), source })
+}
+
+fn ask_for_doors(listen: &Listen) -> Result<Option<Inheritance>, RunError> {
+    let Some(name) = takeover::name(listen) else {
+        let source = io::Error::other(
+            "the sockets are handed over in the directory for Unix sockets, and none is set",
+        );
+        return Err(RunError::TakeOver { source });
+    };
+    let inheritance = Inheritance::ask(&name).map_err(|source| RunError::TakeOver { source })?;
+    if inheritance.is_none() {
+        tracing::info!("no process runs that could hand its sockets over; starting as usual");
+    }
+    Ok(inheritance)
 }

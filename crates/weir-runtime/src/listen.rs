@@ -2,19 +2,23 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener as StdUnixListener;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::task::AbortHandle;
 use weir_config::{Listen, Tcp};
 
 use crate::RunError;
 use crate::machine::Machine;
 use crate::shell::Shared;
 use crate::socket::Socket;
+use crate::takeover::Inheritance;
 use crate::tcp;
 use crate::unix_socket::{self, SocketFile};
 use weir_worker::Role;
@@ -43,21 +47,30 @@ pub(crate) struct Doors {
 }
 
 impl Doors {
-    /// Opens everything that the configuration names.
+    /// Opens everything that the configuration names, or takes it over from an older process.
     ///
     /// # Errors
     /// When an address is in use or not ours, or nothing is named.
-    pub(crate) fn open(listen: &Listen, tcp: &Tcp, shared_port: bool) -> Result<Self, RunError> {
+    pub(crate) fn open(
+        listen: &Listen,
+        tcp: &Tcp,
+        mut inherited: Option<&mut Inheritance>,
+    ) -> Result<Self, RunError> {
         let mut all = Self::default();
         for (role, addresses) in [(Role::Write, &listen.write), (Role::Read, &listen.read)] {
             for &address in addresses {
-                if let Some(listener) = open_tcp(listen, addresses, address, tcp, shared_port)? {
+                let old = inherited.as_mut().and_then(|inherited| inherited.take_tcp(address));
+                let listener = match old {
+                    Some(listener) => Some(reopen(listener, address, listen, tcp)?),
+                    None => open_tcp(listen, addresses, address, tcp)?,
+                };
+                if let Some(listener) = listener {
                     all.doors.push(Door { role, socket: DoorSocket::Tcp(listener) });
                 }
             }
         }
         for (role, port) in unix_ports(listen) {
-            all.open_unix(listen, role, port)?;
+            all.open_unix(listen, role, port, inherited.as_deref_mut())?;
         }
         if all.doors.is_empty() {
             let source = io::Error::other("neither a TCP address nor a directory for Unix sockets is set");
@@ -66,11 +79,22 @@ impl Doors {
         Ok(all)
     }
 
-    fn open_unix(&mut self, listen: &Listen, role: Role, port: u16) -> Result<(), RunError> {
+    fn open_unix(
+        &mut self,
+        listen: &Listen,
+        role: Role,
+        port: u16,
+        inherited: Option<&mut Inheritance>,
+    ) -> Result<(), RunError> {
         let Some(unix) = &listen.unix else { return Ok(()) };
         let name = unix_socket::name(&unix.dir, port);
-        let (listener, file) = unix_socket::bind(unix, &name, listen.backlog)
-            .map_err(|source| RunError::Listen { address: format!("unix:{name}"), source })?;
+        let opened = match inherited.and_then(|inherited| inherited.take(&format!("unix {name}"))) {
+            Some(old) if name.starts_with('@') => Ok((StdUnixListener::from(old), SocketFile::none())),
+            Some(old) => SocketFile::new(Path::new(&name)).map(|file| (StdUnixListener::from(old), file)),
+            None => unix_socket::bind(unix, &name, listen.backlog),
+        };
+        let (listener, file) =
+            opened.map_err(|source| RunError::Listen { address: format!("unix:{name}"), source })?;
         tracing::info!("listening on unix:{name}");
         self.doors.push(Door { role, socket: DoorSocket::Unix(listener) });
         self.files.push(file);
@@ -84,7 +108,6 @@ fn open_tcp(
     beside: &[SocketAddr],
     address: SocketAddr,
     tcp: &Tcp,
-    shared_port: bool,
 ) -> Result<Option<StdListener>, RunError> {
     let is_any = address.ip().is_unspecified();
     let has_sister = beside.iter().any(|other| {
@@ -92,7 +115,7 @@ fn open_tcp(
     });
     // Alone, `::` stands for IPv4 as well.
     let only_v6 = !is_any || has_sister;
-    match bind(address, only_v6, listen, tcp, shared_port || listen.reuse_port) {
+    match bind(address, only_v6, listen, tcp) {
         Ok(listener) => {
             tracing::info!("listening on {address}");
             Ok(Some(listener))
@@ -103,6 +126,23 @@ fn open_tcp(
         }
         Err(source) => Err(RunError::Listen { address: address.to_string(), source }),
     }
+}
+
+/// Gives an old process's listening socket this one's options.
+fn reopen(
+    listener: StdListener,
+    address: SocketAddr,
+    listen: &Listen,
+    tcp: &Tcp,
+) -> Result<StdListener, RunError> {
+    let adopt = || {
+        tcp::set_anew(&SockRef::from(&listener), tcp)?;
+        SockRef::from(&listener).listen(i32::try_from(listen.backlog).unwrap_or(i32::MAX))?;
+        tcp::defer_accept(&listener, listen.defer_accept.unwrap_or_default())
+    };
+    adopt().map_err(|source| RunError::Listen { address: address.to_string(), source })?;
+    tracing::info!("listening on {address}, taken over");
+    Ok(listener)
 }
 
 /// The Unix socket of each door.
@@ -117,7 +157,7 @@ fn unix_ports(listen: &Listen) -> Vec<(Role, u16)> {
     [(Role::Write, write)].into_iter().chain(read).collect()
 }
 
-/// Opens a listening socket. With `shared_port` several sockets may listen on the address and the kernel spreads
+/// Opens a listening socket. With `reuse_port` several processes may listen on the address and the kernel spreads
 /// connections over them.
 ///
 /// # Errors
@@ -127,11 +167,10 @@ pub(crate) fn bind(
     only_v6: bool,
     listen: &Listen,
     tcp: &Tcp,
-    shared_port: bool,
 ) -> io::Result<StdListener> {
     let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(shared_port)?;
+    socket.set_reuse_port(listen.reuse_port)?;
     if address.is_ipv6() {
         socket.set_only_v6(only_v6)?;
     }
@@ -167,6 +206,13 @@ impl Door {
     }
 }
 
+/// An open door and the task that accepts clients there.
+pub(crate) struct OpenedDoor {
+    pub(crate) role: Role,
+    pub(crate) door: Rc<OpenDoor>,
+    pub(crate) task: AbortHandle,
+}
+
 /// A door that the reactor knows.
 #[derive(Debug)]
 pub(crate) enum OpenDoor {
@@ -187,6 +233,42 @@ impl OpenDoor {
             Self::Tcp(listener) => Socket::Tcp(listener.accept().await?.0),
             Self::Unix(listener) => Socket::Unix(listener.accept().await?.0),
         })
+    }
+
+    /// Connections that wait in the kernel's queue. They were told that they are connected, and would be reset if the
+    /// door closed over them.
+    pub(crate) fn accept_waiting(&self) -> io::Result<Vec<Socket>> {
+        let mut found = Vec::new();
+        // Asked directly: the reactor may not have heard of the latest.
+        let descriptor = self.descriptor()?;
+        match self {
+            Self::Tcp(_) => {
+                let listener = StdListener::from(descriptor);
+                while let (true, Ok((stream, _))) = (found.len() < WAITING_MAX, listener.accept()) {
+                    stream.set_nonblocking(true)?;
+                    found.push(Socket::Tcp(TcpStream::from_std(stream)?));
+                }
+            }
+            Self::Unix(_) => {
+                let listener = StdUnixListener::from(descriptor);
+                while let (true, Ok((stream, _))) = (found.len() < WAITING_MAX, listener.accept()) {
+                    stream.set_nonblocking(true)?;
+                    found.push(Socket::Unix(UnixStream::from_std(stream)?));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// A second descriptor.
+    ///
+    /// # Errors
+    /// When descriptors are short.
+    pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
+            Self::Unix(listener) => listener.as_fd().try_clone_to_owned(),
+        }
     }
 
     /// Options of connections that come from now on.
@@ -230,13 +312,16 @@ pub(crate) fn open<M: Machine>(door: Door, shell: &Shared<M>) {
         Err(error) => return tracing::error!(?role, "listening failed: {error}"),
     };
     let task = tokio::task::spawn_local(accept_clients(Rc::clone(&door), role, Rc::clone(shell)));
-    shell.borrow_mut().keep_listener(door, task.abort_handle());
+    shell.borrow_mut().keep_door(OpenedDoor { role, door, task: task.abort_handle() });
 }
 
 fn is_shortage(error: &io::Error) -> bool {
     let shortages = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
     error.raw_os_error().is_some_and(|code| shortages.iter().any(|errno| errno.raw_os_error() == code))
 }
+
+/// Clients that are taken in when a door closes; more than that do not come in a moment.
+const WAITING_MAX: usize = 4096;
 
 /// While descriptors or memory are short.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);

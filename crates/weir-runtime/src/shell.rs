@@ -14,6 +14,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::mem;
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,7 +28,7 @@ use weir_pool::{ClientId, ServerId};
 
 use crate::dial::{self, Dialer, Link};
 use crate::handle::Report;
-use crate::listen::OpenDoor;
+use crate::listen::OpenedDoor;
 use crate::machine::Machine;
 use crate::socket::Socket;
 use crate::tls::TlsBundle;
@@ -67,7 +68,7 @@ pub(crate) struct Shell<M> {
     tcp: Tcp,
     upward: Upward,
     /// Where clients come in, until [`Order::Drain`].
-    doors: Vec<(Rc<OpenDoor>, AbortHandle)>,
+    doors: Vec<OpenedDoor>,
     draining: bool,
     /// Reading has stopped; until then what was to be sent has time to leave.
     suspended: Option<Instant>,
@@ -173,7 +174,7 @@ impl<M: Machine> Shell<M> {
             && config.tcp != self.tcp
         {
             self.tcp = config.tcp.clone();
-            self.doors.iter().for_each(|(door, _)| door.adopt(&self.tcp));
+            self.doors.iter().for_each(|opened| opened.door.adopt(&self.tcp));
         }
         self.machine.order(Instant::now(), order, &mut self.effects);
         self.carry_out();
@@ -209,10 +210,14 @@ impl<M: Machine> Shell<M> {
 
     /// Nobody comes in any more.
     fn close_doors(&mut self) {
-        self.draining = true;
-        for (_, task) in self.doors.drain(..) {
+        for OpenedDoor { role, door, task } in mem::take(&mut self.doors) {
             task.abort();
+            match door.accept_waiting() {
+                Ok(waiting) => waiting.into_iter().for_each(|socket| self.accepted(socket, role)),
+                Err(error) => tracing::warn!("clients that were about to come in were not heard: {error}"),
+            }
         }
+        self.draining = true;
     }
 
     /// Ends [`Order::Suspend`].
@@ -251,9 +256,21 @@ impl<M: Machine> Shell<M> {
         self.tls = bundle;
     }
 
-    /// A door, and the task that accepts clients there until an order to end.
-    pub(crate) fn keep_listener(&mut self, door: Rc<OpenDoor>, task: AbortHandle) {
-        self.doors.push((door, task));
+    /// A door that clients come in by until [`Order::Drain`] or the like.
+    pub(crate) fn keep_door(&mut self, door: OpenedDoor) {
+        self.doors.push(door);
+    }
+
+    /// A second descriptor of each door, for another process.
+    pub(crate) fn door_descriptors(&self) -> Vec<OwnedFd> {
+        let descriptor = |opened: &OpenedDoor| opened.door.descriptor();
+        match self.doors.iter().map(descriptor).collect() {
+            Ok(descriptors) => descriptors,
+            Err(error) => {
+                tracing::error!("the doors cannot be handed over: {error}");
+                Vec::new()
+            }
+        }
     }
 
     /// Stores a connection and starts its task, which cannot run before this turn is over.

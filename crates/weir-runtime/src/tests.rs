@@ -40,7 +40,7 @@ fn free_address() -> SocketAddr {
 }
 
 fn startup(write: SocketAddr, read: SocketAddr) -> Startup {
-    Startup { config: config(write, read), reload: None }
+    Startup { config: config(write, read), reload: None, take_over: false }
 }
 
 type Script = fn(&Event, &mut Effects);

@@ -93,7 +93,6 @@ impl SocketFile {
     }
 
     /// The file belongs to another process from now on.
-    #[cfg_attr(not(test), expect(dead_code))]
     pub(crate) fn leave(&self) {
         self.left.set(true);
     }

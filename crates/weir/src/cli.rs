@@ -22,6 +22,10 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     pub(crate) check_config: Option<PathBuf>,
 
+    /// Take over from the running process, which goes on until its clients have left
+    #[arg(short = 'R', long)]
+    pub(crate) reboot: bool,
+
     #[command(flatten)]
     upstream: UpstreamOptions,
     #[command(flatten)]
@@ -163,7 +167,7 @@ struct LogOptions {
 impl Cli {
     /// The options that were given, each with the setting it stands for.
     pub(crate) fn overrides(&self) -> Vec<Override> {
-        let Self { config: _, check_config: _, upstream, listen, login, pool, tls, log } = self;
+        let Self { config: _, check_config: _, reboot: _, upstream, listen, login, pool, tls, log } = self;
         [
             text("--upstream", "upstream.url", upstream.upstream.as_ref()),
             words("--patroni", "patroni.urls", upstream.patroni.as_deref().unwrap_or_default()),
@@ -238,7 +242,7 @@ mod tests {
     fn every_option_that_can_be_typed_becomes_a_setting_that_exists() {
         let command = Cli::command();
         let options: Vec<_> = command.get_arguments().filter_map(|argument| argument.get_long()).collect();
-        let own = ["check-config", "help", "version"];
+        let own = ["check-config", "reboot", "help", "version"];
         for option in options.into_iter().filter(|option| !own.contains(option)) {
             let typed = format!("--{option}=1");
             let cli =

@@ -99,7 +99,8 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         }
         Err(failure) => Err(failure.to_string()),
     };
-    weir_runtime::run(Startup { config, reload: Some(Box::new(reload)) }).map_err(Failure::Run)
+    weir_runtime::run(Startup { config, reload: Some(Box::new(reload)), take_over: cli.reboot })
+        .map_err(Failure::Run)
 }
 
 /// Reads the file, if there is one, and what it names.

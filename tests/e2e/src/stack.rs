@@ -375,6 +375,19 @@ impl Stack {
         Ok(())
     }
 
+    /// Starts another weir beside the first, with the same addresses: of this file in [`Stack::folder`], and with
+    /// further arguments. Does not wait for it.
+    ///
+    /// # Errors
+    /// The program is missing.
+    pub fn another(&self, config: &str, args: &[&str]) -> Result<Weir> {
+        let [write, read, http] = [self.weir.write(), self.weir.read(), self.weir.http()];
+        let mut options = WeirOptions::on(write.ip(), write.port(), read.port(), http.port());
+        options.pass_listen = false;
+        let config = self.folder().join(config).display().to_string();
+        Weir::spawn(options.args([config.as_str()]).args(args.iter().copied()))
+    }
+
     /// Replaces the user list.
     ///
     /// # Errors

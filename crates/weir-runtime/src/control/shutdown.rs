@@ -47,6 +47,27 @@ pub(super) fn wait_for_clients(control: &Rc<Control>, because: &str) -> bool {
     begin(control, because, "clients have left", |control| control.order(&Order::WaitForClients))
 }
 
+/// Another process has the doors: ends when the last client has left. After `shutdown_timeout`, if there is one, each is
+/// sent away at its next transaction boundary, and after as long again whoever is left is cut off.
+pub(super) fn replaced(control: &Rc<Control>) {
+    if !control.start_draining() {
+        return;
+    }
+    tracing::info!("another process has taken over: weir ends when clients have left");
+    control.order(&Order::WaitForClients);
+    let Some(patience) = control.config().limits.shutdown_timeout else { return };
+    let control = Rc::clone(control);
+    spawn_local(async move {
+        sleep(patience).await;
+        tracing::info!("clients are sent away at the end of their transactions");
+        control.order(&Order::Resume(None));
+        control.order(&Order::Drain);
+        sleep(patience).await;
+        tracing::warn!("clients are cut off because shutdown_timeout is over");
+        control.end();
+    });
+}
+
 /// False if weir is about to end already.
 fn begin(control: &Rc<Control>, because: &str, when: &str, order: impl FnOnce(&Control)) -> bool {
     if !control.start_draining() {

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,6 +16,7 @@ use weir_discovery::{Address, Discovery, Event, SessionEvidence, Topology};
 use super::follow;
 use crate::handle::WorkerHandle;
 use crate::tls::TlsBundle;
+use crate::unix_socket::SocketFile;
 use crate::{Reload, RunError};
 use weir_worker::Order;
 
@@ -33,6 +35,8 @@ pub(super) struct Control {
     end: Notify,
     /// Tells the follower that somebody else has changed what discovery knows.
     changed: Notify,
+    /// Files of Unix sockets, removed when weir ends.
+    files: RefCell<Vec<SocketFile>>,
     /// The end that began gives no server connection out.
     pub(super) holds_back: Cell<bool>,
     /// Counts RESUMEs: a PAUSE that still waits for quiet learns that it was undone.
@@ -108,6 +112,7 @@ impl Control {
             draining: RefCell::new(None),
             end: Notify::new(),
             changed: Notify::new(),
+            files: RefCell::default(),
             holds_back: Cell::new(false),
             resumed: Cell::new(0),
         };
@@ -116,6 +121,30 @@ impl Control {
 
     pub(super) fn config(&self) -> Arc<Config> {
         Arc::clone(&self.config.borrow())
+    }
+
+    /// A second descriptor of each door that is open.
+    pub(super) async fn doors(&self) -> Vec<OwnedFd> {
+        // All workers have the same doors.
+        match self.workers.first() {
+            Some(worker) => worker.doors().await,
+            None => Vec::new(),
+        }
+    }
+
+    /// Keeps the files of Unix sockets to the end of weir.
+    pub(super) fn keep(&self, files: Vec<SocketFile>) {
+        self.files.borrow_mut().extend(files);
+    }
+
+    /// The files of Unix sockets are another process's from now on.
+    pub(super) fn leave_files(&self) {
+        self.files.borrow().iter().for_each(SocketFile::leave);
+    }
+
+    /// Removes the files of Unix sockets that are still ours.
+    pub(super) fn remove_files(&self) {
+        self.files.borrow_mut().clear();
     }
 
     /// Gives every worker the same order.

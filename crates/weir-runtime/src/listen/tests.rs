@@ -48,7 +48,7 @@ impl Drop for Folder {
 }
 
 fn open(listen: &Listen) -> Doors {
-    Doors::open(listen, &Tcp::default(), false).unwrap()
+    Doors::open(listen, &Tcp::default(), None).unwrap()
 }
 
 fn addresses(doors: &Doors) -> Vec<(Role, SocketAddr)> {
@@ -98,7 +98,7 @@ fn two_processes_share_an_address_only_if_both_want_to() {
     let again = Listen { write: vec![address], ..shared };
     let _second = open(&again);
     let alone = Listen { reuse_port: false, ..again };
-    let refusal = Doors::open(&alone, &Tcp::default(), false).unwrap_err();
+    let refusal = Doors::open(&alone, &Tcp::default(), None).unwrap_err();
     assert!(refusal.to_string().contains(&address.to_string()), "{refusal}");
 }
 
@@ -152,6 +152,6 @@ fn each_door_has_a_unix_socket_of_its_own_name() {
 
 #[test]
 fn nothing_to_listen_on_is_refused() {
-    let refusal = Doors::open(&nothing(), &Tcp::default(), false).unwrap_err().to_string();
+    let refusal = Doors::open(&nothing(), &Tcp::default(), None).unwrap_err().to_string();
     assert!(refusal.contains("neither"), "{refusal}");
 }

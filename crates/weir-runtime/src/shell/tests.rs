@@ -137,8 +137,7 @@ impl<S: FnMut(&Event, &mut Effects) + 'static> World<S> {
         let machine = Scripted::new(script, told);
         let partners = Rc::clone(&machine.partners);
         let shell = Shell::new(machine, 0, Arc::new(tls), Tcp::default(), reports_in);
-        let listener =
-            listen::bind(loopback(), false, &listen::tests::nothing(), &Tcp::default(), false).unwrap();
+        let listener = listen::bind(loopback(), false, &listen::tests::nothing(), &Tcp::default()).unwrap();
         let address = listener.local_addr().unwrap();
         listen::open(Door { role: Role::Write, socket: DoorSocket::Tcp(listener) }, &shell);
         Self { shell, address, events, reports, partners }

@@ -40,7 +40,7 @@ fn seen(socket: &SockRef<'_>) -> Tcp {
 #[test]
 fn a_client_s_connection_inherits_every_option() {
     let address = "127.0.0.1:0".parse().unwrap();
-    let listener = listen::bind(address, false, &nothing(), &all_different(), false).unwrap();
+    let listener = listen::bind(address, false, &nothing(), &all_different()).unwrap();
     let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     listener.set_nonblocking(false).unwrap();
     let (accepted, _) = listener.accept().unwrap();
@@ -50,7 +50,7 @@ fn a_client_s_connection_inherits_every_option() {
 #[test]
 fn a_reload_changes_what_later_connections_inherit() {
     let address = "127.0.0.1:0".parse().unwrap();
-    let listener = listen::bind(address, false, &nothing(), &all_different(), false).unwrap();
+    let listener = listen::bind(address, false, &nothing(), &all_different()).unwrap();
     let off = Tcp { keepalive: false, user_timeout: Duration::ZERO, ..all_different() };
     tcp::set_anew(&SockRef::from(&listener), &off).unwrap();
     assert_eq!(seen(&SockRef::from(&listener)), off);

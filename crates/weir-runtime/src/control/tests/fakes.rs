@@ -66,7 +66,7 @@ pub(super) fn control(config: Config, reload: Option<Reload>) -> (Rc<Control>, W
             match word {
                 ToWorker::Order(order) => drop(told.send(order)),
                 ToWorker::Snapshot(answer) => drop(answer.send(shown.borrow().clone())),
-                ToWorker::Tls(_) => {}
+                ToWorker::Tls(_) | ToWorker::Doors(_) => {}
                 ToWorker::Stop => return,
             }
         }
