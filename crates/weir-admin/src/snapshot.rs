@@ -296,6 +296,8 @@ pub struct ClientRow {
     pub application_name: String,
     /// Named prepared statements it holds.
     pub prepared_statements: u32,
+    /// `none`, `physical` or `logical`.
+    pub replication: &'static str,
     /// Its place in the worker's table.
     pub slot: u32,
     /// What is in its buffers.
@@ -346,6 +348,8 @@ pub struct ServerRow {
     pub application_name: String,
     /// Named prepared statements it knows.
     pub prepared_statements: u32,
+    /// `none`, `physical` or `logical`.
+    pub replication: &'static str,
     /// Its place in the worker's table.
     pub slot: u32,
     /// What is in its buffers.

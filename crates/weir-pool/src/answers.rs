@@ -41,6 +41,8 @@ pub enum ServerState {
     Parted,
     /// Nobody uses it; the caller finds out whether it still works ([`Pool::next_test`](crate::Pool::next_test)).
     Tested,
+    /// One client has it for itself until it closes ([`PrivateRoom`](crate::PrivateRoom)). Counts as active.
+    Private,
 }
 
 /// One server connection, for SHOW SERVERS.

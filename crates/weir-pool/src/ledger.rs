@@ -18,6 +18,8 @@ pub(crate) struct Ledger {
     pub(crate) idle: u32,
     pub(crate) dialing: u32,
     pub(crate) tested: u32,
+    /// Of the active ones, those that belong to one client until they close.
+    pub(crate) private: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -34,10 +36,6 @@ impl Ledger {
     /// Connections that exist or are being made.
     pub(crate) fn slots(&self) -> u32 {
         self.active + self.idle + self.dialing + self.tested
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.servers.is_empty()
     }
 
     pub(crate) fn get(&self, server: ServerId) -> Option<Server> {
@@ -110,10 +108,13 @@ impl Ledger {
         let counter = match entry.state {
             ServerState::Dialing => &mut self.dialing,
             ServerState::Idle => &mut self.idle,
-            ServerState::Active(_) | ServerState::Parted => &mut self.active,
+            ServerState::Active(_) | ServerState::Parted | ServerState::Private => &mut self.active,
             ServerState::Tested => &mut self.tested,
         };
         step.apply(counter);
+        if entry.state == ServerState::Private {
+            step.apply(&mut self.private);
+        }
         if entry.retire {
             return;
         }
@@ -128,7 +129,9 @@ impl Ledger {
             |fits: fn(&ServerState) -> bool| self.servers.values().filter(|s| fits(&s.state)).count();
         assert_eq!(in_state(|s| *s == ServerState::Idle), self.idle as usize, "idle counter");
         assert_eq!(in_state(|s| *s == ServerState::Dialing), self.dialing as usize, "dialing counter");
-        let is_active = |s: &ServerState| matches!(s, ServerState::Active(_) | ServerState::Parted);
+        let is_active = |s: &ServerState| {
+            matches!(s, ServerState::Active(_) | ServerState::Parted | ServerState::Private)
+        };
         assert_eq!(in_state(is_active), self.active as usize, "active counter");
         assert_eq!(in_state(|s| *s == ServerState::Tested), self.tested as usize, "tested counter");
         let listed: usize = self.members.iter().map(|member| member.idle.len()).sum();
@@ -160,7 +163,10 @@ impl Ledger {
 impl Server {
     /// It will be given back, or discarded.
     pub(crate) fn is_active(&self) -> bool {
-        matches!(self.state, ServerState::Active(_) | ServerState::Parted | ServerState::Tested)
+        matches!(
+            self.state,
+            ServerState::Active(_) | ServerState::Parted | ServerState::Private | ServerState::Tested
+        )
     }
 
     pub(crate) fn facts(&self) -> ServerFacts {

@@ -8,6 +8,7 @@ mod ledger;
 mod limits;
 mod members;
 mod pool;
+mod private;
 mod queue;
 mod rebalance;
 #[cfg(test)]
@@ -18,3 +19,4 @@ pub use dice::Dice;
 pub use ids::{ClientId, MemberId, ServerId};
 pub use limits::{Limits, PoolKind, Target};
 pub use pool::Pool;
+pub use private::PrivateRoom;

@@ -171,9 +171,10 @@ impl Member {
     pub(crate) fn weigh(&mut self, server: ServerId, state: ServerState, step: Step) {
         match (state, step) {
             (ServerState::Dialing, _) => step.apply(&mut self.dialing),
-            (ServerState::Active(_) | ServerState::Parted | ServerState::Tested, _) => {
-                step.apply(&mut self.busy)
-            }
+            (
+                ServerState::Active(_) | ServerState::Parted | ServerState::Private | ServerState::Tested,
+                _,
+            ) => step.apply(&mut self.busy),
             (ServerState::Idle, Step::Enter) => self.idle.push(server),
             (ServerState::Idle, Step::Leave) => self.drop_idle(server),
         }

@@ -19,7 +19,7 @@ pub struct Pool {
     pub(crate) limits: Limits,
     pub(crate) ledger: Ledger,
     queue: Queue,
-    sums: PoolSums,
+    pub(crate) sums: PoolSums,
     pub(crate) paused: bool,
     /// Nobody may be served, though connections are kept: whether their member still leads is not known.
     suspended: bool,
@@ -27,6 +27,8 @@ pub struct Pool {
     resuming: bool,
     /// A login needs to have seen one server connection, though no client asks for it.
     demanded: bool,
+    /// Clients wait for a connection of their own.
+    pub(crate) private_wanted: bool,
     pub(crate) moving: Move,
     pub(crate) moved_at: Option<Instant>,
     /// When a connection was last closed for its age.
@@ -48,6 +50,7 @@ impl Pool {
             suspended: false,
             resuming: false,
             demanded: false,
+            private_wanted: false,
             moving: Move::Rest,
             moved_at: None,
             aged_at: None,
@@ -109,7 +112,7 @@ impl Pool {
     /// A login waits for what only a server connection can tell: one is dialled even if no client waits, unless the
     /// pool has one or is dialing one. Void after the next login of a server.
     pub fn demand_one(&mut self, _now: Instant) {
-        self.demanded |= self.ledger.active + self.ledger.idle + self.ledger.tested == 0;
+        self.demanded |= self.ledger.active + self.ledger.idle + self.ledger.tested == self.ledger.private;
         self.debug_check();
     }
 
@@ -364,7 +367,7 @@ impl Pool {
     }
 
     fn wants_dial(&self) -> bool {
-        let demanded = usize::from(self.demanded && self.ledger.is_empty());
+        let demanded = usize::from(self.demanded && self.ledger.slots() == self.ledger.private);
         let wanted = self.queue.len().max(demanded) + usize::from(self.moving.wants_dial());
         let Ledger { dialing, tested, .. } = self.ledger;
         !self.paused
@@ -397,7 +400,8 @@ impl Pool {
     /// A connection is free: for the client that waits longest, for the idle list, or for nobody any more.
     fn settle(&mut self, server: ServerId, entry: Server, now: Instant) -> Settled {
         let too_many = self.ledger.slots() > self.limits.size.get();
-        if entry.retire || self.paused || too_many {
+        let gives_way = self.private_wanted && self.ledger.slots() >= self.limits.size.get();
+        if entry.retire || self.paused || too_many || gives_way {
             return self.end(server);
         }
         let next = if self.suspended { None } else { self.queue.pop(now) };
@@ -482,7 +486,11 @@ impl Pool {
         let mut clients: Vec<ClientId> = self.queue.clients().collect();
         clients.extend(self.ledger.iter().filter_map(|(_, server)| match server.state {
             ServerState::Active(client) => Some(client),
-            ServerState::Idle | ServerState::Dialing | ServerState::Parted | ServerState::Tested => None,
+            ServerState::Idle
+            | ServerState::Dialing
+            | ServerState::Parted
+            | ServerState::Private
+            | ServerState::Tested => None,
         }));
         clients.sort_unstable();
         let distinct = clients.windows(2).all(|pair| matches!(pair, [one, other] if one != other));

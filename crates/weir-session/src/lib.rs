@@ -15,6 +15,7 @@
 //! | [`replay`] | the bytes of a request that may be sent once more |
 //! | [`lost`] | what a client is told when its server connection dies |
 //! | `aborted` | the aborted transaction block that weir plays afterwards |
+//! | [`tunnel`] | where messages end on a connection that is relayed unread (replication) |
 //! | [`client_login`], [`server_login`] | the two logins |
 
 pub mod client_login;
@@ -26,6 +27,7 @@ pub mod server;
 pub mod server_login;
 pub mod session;
 pub mod settings;
+pub mod tunnel;
 pub mod wires;
 
 mod aborted;

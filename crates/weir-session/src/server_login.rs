@@ -31,6 +31,8 @@ pub struct ServerLogin {
     nonce: String,
     binding: ChannelBinding,
     fence: Fence,
+    /// It asked for `replication`.
+    walsender: bool,
     learned: Learned,
 }
 
@@ -151,6 +153,7 @@ impl ServerLogin {
             nonce: nonce.to_owned(),
             binding: ChannelBinding::NotSupported,
             fence,
+            walsender: parameters.iter().any(|(name, _)| *name == "replication"),
             learned: Learned::default(),
         }
     }
@@ -315,7 +318,9 @@ impl ServerLogin {
     }
 
     fn row(&mut self, body: &[u8]) -> Result<(), LoginFailure> {
-        self.stage = Stage::Fencing(Some(Answer::read(&read::data_row(body)?)?));
+        let row = read::data_row(body)?;
+        let answer = if self.walsender { Answer::read_walsender(&row)? } else { Answer::read(&row)? };
+        self.stage = Stage::Fencing(Some(answer));
         Ok(())
     }
 
@@ -327,7 +332,9 @@ impl ServerLogin {
         }
         match mem::replace(&mut self.stage, Stage::Over) {
             Stage::Starting => {
-                if let Some(question) = self.fence.question(self.learned.answer.in_recovery)? {
+                if let Some(question) =
+                    self.fence.question(self.learned.answer.in_recovery, self.walsender)?
+                {
                     frontend::query(question.as_bytes(), out);
                     self.stage = Stage::Fencing(None);
                     return Ok(None);

@@ -170,7 +170,7 @@ impl Worker {
     fn towards_server(&self, server: ServerId) -> Option<Destination> {
         let conn = self.servers.get(key(server.0))?;
         // Only what a reply is owed for can be cancelled; anything else could hit a later query.
-        if conn.open().is_none_or(|server| !server.is_owing()) {
+        if conn.replication.is_none() && conn.open().is_none_or(|server| !server.is_owing()) {
             return None;
         }
         let key = BackendKey { pid: conn.pid, secret: conn.secret.clone()? };
@@ -197,8 +197,8 @@ impl Worker {
     fn client_of_key(&self, wanted: &BackendKey) -> Option<ClientId> {
         let peer_id = self.config.peer_id;
         let is_meant = |id: &ClientId| {
-            let open = self.clients.get(key(id.0)).and_then(|client| client.open());
-            open.is_some_and(|open| cancel_key::is_same(peer_id, &open.cancel_key, &wanted.secret))
+            let own = self.clients.get(key(id.0)).and_then(|client| client.cancel_key());
+            own.is_some_and(|own| cancel_key::is_same(peer_id, own, &wanted.secret))
         };
         // Ids are given from the lowest up, so none is beyond the table's size.
         cancel_key::candidates(peer_id, self.index, wanted.pid, self.clients.capacity()).find(is_meant)

@@ -10,6 +10,7 @@ use weir_session::client_login::{Admitted, ClientLogin, Method};
 
 use crate::io::{Accepted, Role, UnixPeer};
 use crate::pools::PoolIndex;
+use crate::replication::Replicating;
 use crate::secrets::Lookup;
 
 /// One client connection. Kept small: most clients are idle.
@@ -40,6 +41,8 @@ pub(crate) enum Stage {
     Open(Box<Open>),
     /// In the console.
     Console(Box<Console>),
+    /// Has a server connection of its own, or waits for it.
+    Replicating(Box<Replicating>),
     /// Gone, but control still works on its console command: the answer must not reach another client of the same id.
     Left,
 }
@@ -161,12 +164,43 @@ impl Client {
 
     /// The server connection it holds.
     pub(crate) fn server(&self) -> Option<ServerId> {
-        self.open().and_then(|open| open.server)
+        match &self.stage {
+            Stage::Open(open) => open.server,
+            Stage::Replicating(replicating) => replicating.server.filter(|_| replicating.is_welcome()),
+            Stage::Login(_) | Stage::Welcoming(_) | Stage::Console(_) | Stage::Left => None,
+        }
     }
 
     pub(crate) fn open(&self) -> Option<&Open> {
         match &self.stage {
             Stage::Open(open) => Some(open),
+            Stage::Login(_)
+            | Stage::Welcoming(_)
+            | Stage::Console(_)
+            | Stage::Replicating(_)
+            | Stage::Left => None,
+        }
+    }
+
+    pub(crate) fn replicating(&self) -> Option<&Replicating> {
+        match &self.stage {
+            Stage::Replicating(replicating) => Some(replicating),
+            Stage::Login(_) | Stage::Welcoming(_) | Stage::Console(_) | Stage::Open(_) | Stage::Left => None,
+        }
+    }
+
+    pub(crate) fn replicating_mut(&mut self) -> Option<&mut Replicating> {
+        match &mut self.stage {
+            Stage::Replicating(replicating) => Some(replicating),
+            Stage::Login(_) | Stage::Welcoming(_) | Stage::Console(_) | Stage::Open(_) | Stage::Left => None,
+        }
+    }
+
+    /// The secret that cancels what it runs.
+    pub(crate) fn cancel_key(&self) -> Option<&SecretKey> {
+        match &self.stage {
+            Stage::Open(open) => Some(&open.cancel_key),
+            Stage::Replicating(replicating) => replicating.cancel_key.as_ref(),
             Stage::Login(_) | Stage::Welcoming(_) | Stage::Console(_) | Stage::Left => None,
         }
     }
@@ -174,7 +208,11 @@ impl Client {
     pub(crate) fn open_mut(&mut self) -> Option<&mut Open> {
         match &mut self.stage {
             Stage::Open(open) => Some(open),
-            Stage::Login(_) | Stage::Welcoming(_) | Stage::Console(_) | Stage::Left => None,
+            Stage::Login(_)
+            | Stage::Welcoming(_)
+            | Stage::Console(_)
+            | Stage::Replicating(_)
+            | Stage::Left => None,
         }
     }
 
@@ -182,7 +220,11 @@ impl Client {
     pub(crate) fn split_open(&mut self) -> Option<(Option<&mut Lookup>, &mut Open)> {
         match &mut self.stage {
             Stage::Open(open) => Some((self.inside.as_deref_mut(), open)),
-            Stage::Login(_) | Stage::Welcoming(_) | Stage::Console(_) | Stage::Left => None,
+            Stage::Login(_)
+            | Stage::Welcoming(_)
+            | Stage::Console(_)
+            | Stage::Replicating(_)
+            | Stage::Left => None,
         }
     }
 
@@ -195,18 +237,22 @@ impl Client {
     pub(crate) fn is_asking_control(&self) -> bool {
         match &self.stage {
             Stage::Console(console) => console.busy,
-            Stage::Login(_) | Stage::Welcoming(_) | Stage::Open(_) | Stage::Left => false,
+            Stage::Login(_) | Stage::Welcoming(_) | Stage::Open(_) | Stage::Replicating(_) | Stage::Left => {
+                false
+            }
         }
     }
 
     /// Counts against `max_client_conn`.
     pub(crate) fn is_admitted(&self) -> bool {
-        self.inside.is_none() && matches!(self.stage, Stage::Welcoming(_) | Stage::Open(_))
+        self.inside.is_none()
+            && matches!(self.stage, Stage::Welcoming(_) | Stage::Open(_) | Stage::Replicating(_))
     }
 
     /// On its way in still.
     pub(crate) fn is_logging_in(&self) -> bool {
         matches!(self.stage, Stage::Login(_) | Stage::Welcoming(_))
+            || self.replicating().is_some_and(|replicating| !replicating.is_welcome())
     }
 
     /// For log lines: where it comes from.

@@ -109,7 +109,7 @@ impl Worker {
             Stage::Console(console) => console.busy = false,
             // The one who asked has left; from now on the id may be given to others.
             Stage::Left => return drop(self.clients.try_remove(key(id.0))),
-            Stage::Login(_) | Stage::Welcoming(_) | Stage::Open(_) => return,
+            Stage::Login(_) | Stage::Welcoming(_) | Stage::Open(_) | Stage::Replicating(_) => return,
         }
         effects.send_with(ConnId::Client(id), |out| out.extend_from_slice(reply));
         self.console_received(now, id, &[], effects);

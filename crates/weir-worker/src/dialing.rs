@@ -46,9 +46,12 @@ impl Worker {
             Role::Read if conn.reads_from_primary => &[("default_transaction_read_only", "on")],
             Role::Read | Role::Write => &[],
         };
+        let own = self.replication_parameters(conn);
+        let own = own.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let parameters: Vec<(&str, &str)> = own.chain(read_only.iter().copied()).collect();
         let mut login = None;
         effects.send_with(ConnId::Server(id), |out| {
-            login = Some(ServerLogin::start(&entry.dbname, read_only, credential, &nonce, fence, out));
+            login = Some(ServerLogin::start(&entry.dbname, &parameters, credential, &nonce, fence, out));
         });
         let Some(conn) = self.servers.get_mut(key(id.0)) else { return };
         conn.local = dialed.local;
@@ -118,11 +121,15 @@ impl Worker {
         conn.secret = ready.secret;
         conn.in_hot_standby = ready.in_hot_standby == Some(true);
         conn.used = now;
+        let is_private = conn.replication.is_some();
         conn.stage = ServerStage::Open(Box::new(Server::new(Rc::clone(&reported), carried, statements_max)));
         let index = conn.pool;
         if let Some(derived) = ready.derived {
             let user = self.pools.entry(index).key.user.clone();
             self.secrets.learn_derived(&user, derived);
+        }
+        if is_private {
+            return self.replication_ready(now, id, &ready.parameters, &ready.rest, effects);
         }
         let entry = self.pools.entry_mut(index);
         entry.in_hot_standby = ready.in_hot_standby == Some(true);
@@ -156,6 +163,11 @@ impl Worker {
         let report = Report::fatal(SqlState::CONNECTION_FAILURE, "the database server cannot be reached")
             .detail(format!("Connecting to {} failed: {why}.", conn.name()))
             .hint("Is PostgreSQL running there, and does it accept TCP connections?");
+        if let Some(client) = conn.client.filter(|_| conn.replication.is_some()) {
+            let report = (!self.follows_cluster(conn.pool)).then_some(&report);
+            self.replication_not_dialed(now, client, report, effects);
+            return self.pump(now, conn.pool, effects);
+        }
         self.pump(now, conn.pool, effects);
         let tries_another = self.pools.entry(conn.pool).pool.counts().dialing > 0;
         if !self.follows_cluster(conn.pool) && !tries_another {
@@ -194,7 +206,11 @@ impl Worker {
         if report.code == SqlState::INVALID_PASSWORD {
             self.secrets.forget(&user);
         }
-        if is_lasting(failure, &report) {
+        if let Some(client) = conn.client.filter(|_| conn.replication.is_some()) {
+            // It alone has asked for this login.
+            let report = is_final(failure).then(|| report.with_severity(Severity::Fatal));
+            self.replication_not_dialed(now, client, report.as_ref(), effects);
+        } else if is_lasting(failure, &report) {
             self.refuse_waiting(now, conn.pool, &report, effects);
         }
         self.pump(now, conn.pool, effects);
@@ -243,6 +259,19 @@ fn evidence(conn: &ServerConn, failure: &LoginFailure) -> Option<SessionEvidence
         | LoginFailure::NotReplica
         | LoginFailure::NoCredential { .. }
         | LoginFailure::Malformed(_) => None,
+    }
+}
+
+/// Whether a client that replicates is told at once: unless the server is starting or is not the one it should be.
+fn is_final(failure: &LoginFailure) -> bool {
+    match failure {
+        LoginFailure::Refused(report) => !report.code.is_class(b"57"),
+        LoginFailure::NoCredential { .. } => true,
+        LoginFailure::NotPrimary
+        | LoginFailure::NotReplica
+        | LoginFailure::WrongTimeline { .. }
+        | LoginFailure::WrongSystem { .. }
+        | LoginFailure::Malformed(_) => false,
     }
 }
 

@@ -48,7 +48,8 @@ impl Worker {
         self.close_consoles(now, effects);
         for id in self.client_ids() {
             let Some(client) = self.clients.get(key(id.0)) else { continue };
-            if client.is_logging_in() || client.inside.is_some() {
+            // Replication has no boundary to wait for.
+            if client.is_logging_in() || client.inside.is_some() || client.replicating().is_some() {
                 self.refuse_client(now, id, &shutting_down(), effects);
             } else {
                 self.part_if_done(now, id, effects);

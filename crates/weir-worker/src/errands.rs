@@ -55,7 +55,7 @@ impl Worker {
                 }
                 ServerStage::Errand(errand, server)
             }
-            stage @ (ServerStage::Dialing | ServerStage::Login(_)) => stage,
+            stage @ (ServerStage::Dialing | ServerStage::Login(_) | ServerStage::Relaying) => stage,
         };
         conn.used = now;
         effects.send_with(ConnId::Server(id), |out| weir_protocol::frontend::query(sql.as_bytes(), out));
@@ -179,7 +179,9 @@ impl Worker {
         let stage = std::mem::replace(&mut conn.stage, ServerStage::Dialing);
         conn.stage = match stage {
             ServerStage::Errand(_, server) => ServerStage::Open(server),
-            ServerStage::Dialing | ServerStage::Login(_) | ServerStage::Open(_) => stage,
+            ServerStage::Dialing | ServerStage::Login(_) | ServerStage::Open(_) | ServerStage::Relaying => {
+                stage
+            }
         };
         let rest = std::mem::take(&mut conn.carry);
         if conn.is_new {

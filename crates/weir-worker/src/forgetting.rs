@@ -71,6 +71,7 @@ fn pool_of(client: &Client) -> Option<PoolIndex> {
     match &client.stage {
         Stage::Welcoming(waiting) => Some(waiting.pool),
         Stage::Open(open) => Some(open.pool),
+        Stage::Replicating(replicating) => Some(replicating.pool),
         Stage::Login(_) | Stage::Console(_) | Stage::Left => None,
     }
 }

@@ -20,6 +20,7 @@ impl Worker {
             let pool = match &client.stage {
                 Stage::Open(open) => open.pool,
                 Stage::Welcoming(waiting) => waiting.pool,
+                Stage::Replicating(replicating) => replicating.pool,
                 Stage::Login(_) | Stage::Console(_) | Stage::Left => continue,
             };
             if pools.contains(&pool) {

@@ -14,6 +14,7 @@
 //! | `login`, `access`, `secrets` | a client's way in; how it has to show who it is; where secrets come from (user list, auth_query, keys learned at login) |
 //! | `traffic` | bytes of sessions, checkout |
 //! | `release` | server connections that their clients let go of |
+//! | `replication` | clients with a server connection of their own, relayed unread |
 //! | `parting` | clients that go |
 //! | `dialing` | a server connection's way in |
 //! | `errands` | weir's own queries on server connections: connect, check, reset |
@@ -46,6 +47,7 @@ mod parting;
 mod places;
 mod pools;
 mod release;
+mod replication;
 mod rows;
 mod secrets;
 mod server;

@@ -18,6 +18,7 @@ use crate::client::{Demand, Open, Stage, Welcoming};
 use crate::io::{ConnId, Effect, Effects, Role};
 use crate::places;
 use crate::pools::{self, PoolIndex, PoolKey};
+use crate::replication::Replication;
 use crate::startup::startup_settings;
 use crate::{Worker, cancel_key, key};
 
@@ -176,13 +177,20 @@ impl Worker {
         };
         self.check_disabled(&admitted.database)?;
         self.check_limits()?;
-        let settings =
-            startup_settings(&admitted.startup, &self.config.session, &peer, &database.parameters)?;
+        let replication = Replication::wanted(&admitted.startup)?;
+        let settings = match replication {
+            None => startup_settings(&admitted.startup, &self.config.session, &peer, &database.parameters)?,
+            Some(_) => Settings::default(),
+        };
         self.learn_secret(&mut admitted);
         let role = self.clients.get(key(id.0)).map_or(Role::Write, |client| client.role);
         let user = pools::server_user(&self.config, &admitted.database, &admitted.user);
         let wanted = PoolKey { database: admitted.database.clone(), user, role };
         let Some(pool) = self.pool_for(wanted) else { return Err(too_many_pools()) };
+        if let Some(kind) = replication {
+            self.open_replication(now, id, admitted, kind, pool, effects);
+            return Ok(());
+        }
         let Some(client) = self.clients.get_mut(key(id.0)) else { return Ok(()) };
         client.stage = Stage::Welcoming(Box::new(Welcoming { admitted, settings, pool }));
         self.admitted += 1;

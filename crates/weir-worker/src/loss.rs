@@ -20,7 +20,11 @@ impl Worker {
             return self.server_login_ended(now, id, effects);
         }
         let (pool, address) = (conn.pool, (*conn.address).clone());
-        if conn.open().is_none_or(|server| server.dying().is_none()) {
+        let said_why = match conn.replication {
+            Some(_) => self.has_said_why(conn),
+            None => conn.open().is_some_and(|server| server.dying().is_some()),
+        };
+        if !said_why {
             self.tell_discovery(pool, SessionEvidence::Lost { address }, effects);
         }
         self.forget_lost(now, id, "the connection was closed by the server", effects);
@@ -61,7 +65,10 @@ impl Worker {
         let pool = &entry.key;
         tracing::info!("S: {}/{}@{} closing because: {what}", pool.database, pool.user, conn.name());
         let index = conn.pool;
-        if let Some(client) = conn.client {
+        if let Some(client) = conn.client.filter(|_| conn.replication.is_some()) {
+            let what = format!("The connection to {} was lost ({what})", conn.name());
+            self.replication_lost(now, client, &what, effects);
+        } else if let Some(client) = conn.client {
             self.client_lost_server(now, client, conn, what, effects);
         }
         self.pump(now, index, effects);

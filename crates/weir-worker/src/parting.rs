@@ -43,7 +43,9 @@ impl Worker {
             let unsaid = Report::error(SqlState::CONNECTION_FAILURE, why.to_owned());
             return self.lookup_failed(now, id, report.unwrap_or(&unsaid), effects);
         }
-        if let Some(report) = report {
+        // Nothing can be said in the middle of a message that is relayed unread.
+        let may_be_told = client.replicating().is_none_or(|replicating| replicating.may_be_told());
+        if let Some(report) = report.filter(|_| may_be_told) {
             effects.send_with(ConnId::Client(id), |out| backend::error(report, out));
         }
         // First of all, since the id may be given to another one while the rest is cleared away.
@@ -69,6 +71,16 @@ impl Worker {
                 self.pools.entry_mut(waiting.pool).welcoming.retain(|other| *other != id);
             }
             Stage::Console(_) | Stage::Left => {}
+            Stage::Replicating(replicating) => {
+                let age = now.saturating_duration_since(client.accepted).as_secs();
+                tracing::info!(
+                    "C-{}: {}/{}@{peer} closing because: {why} (age={age}s)",
+                    client.serial,
+                    self.pools.entry(replicating.pool).key.database,
+                    replicating.user
+                );
+                self.end_replication(now, id, &replicating, effects);
+            }
             Stage::Open(open) => {
                 let age = now.saturating_duration_since(client.accepted).as_secs();
                 let pool = &self.pools.entry(open.pool).key;

@@ -1,13 +1,13 @@
 //! The pools of one worker: one for each (database, user, role), made on demand, and their dialing.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::time::Instant;
 
 use slab::Slab;
 use weir_admin::snapshot::PoolStats;
 use weir_config::{Config, PoolMode};
-use weir_pool::{ClientId, Limits, Pool, PoolCounts, ServerId};
+use weir_pool::{ClientId, Limits, Pool, PoolCounts, ServerId, Target};
 use weir_session::Mode;
 use weir_session::session::Rules;
 use weir_session::settings::Reported;
@@ -49,6 +49,8 @@ pub(crate) struct PoolEntry {
     pub(crate) in_hot_standby: bool,
     /// Proven clients that wait for `reported`.
     pub(crate) welcoming: Vec<ClientId>,
+    /// Clients that wait for a server connection of their own, in order.
+    pub(crate) wants_private: VecDeque<ClientId>,
     pub(crate) stats: PoolStats,
 }
 
@@ -153,6 +155,7 @@ impl Pools {
             reported: None,
             in_hot_standby: false,
             welcoming: Vec::new(),
+            wants_private: VecDeque::new(),
             stats: PoolStats::default(),
         };
         let index = PoolIndex(self.entries.insert(entry));
@@ -198,34 +201,48 @@ impl Worker {
     /// Tests and dials as many server connections as the pool wants.
     pub(crate) fn pump(&mut self, now: Instant, index: PoolIndex, effects: &mut Effects) {
         self.test_rested(now, index, effects);
+        self.pump_private(now, index, effects);
         while let Some(target) = self.pools.entry_mut(index).pool.next_dial(now, &mut self.chance) {
-            let Some(place) = self.pools.places.get(target.member).cloned() else { return };
-            let serial = self.next_serial();
-            let server = server_id(self.servers.insert(ServerConn {
-                stage: ServerStage::Dialing,
-                serial,
-                pool: index,
-                member: place.member,
-                address: Rc::clone(&place.address),
-                reads_from_primary: place.is_primary,
-                carry: Vec::new(),
-                created: now,
-                used: now,
-                local: None,
-                tls: None,
-                pid: 0,
-                secret: None,
-                client: None,
-                cancels: 0,
-                settling_since: None,
-                cancel_in_doubt: false,
-                closes_fast: false,
-                is_new: true,
-                in_hot_standby: false,
-            }));
+            let Some(server) = self.dial(now, index, target, effects) else { return };
             self.pools.entry_mut(index).pool.dial_started(server, target, now);
-            effects.list.push(Effect::Dial(ConnId::Server(server), (*place.address).clone()));
         }
+    }
+
+    /// Begins a server connection; the pool has yet to be told. `None` for a target that is not known.
+    pub(crate) fn dial(
+        &mut self,
+        now: Instant,
+        index: PoolIndex,
+        target: Target,
+        effects: &mut Effects,
+    ) -> Option<ServerId> {
+        let place = self.pools.places.get(target.member).cloned()?;
+        let serial = self.next_serial();
+        let server = server_id(self.servers.insert(ServerConn {
+            stage: ServerStage::Dialing,
+            serial,
+            pool: index,
+            member: place.member,
+            address: Rc::clone(&place.address),
+            reads_from_primary: place.is_primary,
+            carry: Vec::new(),
+            created: now,
+            used: now,
+            local: None,
+            tls: None,
+            pid: 0,
+            secret: None,
+            client: None,
+            cancels: 0,
+            settling_since: None,
+            cancel_in_doubt: false,
+            closes_fast: false,
+            is_new: true,
+            in_hot_standby: false,
+            replication: None,
+        }));
+        effects.list.push(Effect::Dial(ConnId::Server(server), (*place.address).clone()));
+        Some(server)
     }
 
     /// Closes a server connection that its pool has already forgotten and no client holds.

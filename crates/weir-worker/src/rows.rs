@@ -12,6 +12,7 @@ use crate::client::{Client, Stage};
 use crate::errands::Errand;
 use crate::io::Role;
 use crate::pools::{PoolEntry, PoolIndex};
+use crate::replication::Replication;
 use crate::server::{ServerConn, ServerStage};
 use crate::{Worker, key};
 
@@ -48,6 +49,11 @@ impl Worker {
             {
                 rows[at].cl_active += 1;
             }
+        }
+        for replicating in self.visible_clients().filter_map(|(_, client)| client.replicating()) {
+            let Some(at) = row_of(replicating.pool) else { continue };
+            rows[at].cl_active += u32::from(replicating.is_welcome());
+            rows[at].cl_waiting += u32::from(!replicating.is_welcome());
         }
         for (_, conn) in &self.servers {
             let Some(at) = row_of(conn.pool) else { continue };
@@ -102,6 +108,7 @@ impl Worker {
             local: client.local,
             unix_port: client.unix.map_or(0, |unix| unix.port),
             remote_pid: client.unix.map_or(0, |unix| unix.pid),
+            replication: client.replicating().map_or("none", |replicating| replicating.kind.name()),
             connected_for: now.saturating_duration_since(client.accepted),
             request_age: now.saturating_duration_since(client.accepted),
             wait: Duration::ZERO,
@@ -123,6 +130,13 @@ impl Worker {
                 row.user.clone_from(&console.user);
                 "pgbouncer".clone_into(&mut row.database);
                 row.state = "active";
+            }
+            Stage::Replicating(replicating) => {
+                row.user = replicating.user.as_ref().to_owned();
+                row.database.clone_from(&self.pools.entry(replicating.pool).key.database);
+                row.state = if replicating.is_welcome() { "active" } else { "waiting" };
+                row.link = client.server().map(server_number);
+                row.application_name = replicating.application_name().to_owned();
             }
             Stage::Open(open) => {
                 let pool = &self.pools.entry(open.pool).key;
@@ -153,6 +167,7 @@ impl Worker {
             (ServerStage::Open(_), None, None) => "idle",
             (ServerStage::Errand(Errand::Connect, _), _, _) if conn.is_new => "new",
             (ServerStage::Errand(..), _, _) => "tested",
+            (ServerStage::Relaying, _, _) => "active",
         };
         let id = crate::server_id(at);
         let facts = entry.pool.server(id);
@@ -166,6 +181,7 @@ impl Worker {
             host: conn.address.host.clone(),
             port: conn.address.port,
             local: conn.local,
+            replication: conn.replication.map_or("none", Replication::name),
             connected_for: now.saturating_duration_since(conn.created),
             request_age: now.saturating_duration_since(conn.used),
             close_needed: facts.is_some_and(|facts| facts.retire),

@@ -12,6 +12,7 @@ use weir_session::server_login::ServerLogin;
 
 use crate::errands::Errand;
 use crate::pools::PoolIndex;
+use crate::replication::Replication;
 
 /// One server connection.
 pub(crate) struct ServerConn {
@@ -46,6 +47,8 @@ pub(crate) struct ServerConn {
     pub(crate) is_new: bool,
     /// It had said that it is a standby.
     pub(crate) in_hot_standby: bool,
+    /// It belongs to one client that replicates, from its dial to its end.
+    pub(crate) replication: Option<Replication>,
 }
 
 /// How far a server connection has come.
@@ -58,20 +61,25 @@ pub(crate) enum ServerStage {
     Open(Box<Server>),
     /// Runs a query of weir's own; no client holds it.
     Errand(Errand, Box<Server>),
+    /// Logged in, and relayed unread for the client that it belongs to.
+    Relaying,
 }
 
 impl ServerConn {
     pub(crate) fn open(&self) -> Option<&Server> {
         match &self.stage {
             ServerStage::Open(server) | ServerStage::Errand(_, server) => Some(server),
-            ServerStage::Dialing | ServerStage::Login(_) => None,
+            ServerStage::Dialing | ServerStage::Login(_) | ServerStage::Relaying => None,
         }
     }
 
     pub(crate) fn open_mut(&mut self) -> Option<&mut Server> {
         match &mut self.stage {
             ServerStage::Open(server) => Some(server),
-            ServerStage::Dialing | ServerStage::Login(_) | ServerStage::Errand(..) => None,
+            ServerStage::Dialing
+            | ServerStage::Login(_)
+            | ServerStage::Errand(..)
+            | ServerStage::Relaying => None,
         }
     }
 

@@ -52,6 +52,7 @@ impl Worker {
             Stage::Login(_) => self.login_received(now, id, bytes, effects),
             Stage::Welcoming(_) => self.keep_for_later(id, bytes, effects),
             Stage::Console(_) => self.console_received(now, id, bytes, effects),
+            Stage::Replicating(_) => self.client_relays(now, id, bytes, effects),
             Stage::Left => {}
             Stage::Open(open) => {
                 open.active_at = now;
@@ -63,7 +64,7 @@ impl Worker {
     }
 
     /// Bytes that cannot be dealt with yet.
-    fn keep_for_later(&mut self, id: ClientId, bytes: &[u8], effects: &mut Effects) {
+    pub(crate) fn keep_for_later(&mut self, id: ClientId, bytes: &[u8], effects: &mut Effects) {
         let Some(client) = self.clients.get_mut(key(id.0)) else { return };
         client.carry.extend_from_slice(bytes);
         self.balance_reading(id, effects);
@@ -248,6 +249,7 @@ impl Worker {
             ServerStage::Dialing => {}
             ServerStage::Login(_) => self.server_login_received(now, id, bytes, effects),
             ServerStage::Errand(..) => self.errand_received(now, id, bytes, effects),
+            ServerStage::Relaying => self.server_relays(now, id, bytes, effects),
             ServerStage::Open(_) => {
                 let index = conn.pool;
                 self.pools.entry_mut(index).stats.bytes_sent += bytes.len() as u64;

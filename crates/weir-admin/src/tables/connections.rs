@@ -98,7 +98,7 @@ fn client(client: &ClientRow, view: &ConsoleView<'_>) -> [Cell; 21] {
         Cell::from("C"),
         Cell::from(&client.user),
         Cell::from(&client.database),
-        Cell::from(NO_REPLICATION),
+        Cell::from(client.replication),
         Cell::from(client.state),
         addr,
         port,
@@ -126,7 +126,7 @@ fn server(server: &ServerRow, view: &ConsoleView<'_>) -> [Cell; 21] {
         Cell::from("S"),
         Cell::from(&server.user),
         Cell::from(&server.database),
-        Cell::from(NO_REPLICATION),
+        Cell::from(server.replication),
         Cell::from(server.state),
         Cell::from(if is_unix { UNIX } else { &server.host }),
         Cell::from(server.port),
@@ -164,4 +164,3 @@ fn server_pointer(id: u64) -> String {
 }
 
 const UNIX: &str = "unix";
-const NO_REPLICATION: &str = "none";

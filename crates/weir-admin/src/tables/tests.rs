@@ -145,6 +145,7 @@ fn client(id: u64) -> ClientRow {
         tls: String::new(),
         application_name: "psql".to_owned(),
         prepared_statements: 0,
+        replication: "none",
         slot: 0,
         buffered: Buffered::default(),
     }
@@ -168,6 +169,7 @@ fn server(id: u64) -> ServerRow {
         tls: "TLSv1.3/TLS13_AES_256_GCM_SHA384".to_owned(),
         application_name: String::new(),
         prepared_statements: 3,
+        replication: "none",
         slot: 0,
         buffered: Buffered::default(),
     }

@@ -28,12 +28,21 @@ pub(super) struct Answer {
 }
 
 impl Fence {
-    /// The query that decides, given what ParameterStatus already said; `None` when nothing needs to be asked.
-    pub(super) fn question(self, in_recovery: Option<bool>) -> Result<Option<&'static str>, LoginFailure> {
+    /// The query that decides, given what ParameterStatus already said; `None` when nothing needs to be asked. A walsender
+    /// that is bound to no database takes no SQL, so every walsender is asked by a command of its own.
+    pub(super) fn question(
+        self,
+        in_recovery: Option<bool>,
+        walsender: bool,
+    ) -> Result<Option<&'static str>, LoginFailure> {
         match (self, in_recovery) {
             (Self::None, _) | (Self::Replica, Some(true)) => Ok(None),
             (Self::Primary { .. }, Some(true)) => Err(LoginFailure::NotPrimary),
             (Self::Replica, Some(false)) => Err(LoginFailure::NotReplica),
+            (Self::Primary { .. }, Some(false)) if walsender => Ok(Some(WALSENDER_QUESTION)),
+            // Before PostgreSQL 14 a walsender does not tell which it is.
+            (Self::Primary { .. }, None) if walsender => Err(LoginFailure::NotPrimary),
+            (Self::Replica, None) if walsender => Err(LoginFailure::NotReplica),
             (Self::Primary { .. }, Some(false) | None) => Ok(Some(PRIMARY_QUESTION)),
             (Self::Replica, None) => Ok(Some(REPLICA_QUESTION)),
         }
@@ -83,6 +92,18 @@ impl Answer {
     }
 }
 
+impl Answer {
+    /// Reads the row that answers IDENTIFY_SYSTEM, of a server that has said that it is the primary.
+    pub(super) fn read_walsender(row: &[Option<&[u8]>]) -> Result<Self, LoginFailure> {
+        let system = text(row.first()).and_then(|number| number.parse::<u64>().ok());
+        let timeline = text(row.get(1)).and_then(|number| number.parse::<u32>().ok());
+        match (system, timeline) {
+            (Some(_), Some(_)) => Ok(Self { in_recovery: Some(false), timeline, system_identifier: system }),
+            (_, _) => Err(unreadable()),
+        }
+    }
+}
+
 fn text<'a>(value: Option<&Option<&'a [u8]>>) -> Option<&'a str> {
     value.copied().flatten().map(|bytes| std::str::from_utf8(bytes).unwrap_or_default())
 }
@@ -98,5 +119,8 @@ const PRIMARY_QUESTION: &str = "SELECT r, \
     CASE WHEN r THEN NULL ELSE pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8) END, \
     (SELECT system_identifier FROM pg_catalog.pg_control_system()) \
     FROM pg_catalog.pg_is_in_recovery() AS r";
+
+/// Gives system identifier, timeline, position and database (protocol chapter, "Streaming Replication Protocol").
+const WALSENDER_QUESTION: &str = "IDENTIFY_SYSTEM";
 
 const REPLICA_QUESTION: &str = "SELECT pg_catalog.pg_is_in_recovery()";

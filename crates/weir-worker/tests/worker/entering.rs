@@ -188,15 +188,6 @@ fn clients_that_leave_during_the_login_leave_nothing_behind() {
 }
 
 #[test]
-fn a_replication_connection_is_refused() {
-    let mut world = World::new();
-    let parameters = [("user", "app"), ("database", "mrg"), ("replication", "database")];
-    let client = world.hello_with(Role::Write, &parameters, PASSWORD);
-    world.run();
-    assert_eq!(world.heard(client), ["FATAL 0A000"]);
-}
-
-#[test]
 fn garbage_harms_nobody_else() {
     let mut world = World::new();
     let good = world.client();

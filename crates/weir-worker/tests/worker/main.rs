@@ -27,6 +27,7 @@ mod ordering;
 mod overdue;
 mod pooling;
 mod reading;
+mod replicating;
 mod restarting;
 mod showing;
 mod starting;

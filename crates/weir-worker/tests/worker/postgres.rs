@@ -339,6 +339,7 @@ impl Backend {
             "insert" => backend::command_complete("INSERT 0 1", &mut self.out),
             "select" if sql.contains("set_config(") => self.set_config(sql),
             "select" if sql.contains("pg_walfile_name") => self.identify(member),
+            "identify_system" => self.identify_system(member),
             "select" if sql.contains("pg_shadow") => self.shadow(&values[0], member),
             _ => self.echo(&[&[sql.to_owned()], values].concat().join("/")),
         }
@@ -374,6 +375,11 @@ impl Backend {
         let system = member.system.cast_signed().to_string();
         let recovering = if member.in_recovery { "t" } else { "f" };
         self.row(&[recovering, &timeline, &system]);
+    }
+
+    fn identify_system(&mut self, member: &Member) {
+        let (system, timeline) = (member.system.to_string(), member.timeline.to_string());
+        self.row(&[&system, &timeline]);
     }
 
     fn shadow(&mut self, user: &str, member: &Member) {

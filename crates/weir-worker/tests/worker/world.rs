@@ -230,7 +230,7 @@ impl World {
 
     /// What ran, as "member: text", without weir's own questions; forgets it.
     pub(crate) fn ran(&mut self) -> Vec<String> {
-        let own = |sql: &str| sql.contains("pg_walfile_name");
+        let own = |sql: &str| sql.contains("pg_walfile_name") || sql == "IDENTIFY_SYSTEM";
         std::mem::take(&mut self.executed)
             .into_iter()
             .filter(|executed| !own(&executed.sql))

@@ -307,6 +307,7 @@ fn client(id: u64, slot: u32) -> ClientRow {
         tls: String::new(),
         application_name: String::new(),
         prepared_statements: 0,
+        replication: "none",
         remote_pid: 0,
         unix_port: 0,
         slot,
@@ -332,6 +333,7 @@ fn server(database: &str, close_needed: bool) -> ServerRow {
         tls: String::new(),
         application_name: String::new(),
         prepared_statements: 0,
+        replication: "none",
         slot: 0,
         buffered: Buffered::default(),
     }
