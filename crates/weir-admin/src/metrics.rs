@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use weir_discovery::{Api, Leadership, MemberView, Topology};
 
-use crate::snapshot::{PoolRow, PoolStats, ProcessTotals, Snapshot};
+use crate::snapshot::{PoolRow, PoolStats, ProcessTotals, STATES, Snapshot};
 use text::{Kind, Labels, Page, Value};
 
 mod text;
@@ -162,6 +162,12 @@ fn pools_since_start(pools: &[PoolRow], page: &mut Page) {
             rows.iter().filter_map(|(labels, row)| row.get(index).map(|&(_, _, value)| (*labels, value)));
         page.family(Kind::Counter, name, help, column);
     }
+    let states = pools.iter().flat_map(|pool| {
+        let counted = STATES.iter().zip(pool.stats.session_states);
+        counted.map(|(kind, count)| (kind_labels(pool, kind), count.into()))
+    });
+    let help = "Statements that may have left state of this kind on a shared server connection.";
+    page.family(Kind::Counter, "weir_session_state_total", help, states);
 }
 
 /// Every sum of a pool, with its name on the page.
@@ -184,6 +190,7 @@ fn counters(stats: &PoolStats) -> [(&'static str, &'static str, Value); 17] {
         servers_opened,
         servers_closed,
         wait_timeouts,
+        session_states: _,
     } = *stats;
     [
         ("weir_server_assignments_total", "Server connections given to clients.", server_assignments.into()),
@@ -220,6 +227,11 @@ fn member_labels(member: &MemberView) -> Labels<'_, 1> {
 
 fn pool_labels(pool: &PoolRow) -> Labels<'_, 3> {
     [("database", &pool.database), ("user", &pool.user), ("role", pool.role)]
+}
+
+fn kind_labels<'a>(pool: &'a PoolRow, kind: &'a str) -> Labels<'a, 4> {
+    let [database, user, role] = pool_labels(pool);
+    [database, user, role, ("kind", kind)]
 }
 
 fn state_labels<'a>(pool: &'a PoolRow, state: &'a str) -> Labels<'a, 4> {

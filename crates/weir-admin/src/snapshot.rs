@@ -174,7 +174,13 @@ pub struct PoolStats {
     pub servers_closed: u64,
     /// Clients that gave up waiting or were told to (timeouts).
     pub wait_timeouts: u64,
+    /// Statements that may have left state behind on a shared server connection, in the order of [`STATES`].
+    pub session_states: [u64; STATES.len()],
 }
+
+/// Kinds of session state, as labels.
+pub const STATES: [&str; 6] =
+    ["setting", "prepared_statement", "listen", "advisory_lock", "temporary_table", "hold_cursor"];
 
 impl PoolStats {
     /// What was added since `before`. A pool that was dropped in between can only make it too small, never wrap.
@@ -197,6 +203,7 @@ impl PoolStats {
             servers_opened,
             servers_closed,
             wait_timeouts,
+            session_states,
         } = *self;
         Self {
             server_assignments: server_assignments.saturating_sub(before.server_assignments),
@@ -216,6 +223,9 @@ impl PoolStats {
             servers_opened: servers_opened.saturating_sub(before.servers_opened),
             servers_closed: servers_closed.saturating_sub(before.servers_closed),
             wait_timeouts: wait_timeouts.saturating_sub(before.wait_timeouts),
+            session_states: std::array::from_fn(|at| {
+                session_states[at].saturating_sub(before.session_states[at])
+            }),
         }
     }
 }
@@ -240,6 +250,7 @@ impl AddAssign for PoolStats {
             servers_opened,
             servers_closed,
             wait_timeouts,
+            session_states,
         } = other;
         self.server_assignments += server_assignments;
         self.transactions += transactions;
@@ -258,6 +269,9 @@ impl AddAssign for PoolStats {
         self.servers_opened += servers_opened;
         self.servers_closed += servers_closed;
         self.wait_timeouts += wait_timeouts;
+        for (sum, more) in self.session_states.iter_mut().zip(session_states) {
+            *sum += more;
+        }
     }
 }
 

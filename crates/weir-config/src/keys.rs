@@ -188,7 +188,7 @@ pub const KEYS: &[Key] = &[
     }),
     fixed("session.disable_simple_protocol", Truth(false), |c| c.session.disable_simple_protocol.to_string()),
     live("session.on_set", Text("track"), |c| name_of(STATE_POLICIES, &c.session.on_set).to_owned()),
-    live("session.on_prepare", Text("pin"), |c| name_of(STATE_POLICIES, &c.session.on_prepare).to_owned()),
+    live("session.on_prepare", Text("track"), |c| name_of(STATE_POLICIES, &c.session.on_prepare).to_owned()),
     live("session.on_listen", Text("pin"), |c| name_of(STATE_POLICIES, &c.session.on_listen).to_owned()),
     live("session.on_advisory_lock", Text("pin"), |c| {
         name_of(STATE_POLICIES, &c.session.on_advisory_lock).to_owned()

@@ -445,7 +445,7 @@ impl Default for SessionSettings {
             application_name_add_host: false,
             disable_simple_protocol: false,
             on_set: StatePolicy::Track,
-            on_prepare: StatePolicy::Pin,
+            on_prepare: StatePolicy::Track,
             on_listen: StatePolicy::Pin,
             on_advisory_lock: StatePolicy::Pin,
             on_temporary_table: StatePolicy::Pin,

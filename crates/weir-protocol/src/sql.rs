@@ -8,12 +8,16 @@
 //! with `standard_conforming_strings` on, `E''` strings, dollar quotes. It allocates nothing, is linear and looks at no
 //! more than [`CLASSIFY_BYTES_MAX`] bytes.
 
+mod assignments;
 mod keyword;
 mod lexer;
+mod marks;
 mod quote;
 
+pub use assignments::{Assignments, assignments};
 pub use keyword::Keyword;
-pub use quote::{quote_identifier, quote_literal};
+pub use marks::Marks;
+pub use quote::{quote_identifier, quote_literal, quote_name};
 
 use lexer::{Lexer, Token};
 
@@ -46,6 +50,9 @@ pub struct Classified {
     /// The text was cut, did not end properly, or depends on a setting that weir cannot see. `statements` is `Several`
     /// then, and the other answers hold for what was read.
     pub doubtful: bool,
+    /// What the statements may leave behind on their session, or take away: never all of it, since functions do as they
+    /// like.
+    pub marks: Marks,
 }
 
 /// Tells what a whole query text holds.
@@ -92,9 +99,11 @@ fn scan(sql: &[u8], cut: bool) -> Classified {
         ends_transaction: false,
         chain: false,
         doubtful: cut,
+        marks: Marks::NONE,
     };
     let mut lexer = Lexer::new(sql);
     while found.add_statement(&mut lexer) {}
+    found.marks.add(lexer.marks());
     if cut || lexer.doubtful() {
         found.doubtful = true;
         found.statements = Count::Several;
@@ -111,16 +120,23 @@ impl Classified {
             depth += 1;
             first = lexer.next();
         }
-        match first {
+        let word = match first {
             Some(Token::Semicolon) if depth == 0 => return true,
             None if depth == 0 => return false,
-            Some(Token::Word(word)) => self.add(Keyword::of_word(word), depth > 0, lexer),
-            Some(_) | None => self.add(Keyword::Other, depth > 0, lexer),
-        }
+            Some(Token::Word(word)) => Keyword::of_word(word),
+            Some(_) | None => Keyword::Other,
+        };
+        self.add(word, depth > 0, lexer);
         if first == Some(Token::Close) {
             depth = depth.saturating_sub(1);
         }
-        lexer.skip_statement(depth)
+        let behind_word = lexer.rest();
+        let more = lexer.skip_statement(depth);
+        if word.is_query() {
+            let skipped = behind_word.len() - lexer.rest().len();
+            self.marks.add(marks::of_query(behind_word.get(..skipped).unwrap_or_default()));
+        }
+        more
     }
 
     fn add(&mut self, word: Keyword, parenthesised: bool, lexer: &Lexer<'_>) {
@@ -133,6 +149,7 @@ impl Classified {
             self.chain |= keyword.ends_transaction() && keyword::says_and_chain(&ahead);
         }
         self.ends_transaction |= keyword.ends_transaction();
+        self.marks.add(keyword.marks(lexer));
         self.statements = match self.statements {
             Count::Zero => {
                 self.first = keyword;

@@ -233,12 +233,12 @@ impl Session {
             return Ok(());
         }
         let parse = frontend::read::parse(cut.body()).map_err(malformed)?;
-        let kind = StatementKind::of(parse.sql);
-        if !self.admit(kind, wires) {
+        let judged = StatementKind::with_marks(parse.sql);
+        if !self.admit(judged.0, wires) {
             return Ok(());
         }
         if parse.name.is_empty() {
-            self.statements.set_unnamed(catalog.next_unnamed(), kind, cut.body().get(1..));
+            self.statements.set_unnamed(catalog.next_unnamed(), judged, cut.body().get(1..));
         } else if self.statements.named(parse.name).is_some() {
             self.fail(name_taken(parse.name), wires);
             return Ok(());

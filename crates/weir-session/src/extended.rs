@@ -8,6 +8,7 @@ use std::rc::Rc;
 use weir_protocol::frame::HEADER_BYTES;
 use weir_protocol::frontend::{self, TargetKind};
 use weir_protocol::message::Report;
+use weir_protocol::sql::Marks;
 use weir_protocol::sqlstate::SqlState;
 use weir_protocol::tag::FromClient;
 
@@ -19,6 +20,7 @@ use crate::prepared::{
 };
 use crate::server::Server;
 use crate::session::{Mode, Session};
+use crate::state::raising;
 use crate::wires::Wires;
 
 impl Session {
@@ -50,14 +52,20 @@ impl Session {
         let parse = frontend::read::parse(cut.body()).map_err(|bad| protocol_violation(&bad.to_string()))?;
         server.tally.client_parses += 1;
         if unnamed {
-            let kind = StatementKind::of(parse.sql);
-            server.replay.batch_frame(cut.bytes, Some(kind), self.rules.retry_bytes_max);
+            let judged = StatementKind::with_marks(parse.sql);
+            if let Some(report) = self.refusal(judged.1, parse.sql) {
+                return Ok(refused_parse(b"", &report));
+            }
+            server.replay.batch_frame(cut.bytes, Some(judged.0), self.rules.retry_bytes_max);
             let mark = catalog.next_unnamed();
-            self.statements.set_unnamed(mark, kind, cut.body().get(1..));
+            self.statements.set_unnamed(mark, judged, cut.body().get(1..));
             server.statements.unnamed_sent(mark, server.batch);
             server.owe_in_batch(Owed::Parse(ParseOf::Unnamed(mark)));
         } else {
             let statement = catalog.intern(parse.sql, parse.types_raw, self.context);
+            if let Some(report) = self.refusal(statement.marks, parse.sql) {
+                return Ok(refused_parse(parse.name, &report));
+            }
             server.replay.batch_frame(cut.bytes, Some(statement.kind), self.rules.retry_bytes_max);
             if !self.names_pass_through(server) {
                 self.parse_named(parse.name, &statement, server, wires)?;
@@ -100,7 +108,7 @@ impl Session {
         wires: &mut W,
     ) -> Step {
         let mark = catalog.next_unnamed();
-        self.statements.set_unnamed(mark, StatementKind::MayEnd, None);
+        self.statements.set_unnamed(mark, (StatementKind::MayEnd, Marks::NONE), None);
         server.statements.unnamed_sent(mark, server.batch);
         server.replay.give_up();
         server.owe_in_batch(Owed::Parse(ParseOf::Unnamed(mark)));
@@ -190,8 +198,14 @@ impl Session {
         server.tally.binds += 1;
         let held = self.statements.named(names.statement).cloned();
         let kind = match (names.statement, &held) {
-            (b"", _) => self.statements.unnamed().map_or(StatementKind::Other, |unnamed| unnamed.kind),
-            (_, Some(statement)) => statement.kind,
+            (b"", _) => self.statements.unnamed().map_or(StatementKind::Other, |unnamed| {
+                self.watch(unnamed.marks, unnamed.text(), server);
+                unnamed.kind
+            }),
+            (_, Some(statement)) => {
+                self.watch(statement.marks, &statement.sql, server);
+                statement.kind
+            }
             (_, None) => StatementKind::MayEnd,
         };
         if names.portal.is_empty() {
@@ -448,6 +462,13 @@ fn evict_if_full<W: Wires>(server: &mut Server, wires: &mut W) {
         wires.to_server(|out| frontend::close_statement(&statement.server_name, out));
         server.owe_in_batch(Owed::HiddenClose(Some(statement)));
     }
+}
+
+/// A Parse of the same name that fails with this error when it is run.
+fn refused_parse(name: &[u8], report: &Report) -> Step {
+    let mut frame = Vec::new();
+    frontend::parse(name, &raising(report), frontend::NO_TYPES, &mut frame);
+    Step::Instead(frame)
 }
 
 /// The kind that constrains more, for portals that are not told apart.

@@ -230,7 +230,14 @@ impl Session {
             return Step::NeedMore;
         }
         let kind = match (cut.is_whole(), frontend::read::query(cut.body())) {
-            (true, Ok(sql)) => StatementKind::of(sql),
+            (true, Ok(sql)) => {
+                let (kind, marks) = StatementKind::with_marks(sql);
+                if let Some(report) = self.refusal(marks, sql) {
+                    return refused_query(&report);
+                }
+                self.watch(marks, sql, server);
+                kind
+            }
             (false, _) | (true, Err(_)) => StatementKind::MayEnd,
         };
         server.replay.query(cut.bytes, kind, self.rules.retry_bytes_max);
@@ -356,6 +363,13 @@ fn can_begin(tag: FromClient, cut: Cut<'_>) -> bool {
         | FromClient::Response
         | FromClient::Terminate => cut.header.total > QUERY_BYTES_CLASSIFIED_MAX,
     }
+}
+
+/// A query that fails with this error.
+fn refused_query(report: &Report) -> Step {
+    let mut frame = Vec::new();
+    frontend::query(&crate::state::raising(report), &mut frame);
+    Step::Instead(frame)
 }
 
 /// What a client may say while PostgreSQL reads its COPY.

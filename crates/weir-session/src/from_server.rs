@@ -5,16 +5,18 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use weir_protocol::backend::{self, read::ErrorFields};
-use weir_protocol::frame::{self, HEADER_BYTES, Header, MESSAGE_BYTES_MAX};
+use weir_protocol::frame::{self, HEADER_BYTES, MESSAGE_BYTES_MAX};
 use weir_protocol::sqlstate::SqlState;
 use weir_protocol::tag::FromServer;
 
 use crate::lost::LossCause;
 use crate::owed::{Owed, ParseOf};
 use crate::prepared::{Catalog, StatementKind};
+use crate::run::Run;
 use crate::server::{Ended, Server, TxStatus, Unsynced};
 use crate::session::{Mode, Session, Then, Turn};
 use crate::settings::IN_HOT_STANDBY;
+use crate::state::is_last_word;
 use crate::wires::Wires;
 
 /// What to do with one frame from the server.
@@ -60,7 +62,8 @@ impl Session {
             let Some(tag) = FromServer::of(header.tag) else {
                 return self.stop(run, Then::Desync("an unknown message type"), server, wires);
             };
-            if !whole && is_looked_into(tag) && header.total <= LOOKED_INTO_BYTES_MAX {
+            let asks = matches!(server.owed.head(), Some(Owed::HiddenState { .. }));
+            if !whole && (is_looked_into(tag) || asks) && header.total <= LOOKED_INTO_BYTES_MAX {
                 break;
             }
             let body = &run.rest()[HEADER_BYTES..header.total.min(run.rest().len())];
@@ -111,8 +114,8 @@ impl Session {
         server: &mut Server,
         catalog: &mut Catalog,
     ) -> Fate {
-        if matches!(server.owed.head(), Some(Owed::HiddenSettings)) {
-            return self.fate_of_settings_reply(tag, body, server, catalog);
+        if server.owed.head().is_some_and(Owed::is_hidden_query) {
+            return self.fate_of_hidden(tag, body, whole, server, catalog);
         }
         match tag {
             FromServer::ReadyForQuery => self.ready(now, body, server),
@@ -191,6 +194,7 @@ impl Session {
             run.flush(server, wires);
             self.tell_news(server, wires);
         }
+        self.tend_state(server, wires);
         if self.mode == Mode::Statement && server.status != TxStatus::Idle {
             run.flush(server, wires);
             return Some(Then::Refuse(Box::new(no_blocks())));
@@ -322,6 +326,7 @@ impl Session {
             | Owed::LocalClose(None)
             | Owed::HiddenClose(None)
             | Owed::HiddenSettings
+            | Owed::HiddenState { .. }
             | Owed::CopyEnd => {}
         }
     }
@@ -335,7 +340,7 @@ impl Session {
         if server.reported.value(name) != Some(value) && Rc::make_mut(&mut server.reported).note(name, value)
         {
             server.reported = catalog.reported.intern_shared(&server.reported);
-            server.applied = None;
+            server.watch.reported_changed = true;
         }
         if told_all {
             self.told = Rc::clone(&server.reported);
@@ -348,31 +353,36 @@ impl Session {
     fn completed(&mut self, tag: FromServer, body: &[u8], server: &mut Server) -> Fate {
         let said = tag == FromServer::CommandComplete;
         let tag_text = if said { backend::read::command_tag(body).unwrap_or_default() } else { b"" };
-        match server.owed.head() {
+        let by_text_unknown = match server.owed.head() {
             Some(Owed::Execute(kind)) => {
                 let kind = *kind;
                 server.owed.pop();
                 note_executed(kind, tag_text, false, server);
+                kind == StatementKind::MayEnd
             }
             Some(Owed::Query(kind)) if tag != FromServer::PortalSuspended => {
-                note_executed(*kind, tag_text, true, server);
+                let kind = *kind;
+                note_executed(kind, tag_text, true, server);
+                kind == StatementKind::MayEnd
             }
             _ => return Fate::Stop(Then::Desync("CommandComplete")),
-        }
+        };
         if tag == FromServer::CommandComplete {
             // From here on the request may be committed.
             server.replay.give_up();
-            self.note_tag(tag_text, server);
+            self.note_tag(tag_text, by_text_unknown, server);
         }
         Fate::Forward
     }
 
     /// Commands that change what the connection carries.
-    fn note_tag(&mut self, tag: &[u8], server: &mut Server) {
+    fn note_tag(&mut self, tag: &[u8], text_is_unknown: bool, server: &mut Server) {
+        if text_is_unknown {
+            self.suspect_by_tag(tag, server);
+        }
         match tag {
-            b"SET" | b"RESET" => server.applied = None,
             b"DISCARD ALL" => {
-                server.applied = None;
+                server.watch.hides = false;
                 self.forget_named(server);
             }
             b"DEALLOCATE ALL" => self.forget_named(server),
@@ -387,6 +397,40 @@ impl Session {
         self.statements.forget_named(|name| newer.contains(&name));
     }
 
+    /// The reply to a simple query of weir's own.
+    fn fate_of_hidden(
+        &mut self,
+        tag: FromServer,
+        body: &[u8],
+        whole: bool,
+        server: &mut Server,
+        catalog: &mut Catalog,
+    ) -> Fate {
+        if matches!(server.owed.head(), Some(Owed::HiddenSettings)) {
+            return self.fate_of_settings_reply(tag, body, server, catalog);
+        }
+        self.fate_of_state_reply(tag, body, whole, server, catalog)
+    }
+
+    /// The reply to a query about session state.
+    fn fate_of_state_reply(
+        &mut self,
+        tag: FromServer,
+        body: &[u8],
+        whole: bool,
+        server: &mut Server,
+        catalog: &mut Catalog,
+    ) -> Fate {
+        if tag == FromServer::ParameterStatus {
+            return self.parameter(body, whole, server, catalog);
+        }
+        if is_last_word(tag, body) {
+            return self.error(body, server);
+        }
+        let forwards = self.hear_about_state(tag, body, whole, server, catalog);
+        if forwards { Fate::Forward } else { Fate::Drop }
+    }
+
     /// The reply to the query that applies startup parameters: all of it is weir's business.
     fn fate_of_settings_reply(
         &mut self,
@@ -398,6 +442,7 @@ impl Session {
         if tag == FromServer::ReadyForQuery {
             server.owed.pop();
             server.reported = catalog.reported.intern_shared(&server.reported);
+            server.reported_at_checkout = Rc::clone(&server.reported);
             server.applied = server.applying.take();
         } else if tag == FromServer::ParameterStatus {
             server.note_reported(body);
@@ -511,79 +556,6 @@ fn no_blocks() -> weir_protocol::message::Report {
         "transaction blocks not allowed in statement pooling mode",
     )
     .hint("Use transaction pooling for this database.")
-}
-
-/// A stretch of the input that is forwarded in one piece.
-struct Run<'a> {
-    bytes: &'a [u8],
-    start: usize,
-    at: usize,
-}
-
-impl<'a> Run<'a> {
-    fn rest(&self) -> &'a [u8] {
-        &self.bytes[self.at..]
-    }
-
-    /// The rest of a message whose beginning came earlier.
-    fn pass(&mut self, server: &mut Server) {
-        let relayed = server.relaying.min(self.bytes.len());
-        server.relaying -= relayed;
-        self.at += relayed;
-        let dropped = server.dropping.min(self.bytes.len() - self.at);
-        server.dropping -= dropped;
-        self.at += dropped;
-        if relayed == 0 {
-            self.start = self.at;
-        }
-    }
-
-    /// What has not been handed to the client never will be.
-    fn withdraw(&mut self) {
-        self.start = self.at;
-    }
-
-    fn keep(&mut self, header: Header, server: &mut Server) {
-        let here = header.total.min(self.rest().len());
-        self.at += here;
-        server.relaying = header.total - here;
-    }
-
-    fn skip<W: Wires>(&mut self, header: Header, server: &mut Server, wires: &mut W) {
-        self.flush(server, wires);
-        let here = header.total.min(self.rest().len());
-        self.at += here;
-        self.start = self.at;
-        server.dropping = header.total - here;
-    }
-
-    /// Hands the stretch to the client. What has answered a request part of the way cannot be repeated.
-    fn flush<W: Wires>(&mut self, server: &mut Server, wires: &mut W) {
-        let stretch = &self.bytes[self.start..self.at];
-        self.start = self.at;
-        if !stretch.is_empty() {
-            server.replay.give_up();
-            wires.to_client(|out| out.extend_from_slice(stretch));
-        }
-    }
-
-    /// Keeps the message back.
-    fn hold<W: Wires>(&mut self, header: Header, server: &mut Server, wires: &mut W) {
-        self.give_warning(server, wires);
-        let whole = header.total.min(self.rest().len());
-        server.warning.extend_from_slice(&self.rest()[..whole]);
-        self.skip(header, server, wires);
-    }
-
-    /// The warning was not the connection's last word.
-    fn give_warning<W: Wires>(&mut self, server: &mut Server, wires: &mut W) {
-        if !server.warning.is_empty() {
-            self.flush(server, wires);
-            server.replay.give_up();
-            let warning = std::mem::take(&mut server.warning);
-            wires.to_client(|out| out.extend_from_slice(&warning));
-        }
-    }
 }
 
 /// What a message's length counts beside its body.

@@ -12,6 +12,7 @@
 //! | [`owed`] | the queue of replies that PostgreSQL (or weir) still owes |
 //! | [`prepared`] | prepared statements, shared between clients by text |
 //! | [`settings`] | startup parameters that follow a client to each server connection |
+//! | [`state`] | what clients would leave behind on a shared server connection, and the policies for it |
 //! | [`replay`] | the bytes of a request that may be sent once more |
 //! | [`lost`] | what a client is told when its server connection dies |
 //! | `aborted` | the aborted transaction block that weir plays afterwards |
@@ -27,6 +28,7 @@ pub mod server;
 pub mod server_login;
 pub mod session;
 pub mod settings;
+pub mod state;
 pub mod tunnel;
 pub mod wires;
 
@@ -35,6 +37,7 @@ mod extended;
 mod from_client;
 mod from_server;
 mod idle;
+mod run;
 
 pub use idle::OwnReply;
 pub use lost::{AfterLoss, LossCause};

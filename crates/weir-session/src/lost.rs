@@ -50,7 +50,7 @@ impl Session {
         if server.relaying > 0 {
             return AfterLoss::CloseSilently;
         }
-        if self.mode == Mode::Session {
+        if self.mode == Mode::Session || server.watch.would_be_missed() {
             return self.session_lost(server, cause);
         }
         if let Some(bytes) = server.again.take() {
@@ -103,6 +103,7 @@ impl Session {
 
     fn can_repeat(&self, server: &Server) -> bool {
         self.mode != Mode::Session
+            && !server.watch.would_be_missed()
             && self.tx == TxStatus::Idle
             && !self.retried
             && server.replay.is_complete()
@@ -134,7 +135,7 @@ impl Session {
         }
     }
 
-    /// Session pooling: settings, temporary tables, locks and statements died with the connection.
+    /// Session pooling, or a client that is tied to its connection: settings, temporary tables, locks and statements died with the connection.
     fn session_lost(&mut self, server: &Server, cause: &LossCause) -> AfterLoss {
         if !self.has_run && server.owed.iter().all(Owed::is_hidden) {
             return AfterLoss::Stays;
@@ -234,7 +235,11 @@ impl Session {
                 }
                 Owed::Execute(_) => backend::command_complete("ROLLBACK", out),
                 Owed::Close | Owed::LocalClose(_) => backend::close_complete(out),
-                Owed::HiddenParse(_) | Owed::HiddenClose(_) | Owed::HiddenSettings | Owed::CopyEnd => {}
+                Owed::HiddenParse(_)
+                | Owed::HiddenClose(_)
+                | Owed::HiddenSettings
+                | Owed::HiddenState { .. }
+                | Owed::CopyEnd => {}
             });
         }
         // If its batch goes on, it goes on elsewhere.
@@ -330,6 +335,7 @@ fn kind_of_request(owed: &Owed) -> Option<StatementKind> {
         | Owed::HiddenParse(_)
         | Owed::HiddenClose(_)
         | Owed::HiddenSettings
+        | Owed::HiddenState { .. }
         | Owed::CopyEnd => None,
     }
 }

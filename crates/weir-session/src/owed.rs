@@ -39,6 +39,11 @@ pub enum Owed {
     HiddenClose(Option<Rc<Statement>>),
     /// The whole reply to the query that applies startup parameters: swallowed.
     HiddenSettings,
+    /// The whole reply to a query about session state: swallowed.
+    HiddenState {
+        /// It asks what there is; otherwise it sets what the client began with.
+        question: bool,
+    },
     /// Marks where the client ended (or failed) a COPY: no reply.
     CopyEnd,
 }
@@ -154,7 +159,7 @@ impl Owed {
     /// True for the entries that a ReadyForQuery answers.
     #[must_use]
     pub fn ends_in_ready(&self) -> bool {
-        matches!(self, Owed::Query(_) | Owed::Sync | Owed::HiddenSettings)
+        matches!(self, Owed::Query(_) | Owed::Sync | Owed::HiddenSettings | Owed::HiddenState { .. })
     }
 
     /// The client's name for a statement that this reply makes.
@@ -164,10 +169,19 @@ impl Owed {
         name.as_deref()
     }
 
+    /// True for a simple query that weir sent on its own account.
+    #[must_use]
+    pub fn is_hidden_query(&self) -> bool {
+        matches!(self, Owed::HiddenSettings | Owed::HiddenState { .. })
+    }
+
     /// True for what weir sent on its own account.
     #[must_use]
     pub fn is_hidden(&self) -> bool {
-        matches!(self, Owed::HiddenParse(_) | Owed::HiddenClose(_) | Owed::HiddenSettings)
+        matches!(
+            self,
+            Owed::HiddenParse(_) | Owed::HiddenClose(_) | Owed::HiddenSettings | Owed::HiddenState { .. }
+        )
     }
 }
 

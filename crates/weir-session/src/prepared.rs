@@ -8,9 +8,9 @@ use std::collections::hash_map::Entry;
 use std::hash::BuildHasher;
 use std::rc::{Rc, Weak};
 
-use weir_protocol::sql::{self, Count, Keyword};
+use weir_protocol::sql::{self, Count, Keyword, Marks};
 
-use crate::settings::{Interner, Reported};
+use crate::settings::{Interner, Reported, Settings};
 
 /// A statement's identity on server connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,6 +43,8 @@ pub struct Statement {
     pub types: Box<[u8]>,
     /// What the SQL is, for the rules about lost requests.
     pub kind: StatementKind,
+    /// What running it may leave behind.
+    pub marks: Marks,
     /// PostgreSQL has parsed it at least once, so that a client which prepares it can be answered without asking.
     pub proven: Cell<bool>,
     context: u64,
@@ -73,12 +75,19 @@ impl StatementKind {
     /// What the lexer makes of a query's text.
     #[must_use]
     pub fn of(text: &[u8]) -> Self {
+        Self::with_marks(text).0
+    }
+
+    /// The same, and what running it may leave behind on the session.
+    #[must_use]
+    pub fn with_marks(text: &[u8]) -> (Self, Marks) {
         let class = sql::classify(text);
-        match class.statements {
+        let kind = match class.statements {
             Count::Zero => Self::Other,
             Count::Several => Self::MayEnd,
             Count::One => Self::of_one(class.first, class.chain),
-        }
+        };
+        (kind, class.marks)
     }
 
     fn of_one(first: Keyword, chain: bool) -> Self {
@@ -99,6 +108,8 @@ impl StatementKind {
 pub struct Catalog {
     /// Sets of reported values, shared like statements.
     pub reported: Interner<Reported>,
+    /// Sets of what clients have set since their startup.
+    pub learned: Interner<Settings>,
     by_key: HashMap<u64, Vec<Weak<Statement>>>,
     hasher: foldhash::quality::RandomState,
     last_id: u64,
@@ -124,12 +135,14 @@ impl Catalog {
         }
         self.last_id += 1;
         let id = StatementId(self.last_id);
+        let (kind, marks) = StatementKind::with_marks(sql);
         let statement = Rc::new(Statement {
             id,
             server_name: id.server_name().into_bytes().into(),
             sql: sql.into(),
             types: types.into(),
-            kind: StatementKind::of(sql),
+            kind,
+            marks,
             proven: Cell::new(false),
             context,
         });
@@ -166,11 +179,19 @@ pub struct Unnamed {
     pub mark: UnnamedMark,
     /// What the SQL is.
     pub kind: StatementKind,
+    /// What running it may leave behind.
+    pub marks: Marks,
     /// Query text and types as in the Parse message's body after the name; empty if too long to carry along.
     body: Vec<u8>,
 }
 
 impl Unnamed {
+    /// The query's text; empty if it was too long to carry along.
+    #[must_use]
+    pub fn text(&self) -> &[u8] {
+        self.body.split(|byte| *byte == 0).next().unwrap_or_default()
+    }
+
     /// What to parse on another server connection; `None` if it was too long to carry along.
     #[must_use]
     pub fn body(&self) -> Option<&[u8]> {
@@ -233,10 +254,17 @@ impl ClientStatements {
     }
 
     /// Parses the unnamed statement anew. A `body` of `None` is too long to carry along.
-    pub fn set_unnamed(&mut self, mark: UnnamedMark, kind: StatementKind, body: Option<&[u8]>) {
-        let unnamed = self.unnamed.get_or_insert_with(|| Box::new(Unnamed { mark, kind, body: Vec::new() }));
+    pub fn set_unnamed(
+        &mut self,
+        mark: UnnamedMark,
+        (kind, marks): (StatementKind, Marks),
+        body: Option<&[u8]>,
+    ) {
+        let unnamed =
+            self.unnamed.get_or_insert_with(|| Box::new(Unnamed { mark, kind, marks, body: Vec::new() }));
         unnamed.mark = mark;
         unnamed.kind = kind;
+        unnamed.marks = marks;
         unnamed.body.clear();
         unnamed.body.extend_from_slice(body.unwrap_or_default());
         // The memory serves the next Parse, but one long statement is no reason to keep it for ever.

@@ -10,6 +10,7 @@ use crate::owed::{Owed, OwedQueue};
 use crate::prepared::{ServerStatements, Statement};
 use crate::replay::Replay;
 use crate::settings::{Reported, Settings};
+use crate::state::{KINDS, StateKind, Watch};
 
 /// Transaction status as ReadyForQuery reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +93,10 @@ pub struct Server {
     pub(crate) applying: Option<Rc<Settings>>,
     /// Values it reported last.
     pub(crate) reported: Rc<Reported>,
+    /// Values it reported when the attached client's parameters were in force.
+    pub(crate) reported_at_checkout: Rc<Reported>,
+    /// What the attached client may have left behind.
+    pub(crate) watch: Watch,
     /// Status in its last ReadyForQuery.
     pub(crate) status: TxStatus,
     /// Bytes of the current message from the server that are still to be relayed.
@@ -148,6 +153,8 @@ pub struct Tally {
     pub server_parses: u64,
     /// Bind messages.
     pub binds: u64,
+    /// Statements that may have left state of each kind behind, by [`StateKind::index`].
+    pub states: [u64; KINDS],
 }
 
 /// Proof that a server connection owes nobody anything and is outside a transaction. Only [`Server::at_rest`] makes one;
@@ -164,7 +171,9 @@ impl Server {
             statements: ServerStatements::default(),
             applied: Some(carried),
             applying: None,
+            reported_at_checkout: Rc::clone(&reported),
             reported,
+            watch: Watch::default(),
             status: TxStatus::Idle,
             relaying: 0,
             dropping: 0,
@@ -221,6 +230,7 @@ impl Server {
             | Owed::HiddenParse(_)
             | Owed::HiddenClose(_)
             | Owed::HiddenSettings
+            | Owed::HiddenState { .. }
             | Owed::CopyEnd => Unsynced::Names,
         };
         self.unsynced = self.unsynced.max(weight);
@@ -273,6 +283,18 @@ impl Server {
         self.transaction_started
     }
 
+    /// Something of the last client may be left: it has to be reset before another client gets it.
+    #[must_use]
+    pub fn needs_cleaning(&self) -> bool {
+        self.watch.needs_cleaning()
+    }
+
+    /// Kinds of session state that its client has used since the figures were taken.
+    pub fn states_used(&self) -> impl Iterator<Item = StateKind> + use<> {
+        let states = self.tally.states;
+        StateKind::ALL.into_iter().filter(move |kind| states[kind.index()] > 0)
+    }
+
     /// Replies are owed.
     #[must_use]
     pub fn is_owing(&self) -> bool {
@@ -283,6 +305,7 @@ impl Server {
     pub fn was_reset(&mut self, carried: Rc<Settings>) {
         self.applied = Some(carried);
         self.statements.forget_all();
+        self.watch = Watch::default();
     }
 
     /// Makes room for a new named statement; returns what to close.

@@ -13,6 +13,7 @@ use crate::owed::Owed;
 use crate::prepared::{ClientStatements, StatementKind};
 use crate::server::{Server, TxStatus};
 use crate::settings::{Reported, Settings};
+use crate::state::{Policies, Watch};
 use crate::wires::Wires;
 
 /// When a client lets go of its server connection.
@@ -70,6 +71,8 @@ pub struct Rules {
     pub message_bytes_max: u32,
     /// Clients that send a simple Query are closed.
     pub refuses_simple_queries: bool,
+    /// What becomes of session state in transaction and statement pooling.
+    pub policies: Policies,
     /// Stands for the client's database, user and role: a statement means the same only to clients that have them in common.
     pub scope: u64,
 }
@@ -97,6 +100,9 @@ pub struct Session {
     pub(crate) has_run: bool,
     /// Stands for [`Rules::scope`], client_encoding and search_path in the key of prepared statements.
     pub(crate) context: u64,
+    /// What it asked for at startup.
+    pub(crate) startup: Rc<Settings>,
+    /// What it has now.
     settings: Rc<Settings>,
     pub(crate) told: Rc<Reported>,
 }
@@ -118,7 +124,6 @@ impl Session {
     /// A client whose login just ended, told the values in `told`.
     #[must_use]
     pub fn new(mode: Mode, rules: Rules, settings: Rc<Settings>, told: Rc<Reported>) -> Self {
-        let keyed = (rules.scope, settings.value("client_encoding"), settings.value("search_path"));
         Self {
             mode,
             phase: Phase::Relaying,
@@ -131,13 +136,20 @@ impl Session {
             named_portals: StatementKind::Other,
             retried: false,
             has_run: false,
-            context: BuildHasherDefault::<DefaultHasher>::default().hash_one(keyed),
+            context: context(&rules, &settings),
+            startup: Rc::clone(&settings),
             settings,
             told,
         }
     }
 
-    /// The startup parameters that follow the client.
+    /// From now on the client has these on each server connection that it gets.
+    pub(crate) fn carry(&mut self, settings: Rc<Settings>) {
+        self.context = context(&self.rules, &settings);
+        self.settings = settings;
+    }
+
+    /// What follows the client: its startup parameters, and what it has set since.
     #[must_use]
     pub fn settings(&self) -> &Rc<Settings> {
         &self.settings
@@ -164,12 +176,16 @@ impl Session {
     /// A server connection is given to the client: brings its parameters to what the client asked for.
     pub fn attached<W: Wires>(&mut self, server: &mut Server, wires: &mut W) {
         self.has_run = false;
+        if self.mode == Mode::Session {
+            server.watch = Watch::default();
+        }
         let keep = if self.mode == Mode::Session { 0 } else { self.rules.retry_bytes_max };
         server.replay.begin(keep);
         server.answered_uses = server.statements.clock();
         server.statements.next_client();
         server.query_started = None;
         server.transaction_started = None;
+        server.reported_at_checkout = Rc::clone(&server.reported);
         if server.applied.as_ref().is_some_and(|applied| Rc::ptr_eq(applied, &self.settings)) {
             self.tell_news(server, wires);
             return;
@@ -205,6 +221,15 @@ impl Session {
 
     /// The client holds a server connection only until the end of its transaction, and that is reached.
     pub(crate) fn may_release(&self, server: &Server) -> bool {
-        self.mode != Mode::Session && self.passing == 0 && server.at_rest().is_some()
+        self.mode != Mode::Session
+            && self.passing == 0
+            && server.watch.is_quiet()
+            && server.at_rest().is_some()
     }
+}
+
+/// Stands for what a statement's text means something in: pool, client_encoding and search_path.
+fn context(rules: &Rules, settings: &Settings) -> u64 {
+    let keyed = (rules.scope, settings.value("client_encoding"), settings.value("search_path"));
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(keyed)
 }

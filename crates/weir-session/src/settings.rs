@@ -8,9 +8,15 @@ use std::rc::Rc;
 
 use weir_protocol::sql;
 
-/// Run-time parameters a client asked for at startup, sorted by name, names in lower case.
+/// What a client has on every server connection that it gets: the run-time parameters that it asked for at startup or has
+/// set since, and the statements that it prepared by SQL.
 #[derive(Debug, Default, PartialEq, Eq, Hash)]
-pub struct Settings(Vec<(String, String)>);
+pub struct Settings {
+    /// Sorted by name, names in lower case.
+    values: Vec<(String, String)>,
+    /// Names, and the PREPARE that makes each.
+    prepared: Vec<(String, String)>,
+}
 
 /// Parameters in a startup packet that are not run-time settings.
 const NOT_SETTINGS: [&str; 4] = ["user", "database", "replication", "options"];
@@ -55,25 +61,57 @@ impl Settings {
             kept.push((name, value.to_owned()));
         }
         kept.sort();
-        Self(kept)
+        Self { values: kept, prepared: Vec::new() }
+    }
+
+    /// What PostgreSQL says that a session has. The last value of a name wins.
+    #[must_use]
+    pub fn learned(pairs: Vec<(String, String)>, mut prepared: Vec<(String, String)>) -> Self {
+        let mut values: Vec<(String, String)> = Vec::with_capacity(pairs.len());
+        for (name, value) in pairs {
+            let name = name.to_ascii_lowercase();
+            values.retain(|(other, _)| *other != name);
+            values.push((name, value));
+        }
+        values.sort();
+        prepared.sort();
+        Self { values, prepared }
+    }
+
+    /// Names and values of the parameters.
+    #[must_use]
+    pub fn values(&self) -> &[(String, String)] {
+        &self.values
+    }
+
+    /// Statements prepared by SQL: names, and the PREPARE that makes each.
+    #[must_use]
+    pub fn prepared(&self) -> &[(String, String)] {
+        &self.prepared
     }
 
     /// The first parameter in the set that weir refuses to apply (such as `role` or `log_connections`), if any.
     #[must_use]
     pub fn refused(&self) -> Option<&str> {
-        self.0.iter().map(|(name, _)| name.as_str()).find(|name| NEVER_APPLIED.contains(name))
+        self.values.iter().map(|(name, _)| name.as_str()).find(|name| NEVER_APPLIED.contains(name))
     }
 
     /// Value of a parameter.
     #[must_use]
     pub fn value(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+        self.values.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Memory that the texts take.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.values.iter().chain(&self.prepared).map(|(name, value)| name.len() + value.len()).sum()
     }
 
     /// True when nothing was asked for.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.values.is_empty() && self.prepared.is_empty()
     }
 
     /// SQL that turns a connection carrying `applied` into one carrying `self`. `None` for `applied` means that the
@@ -81,10 +119,16 @@ impl Settings {
     #[must_use]
     pub fn statements_from(&self, applied: Option<&Settings>) -> Vec<u8> {
         let mut sql = Vec::new();
+        let prepared = applied.map_or(&[][..], |applied| &applied.prepared);
+        for (name, _) in prepared.iter().filter(|pair| !self.prepared.contains(pair)) {
+            sql.extend_from_slice(b"DEALLOCATE ");
+            sql::quote_name(name, &mut sql);
+            sql.push(b';');
+        }
         match applied {
             None => sql.extend_from_slice(b"RESET SESSION AUTHORIZATION;RESET ALL;"),
             Some(applied) => {
-                for (name, _) in applied.0.iter().filter(|(name, _)| self.value(name).is_none()) {
+                for (name, _) in applied.values.iter().filter(|(name, _)| self.value(name).is_none()) {
                     sql.extend_from_slice(b"RESET ");
                     sql::quote_identifier(name, &mut sql);
                     sql.push(b';');
@@ -92,12 +136,45 @@ impl Settings {
             }
         }
         let carried = |name: &str| applied.and_then(|set| set.value(name));
-        for (name, value) in self.0.iter().filter(|(name, value)| carried(name) != Some(value)) {
+        for (name, value) in self.values.iter().filter(|(name, value)| carried(name) != Some(value)) {
             push_set(name, value, &mut sql);
+        }
+        for (_, text) in self.prepared.iter().filter(|pair| !prepared.contains(pair)) {
+            sql.extend_from_slice(text.as_bytes());
+            // A comment may end the text.
+            sql.extend_from_slice(b"\n;");
         }
         sql
     }
 }
+
+impl Settings {
+    /// SQL that sets those of the parameters again that the session has not got from anybody: they were reset to what the
+    /// server connection began with, while this client began with these. Empty when there are none.
+    #[must_use]
+    pub fn statement_after_reset(&self) -> Vec<u8> {
+        let mut sql = Vec::new();
+        for (name, value) in &self.values {
+            let start: &[u8] = if sql.is_empty() { RESTORE_START } else { b"),(" };
+            sql.extend_from_slice(start);
+            sql::quote_literal(name, &mut sql);
+            sql.push(b',');
+            sql::quote_literal(value, &mut sql);
+        }
+        if !sql.is_empty() {
+            sql.extend_from_slice(RESTORE_END);
+        }
+        sql
+    }
+}
+
+const RESTORE_START: &[u8] = b"SELECT pg_catalog.set_config(w.name,w.value,false) FROM (VALUES (";
+
+/// A parameter that PostgreSQL does not list is one that an application has made up: its value is empty after a reset.
+const RESTORE_END: &[u8] = b")) AS w(name,value) LEFT JOIN pg_catalog.pg_settings s \
+    ON pg_catalog.lower(s.name) OPERATOR(pg_catalog.=) w.name \
+    WHERE CASE WHEN s.name IS NULL THEN coalesce(pg_catalog.current_setting(w.name,true),'') OPERATOR(pg_catalog.=) '' \
+    ELSE s.source OPERATOR(pg_catalog.<>) 'session' END";
 
 /// `set_config` rather than SET, because SET would take the value of a list parameter such as `search_path` as one element,
 /// while a startup packet's value is the whole list.

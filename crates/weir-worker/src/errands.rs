@@ -32,7 +32,7 @@ impl Errand {
             Self::Connect => "connect_query",
             Self::Test => "server_check_query",
             Self::Reset => "server_reset_query",
-            Self::Restore => "RESET ALL",
+            Self::Restore => "RESET ALL or DISCARD ALL",
         }
     }
 }
@@ -103,6 +103,19 @@ impl Worker {
         self.part_server(now, id);
         let sql = "RESET SESSION AUTHORIZATION;RESET ALL";
         self.send_on_errand(now, id, Errand::Restore, sql, effects);
+        true
+    }
+
+    /// A client in transaction pooling has left more behind than settings: nothing of it may reach the next one. False if
+    /// nothing has to be done.
+    pub(crate) fn clean(&mut self, now: Instant, id: ServerId, effects: &mut Effects) -> bool {
+        let is_dirty =
+            |conn: &crate::server::ServerConn| conn.open().is_some_and(weir_session::Server::needs_cleaning);
+        if !self.servers.get(key(id.0)).is_some_and(is_dirty) {
+            return false;
+        }
+        self.part_server(now, id);
+        self.send_on_errand(now, id, Errand::Restore, "DISCARD ALL", effects);
         true
     }
 

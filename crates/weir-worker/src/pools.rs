@@ -6,11 +6,13 @@ use std::time::Instant;
 
 use slab::Slab;
 use weir_admin::snapshot::PoolStats;
+use weir_config::model::{SessionSettings, StatePolicy};
 use weir_config::{Config, PoolMode};
 use weir_pool::{ClientId, Limits, Pool, PoolCounts, ServerId, Target};
 use weir_session::Mode;
 use weir_session::session::Rules;
 use weir_session::settings::Reported;
+use weir_session::state::{Policies, Policy, StateKind};
 
 use crate::io::{ConnId, Effect, Effects, Role};
 use crate::orders::MEMBER_LEFT;
@@ -52,6 +54,8 @@ pub(crate) struct PoolEntry {
     /// Clients that wait for a server connection of their own, in order.
     pub(crate) wants_private: VecDeque<ClientId>,
     pub(crate) stats: PoolStats,
+    /// Kinds of session state whose first user has been named in the log.
+    pub(crate) named_states: Vec<StateKind>,
 }
 
 impl PoolEntry {
@@ -157,6 +161,7 @@ impl Pools {
             welcoming: Vec::new(),
             wants_private: VecDeque::new(),
             stats: PoolStats::default(),
+            named_states: Vec::new(),
         };
         let index = PoolIndex(self.entries.insert(entry));
         self.by_key.insert(wanted, index);
@@ -278,8 +283,28 @@ pub(crate) fn rules(config: &Config, pool: &PoolEntry) -> Rules {
         shares_statements: config.pool.max_prepared_statements > 0,
         message_bytes_max: config.limits.max_packet_size,
         refuses_simple_queries: config.session.disable_simple_protocol,
+        policies: policies(&config.session),
         scope: pool.scope,
     }
+}
+
+pub(crate) fn policies(session: &SessionSettings) -> Policies {
+    Policies::of(|kind| {
+        let policy = match kind {
+            StateKind::Setting => session.on_set,
+            StateKind::Prepared => session.on_prepare,
+            StateKind::Listening => session.on_listen,
+            StateKind::Lock => session.on_advisory_lock,
+            StateKind::Temporary => session.on_temporary_table,
+            StateKind::Cursor => session.on_hold_cursor,
+        };
+        match policy {
+            StatePolicy::Track => Policy::Track,
+            StatePolicy::Pin => Policy::Pin,
+            StatePolicy::Refuse => Policy::Refuse,
+            StatePolicy::Forget => Policy::Forget,
+        }
+    })
 }
 
 /// The same for weir's own clients, to whom what is refused to others is allowed.

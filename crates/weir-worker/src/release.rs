@@ -47,6 +47,7 @@ impl Worker {
                     conn.settling_since = Some(now);
                 }
             }
+            Some(_) if self.clean(now, id, effects) => {}
             Some(_)
                 if self.config.pool.server_reset_query_always && self.run_reset_query(now, id, effects) => {}
             Some(_) if self.restore(now, id, effects) => {}
@@ -148,6 +149,7 @@ impl crate::pools::PoolEntry {
             client_parses,
             server_parses,
             binds,
+            states,
         } = tally;
         self.stats.queries += queries;
         self.stats.transactions += transactions;
@@ -156,5 +158,8 @@ impl crate::pools::PoolEntry {
         self.stats.client_parses += client_parses;
         self.stats.server_parses += server_parses;
         self.stats.binds += binds;
+        for (sum, more) in self.stats.session_states.iter_mut().zip(states) {
+            *sum += more;
+        }
     }
 }

@@ -6,10 +6,12 @@ use weir_pool::{Checkout, ClientId, ServerId};
 use weir_protocol::backend;
 use weir_protocol::message::{Report, Severity};
 use weir_protocol::sqlstate::SqlState;
+use weir_session::state::StateKind;
 use weir_session::{Then, Wires};
 
 use crate::client::{Client, Stage};
 use crate::io::{ConnId, Effect, Effects};
+use crate::pools;
 use crate::secrets::Lookup;
 use crate::server::{ServerConn, ServerStage};
 use crate::{Worker, key};
@@ -283,8 +285,12 @@ impl Worker {
         open.active_at = now;
         let turn = open.session.from_server(now, input, server, &mut self.catalog, &mut wires);
         conn.carry.extend_from_slice(&input[turn.consumed..]);
+        let (used, closes_fast) = (server.states_used().next(), conn.closes_fast);
+        if let Some(kind) = used {
+            self.name_first_user(id, client_id, kind);
+        }
         match turn.then {
-            Then::Continue if conn.closes_fast => self.close_fast(now, id, effects),
+            Then::Continue if closes_fast => self.close_fast(now, id, effects),
             Then::Continue => self.part_if_done(now, client_id, effects),
             Then::Release => self.release(now, client_id, effects),
             Then::Again(bytes) => self.once_more(now, client_id, bytes, effects),
@@ -294,6 +300,31 @@ impl Worker {
             Then::SettingsRefused(body) => self.settings_refused(now, client_id, &body, effects),
             Then::NeedServer | Then::Terminate => debug_assert!(false, "only a client's bytes lead to this"),
         }
+    }
+
+    /// Says once for each pool who uses session state, which makes pooling less than it could be.
+    fn name_first_user(&mut self, server: ServerId, id: ClientId, first: StateKind) {
+        let Some(conn) = self.servers.get(key(server.0)) else { return };
+        let index = conn.pool;
+        let seen = &self.pools.entry(index).named_states;
+        let kinds = conn.open().into_iter().flat_map(weir_session::Server::states_used);
+        let kind = kinds.filter(|kind| !seen.contains(kind)).last().unwrap_or(first);
+        let Some(client) = self.clients.get(key(id.0)) else { return };
+        if seen.contains(&kind) || client.inside.is_some() {
+            return;
+        }
+        let (peer, serial) = (client.peer_text(), client.serial);
+        let policy = pools::policies(&self.config.session).for_kind(kind);
+        let entry = self.pools.entry_mut(index);
+        entry.named_states.push(kind);
+        tracing::info!(
+            "C-{serial}: {}/{}@{peer} uses {}, the first client of this pool to do so; {} = {}",
+            entry.key.database,
+            entry.key.user,
+            kind.what(),
+            kind.key(),
+            policy.name(),
+        );
     }
 
     /// The client's turn goes on with these bytes, in front of what was kept.

@@ -1,6 +1,8 @@
 //! Splits SQL text into the few kinds of tokens that matter here. Owns strings, comments and dollar quotes; refuses to
 //! know grammar.
 
+use super::marks::{self, Marks};
+
 /// A token, with its text only where somebody looks at it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Token<'a> {
@@ -27,17 +29,44 @@ pub(super) enum Token<'a> {
 pub(super) struct Lexer<'a> {
     rest: &'a [u8],
     doubtful: bool,
+    marks: Marks,
 }
 
 impl<'a> Lexer<'a> {
     pub(super) fn new(sql: &'a [u8]) -> Self {
-        Self { rest: sql, doubtful: false }
+        Self { rest: sql, doubtful: false, marks: Marks::NONE }
     }
 
     /// True when a string or comment had no end, or when a string would end elsewhere with
     /// `standard_conforming_strings` off.
     pub(super) fn doubtful(&self) -> bool {
         self.doubtful
+    }
+
+    /// What the functions may leave behind whose calls were skipped.
+    pub(super) fn marks(&self) -> Marks {
+        self.marks
+    }
+
+    /// What has not been read.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// The next token and its whole text, quotes included.
+    pub(super) fn next_with_text(&mut self) -> Option<(Token<'a>, &'a [u8])> {
+        loop {
+            self.skip_blanks();
+            match *self.rest {
+                [] => return None,
+                [b'/', b'*', ..] => self.block_comment(),
+                [first, ..] => {
+                    let start = self.rest;
+                    let token = self.token(first);
+                    return Some((token, start.get(..start.len() - self.rest.len()).unwrap_or_default()));
+                }
+            }
+        }
     }
 
     /// The next tokens, without taking them; semicolons from the next semicolon or the end on.
@@ -62,6 +91,7 @@ impl<'a> Lexer<'a> {
                     return true;
                 }
                 [b'(', ..] => {
+                    self.marks.add(marks::of_call(between));
                     depth += 1;
                     self.skip(1);
                 }

@@ -37,3 +37,15 @@ pub fn quote_identifier(name: &str, out: &mut Vec<u8>) {
         out.push(b'"');
     }
 }
+
+/// Appends a name that is one identifier, dots and all, in double quotes.
+pub fn quote_name(name: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    for byte in name.split('\0').next().unwrap_or_default().bytes() {
+        if byte == b'"' {
+            out.push(byte);
+        }
+        out.push(byte);
+    }
+    out.push(b'"');
+}

@@ -38,6 +38,8 @@ fn classify_slowly(sql: &[u8]) -> Classified {
         ends_transaction: kinds.iter().any(|(keyword, _)| keyword.ends_transaction()),
         chain: kinds.iter().any(|(_, chain)| *chain),
         doubtful,
+        // There is one way only to find these.
+        marks: classify(sql).marks,
     }
 }
 

@@ -29,6 +29,7 @@ fn letter(owed: &Owed) -> char {
         Owed::HiddenParse(_) => 'h',
         Owed::HiddenClose(_) => 'x',
         Owed::HiddenSettings => '!',
+        Owed::HiddenState { .. } => '?',
         Owed::CopyEnd => '.',
     }
 }

@@ -191,11 +191,19 @@ fn whose_unnamed_statement_is_there() {
 fn a_client_keeps_little_memory_for_its_unnamed_statement() {
     let mut catalog = Catalog::default();
     let mut statements = ClientStatements::default();
-    statements.set_unnamed(catalog.next_unnamed(), StatementKind::Other, Some(&[b'x'; 60_000]));
-    statements.set_unnamed(catalog.next_unnamed(), StatementKind::Other, Some(b"select 1\0\0\0"));
+    statements.set_unnamed(
+        catalog.next_unnamed(),
+        (StatementKind::Other, Marks::NONE),
+        Some(&[b'x'; 60_000]),
+    );
+    statements.set_unnamed(
+        catalog.next_unnamed(),
+        (StatementKind::Other, Marks::NONE),
+        Some(b"select 1\0\0\0"),
+    );
     let kept = statements.unnamed.as_ref().map_or(0, |unnamed| unnamed.body.capacity());
     assert!(kept <= UNNAMED_BYTES_KEPT, "{kept} bytes");
     assert_eq!(statements.unnamed().and_then(Unnamed::body), Some(&b"select 1\0\0\0"[..]));
-    statements.set_unnamed(catalog.next_unnamed(), StatementKind::MayEnd, None);
+    statements.set_unnamed(catalog.next_unnamed(), (StatementKind::MayEnd, Marks::NONE), None);
     assert_eq!(statements.unnamed().map(Unnamed::body), Some(None));
 }

@@ -15,4 +15,5 @@ mod prepared;
 mod random;
 mod simple;
 mod stage;
+mod state;
 mod words;

@@ -5,8 +5,6 @@ use weir_session::Mode;
 use crate::stage::scene;
 use crate::words::*;
 
-const RESET: &str = "Q:RESET SESSION AUTHORIZATION;RESET ALL;";
-
 #[test]
 fn the_difference_goes_in_front_of_the_first_message() {
     scene(|stage| {
@@ -28,36 +26,6 @@ fn the_difference_goes_in_front_of_the_first_message() {
         stage.server_got("Q:RESET \"timezone\";  Q:select 2");
         stage.replies("C:RESET  S:TimeZone=UTC  Z:I  C:SELECT 1  Z:I");
         stage.client_got("S:TimeZone=UTC  C:SELECT 1  Z:I");
-    });
-}
-
-#[test]
-fn what_a_client_set_is_undone_for_the_next() {
-    for tag in ["SET", "RESET", "DISCARD ALL"] {
-        scene(|stage| {
-            let other = stage.client(Mode::Transaction);
-            stage.round(query(tag), &format!("C:{tag}  Z:I"));
-            stage.client_sends(other, query("select 1"));
-            stage.server_got(&format!("{RESET}  Q:select 1"));
-            stage.replies("C:RESET  C:RESET  Z:I  C:SELECT 1  Z:I");
-            stage.that_client_got(other, "C:SELECT 1  Z:I");
-        });
-    }
-}
-
-#[test]
-fn a_reported_value_is_told_once_to_each() {
-    scene(|stage| {
-        let other = stage.client(Mode::Transaction);
-        stage.round(query("select set_config()"), "S:application_name=x  C:SELECT 1  Z:I");
-        // It was changed behind weir's back, so it is undone; the other one hears of nothing.
-        stage.client_sends(other, query("select 1"));
-        stage.server_got(&format!("{RESET}  Q:select 1"));
-        stage.replies("C:RESET  C:RESET  S:application_name=  Z:I  C:SELECT 1  Z:I");
-        stage.that_client_got(other, "C:SELECT 1  Z:I");
-        stage.sends([query("select 1"), query("select 1")].concat());
-        stage.replies("C:SELECT 1  Z:I  C:SELECT 1  Z:I");
-        stage.client_got("S:application_name=  C:SELECT 1  Z:I  C:SELECT 1  Z:I");
     });
 }
 

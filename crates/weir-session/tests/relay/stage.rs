@@ -8,6 +8,7 @@ use weir_session::prepared::Catalog;
 use weir_session::server::TxStatus;
 use weir_session::session::Rules;
 use weir_session::settings::{Interner, Reported, Settings};
+use weir_session::state::{Policies, Policy};
 use weir_session::{AfterLoss, LossCause, Mode, Server, Session, Then, Turn, Wires};
 
 use crate::words;
@@ -78,6 +79,7 @@ impl Stage {
                 shares_statements: false,
                 message_bytes_max: u32::MAX,
                 refuses_simple_queries: false,
+                policies: Policies::default(),
                 scope: 0,
             },
             statements_max: 100,
@@ -110,6 +112,12 @@ impl Stage {
         let server = Server::new(reported, carried, self.statements_max);
         self.servers.push(Backing { server, carry: Vec::new(), got: Vec::new(), client: None, alive: true });
         self.servers.len() - 1
+    }
+
+    /// The same policy for every kind of session state, from the next client on.
+    pub(crate) fn policy(&mut self, policy: Policy) {
+        self.rules.policies = Policies::of(|_| policy);
+        self.recast(Mode::Transaction);
     }
 
     /// The only client (0) becomes one of another kind.

@@ -159,14 +159,17 @@ fn connect_query_ends_with_the_login_s_deadline() {
 
 #[test]
 fn what_connect_query_set_is_there_again_after_a_client_s_own_set() {
-    let mut world = connecting("set ground");
+    let mut config = settings::config();
+    connect_with(&mut config, "set ground");
+    config.session.on_set = weir_config::model::StatePolicy::Forget;
+    let mut world = World::with(config, settings::led("n1", 1, &["n2", "n3"]), 1);
     let client = world.client();
     world.ran();
-    world.query(client, "set mine");
+    world.query(client, "set mine = 1");
     world.query(client, "select 1");
     let ran = world.ran();
     let cleaned = ["n1: RESET SESSION AUTHORIZATION", "n1: RESET ALL", "n1: set ground"];
-    assert_eq!(ran, [&["n1: set mine"], &cleaned[..], &["n1: select 1"]].concat());
+    assert_eq!(ran, [&["n1: set mine = 1"], &cleaned[..], &["n1: select 1"]].concat());
 }
 
 #[test]
