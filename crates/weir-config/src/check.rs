@@ -13,7 +13,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::keys::WORKERS_MAX;
-use crate::logins::check_auth;
+use crate::logins::{check_auth, needs_secrets, warn_about_databases};
 use crate::model::{Config, Upstream};
 use crate::problem::Wrong;
 use crate::reader::Reader;
@@ -29,6 +29,9 @@ pub(crate) fn check(reader: &mut Reader<'_>) -> Option<Config> {
     let auth = check_auth(reader, url.as_ref());
     let pool = pools::check_pool(reader);
     let named::Databases { named: databases, any: any_database } = named::check_databases(reader);
+    if needs_secrets(&auth) {
+        warn_about_databases(reader, &auth, databases.values().chain(&any_database));
+    }
     let users = named::check_users(reader);
     let peers = named::check_peers(reader);
     let peer_id = reader.required("peer_id", named::peer_id);

@@ -1,11 +1,12 @@
 //! The `[auth]` section: who may log in, and with what weir itself logs in. Nobody is let in by silence: without a
 //! user list, credentials or a written `trust` there is no configuration.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use weir_auth::{HbaMethod, Secret, StoredSecret, UserList};
 
-use crate::model::{Auth, AuthMethod};
+use crate::model::{Auth, AuthMethod, Database};
 use crate::problem::{Place, Problem, Wrong};
 use crate::reader::{Reader, Secrecy};
 use crate::url::PostgresUrl;
@@ -26,7 +27,10 @@ pub(crate) fn check_auth(reader: &mut Reader<'_>, url: Option<&PostgresUrl>) -> 
     let user = reader.optional("auth.user", text);
     let password_file = check_password_file(reader, user.as_deref(), &mut users);
     let query = reader.required("auth.query", auth_query);
-    if user.is_none() && reader.is_given("auth.query") && !reader.is_given("auth.user") {
+    let database_names_one =
+        reader.settings.items.keys().any(|key| key.starts_with("databases.") && key.ends_with(".auth_user"));
+    let somebody_asks = user.is_some() || database_names_one;
+    if !somebody_asks && reader.is_given("auth.query") && !reader.is_given("auth.user") {
         let wrong = Wrong::new("nobody is named to run it", "name a user as auth.user (option --auth-user)");
         reader.complain("auth.query", wrong);
     }
@@ -42,7 +46,7 @@ pub(crate) fn check_auth(reader: &mut Reader<'_>, url: Option<&PostgresUrl>) -> 
         file,
         password_file,
         users,
-        query: user.as_ref().map(|_| query),
+        query: somebody_asks.then_some(query),
         user,
         database: reader.optional("auth.database", text),
         admin_users: reader.required("auth.admin_users", words),
@@ -134,7 +138,7 @@ fn auth_type(value: &Value) -> Result<AuthMethod, Wrong> {
 }
 
 /// Whether anybody is asked for something that only a stored secret can check.
-fn needs_secrets(auth: &Auth) -> bool {
+pub(crate) fn needs_secrets(auth: &Auth) -> bool {
     match auth.method {
         AuthMethod::ScramSha256 | AuthMethod::Md5 | AuthMethod::Plain => true,
         AuthMethod::Trust | AuthMethod::Any | AuthMethod::Cert | AuthMethod::Peer => false,
@@ -196,22 +200,36 @@ fn warn(reader: &mut Reader<'_>, auth: &Auth) {
 
 fn warn_about_auth_user(reader: &mut Reader<'_>, auth: &Auth) {
     let Some(user) = auth.user.as_deref() else { return };
-    let have = match auth.users.get(user) {
-        Some(StoredSecret::Plain(_) | StoredSecret::Md5(_)) => None,
-        Some(StoredSecret::Scram(_)) => Some("has only a SCRAM verifier"),
-        None => Some("has no password here"),
-    };
-    if let Some(have) = have {
-        reader.warn(format!(
-            "auth.user {user:?} {have}: auth_query needs its password (in the user list or auth.password_file) or \
-             trust in pg_hba.conf; a verifier alone cannot log in to PostgreSQL, because it does not contain the \
-             client key"
-        ));
-    }
+    warn_if_it_cannot_ask(reader, auth, user, "auth.user");
     let query = auth.query.as_deref().unwrap_or_default().to_ascii_lowercase();
     if !query.contains("valuntil") && !query.contains("validuntil") {
         reader.warn("auth.query does not look at VALID UNTIL: expired passwords are let in unless the query leaves them out");
     }
+}
+
+/// Databases may have users of their own for that.
+pub(crate) fn warn_about_databases<'a>(
+    reader: &mut Reader<'_>,
+    auth: &Auth,
+    databases: impl Iterator<Item = &'a Database>,
+) {
+    let named: BTreeSet<&str> = databases.filter_map(|database| database.auth_user.as_deref()).collect();
+    for user in named.into_iter().filter(|user| auth.user.as_deref() != Some(user)) {
+        warn_if_it_cannot_ask(reader, auth, user, "auth_user");
+    }
+}
+
+fn warn_if_it_cannot_ask(reader: &mut Reader<'_>, auth: &Auth, user: &str, key: &str) {
+    let have = match auth.users.get(user) {
+        Some(StoredSecret::Plain(_) | StoredSecret::Md5(_)) => return,
+        Some(StoredSecret::Scram(_)) => "has only a SCRAM verifier",
+        None => "has no password here",
+    };
+    reader.warn(format!(
+        "{key} {user:?} {have}: auth_query needs its password (in the user list or auth.password_file) or \
+         trust in pg_hba.conf; a verifier alone cannot log in to PostgreSQL, because it does not contain the \
+         client key"
+    ));
 }
 
 const USER_LINE: &str = "write one line per user: \"name\" \"password or SCRAM-SHA-256$... verifier\"";

@@ -12,6 +12,10 @@ pub(crate) const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// The longest pause between dials of a member that keeps failing.
 pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
+/// So long a fixed server that has failed gets no turn while others answer, so that clients do not wait for it again and
+/// again.
+pub(crate) const AVOIDED_FOR: Duration = Duration::from_secs(15);
+
 /// All present targets. There are few (one in a write pool), so they are searched by walking.
 #[derive(Debug, Default)]
 pub(crate) struct Members {
@@ -36,6 +40,7 @@ pub(crate) struct Member {
 struct Backoff {
     failures: u32,
     until: Option<Instant>,
+    failed_at: Option<Instant>,
 }
 
 impl Members {
@@ -89,11 +94,14 @@ impl Members {
         Some(if busy(other) < busy(one) { other } else { one })
     }
 
-    /// Fixed servers: the first from the one whose turn it is that may be dialled now.
+    /// Fixed servers: the first from the one whose turn it is that may be dialled now. One that has failed lately comes
+    /// behind all others.
     pub(crate) fn in_turn(&self, now: Instant) -> Option<Target> {
         let turn = self.turn.min(self.list.len());
         let (before, from_here) = self.list.split_at(turn);
-        from_here.iter().chain(before).find(|member| member.may_dial(now)).map(|member| member.target)
+        let may_dial = || from_here.iter().chain(before).filter(|member| member.may_dial(now));
+        let good = may_dial().find(|member| !member.is_avoided(now));
+        good.or_else(|| may_dial().next()).map(|member| member.target)
     }
 
     /// Fixed servers: the turn goes to the one behind this.
@@ -152,6 +160,11 @@ impl Member {
         self.backoff.until.is_none_or(|until| until <= now)
     }
 
+    /// It has failed lately: another one is better, if there is another one.
+    fn is_avoided(&self, now: Instant) -> bool {
+        self.backoff.failed_at.is_some_and(|at| now.saturating_duration_since(at) < AVOIDED_FOR)
+    }
+
     pub(crate) fn dial_succeeded(&mut self) {
         self.backoff = Backoff::default();
     }
@@ -165,6 +178,7 @@ impl Member {
             BACKOFF_MIN.saturating_mul(1 << self.backoff.failures.min(BACKOFF_DOUBLINGS)).min(BACKOFF_MAX);
         self.backoff.failures = self.backoff.failures.saturating_add(1);
         self.backoff.until = Some(now + pause);
+        self.backoff.failed_at = Some(now);
     }
 
     /// One of its connections enters or leaves a state.

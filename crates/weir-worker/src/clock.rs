@@ -12,6 +12,7 @@ use weir_protocol::sqlstate::SqlState;
 use crate::deadlines::wait_limit;
 use crate::io::{ConnId, DialError, Effect, Effects, Role};
 use crate::pools::PoolIndex;
+use crate::server::{ServerConn, ServerStage};
 use crate::{Worker, key, server_id};
 
 impl Worker {
@@ -50,13 +51,24 @@ impl Worker {
         }
     }
 
+    /// The pool's database names several hosts.
+    fn has_other_hosts(&self, pool: PoolIndex) -> bool {
+        let database = self.config.database(&self.pools.entry(pool).key.database);
+        database.is_some_and(|database| database.hosts.len() > 1)
+    }
+
     fn end_slow_dials(&mut self, now: Instant, effects: &mut Effects) {
         let limit = self.config.pool.server_connect_timeout;
-        let slow = |created: Instant| now.saturating_duration_since(created) >= limit;
+        let slow = |conn: &ServerConn| {
+            // A host that does not answer may not use up the time of the others.
+            let has_others = matches!(conn.stage, ServerStage::Dialing) && self.has_other_hosts(conn.pool);
+            let limit = if has_others { limit.min(ONE_OF_MANY_TIME_MAX) } else { limit };
+            now.saturating_duration_since(conn.created) >= limit
+        };
         let late: Vec<ServerId> = self
             .servers
             .iter()
-            .filter(|(_, conn)| conn.is_logging_in() && slow(conn.created))
+            .filter(|(_, conn)| conn.is_logging_in() && slow(conn))
             .map(|(at, _)| server_id(at))
             .collect();
         for id in late {
@@ -120,6 +132,9 @@ fn no_leader(topology: &Topology, limit: Duration) -> Report {
         .detail(format!("Waited {} s (hold_timeout): {why}.", limit.as_secs()))
         .hint("Nothing was executed. Try again; the connection to weir can go on being used.")
 }
+
+/// With several hosts one that does not answer a dial is given up after this, if not earlier.
+const ONE_OF_MANY_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// PgBouncer's words, which drivers and people know.
 pub(crate) fn waited_too_long(limit: Duration) -> Report {

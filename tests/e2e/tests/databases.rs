@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use weir_cluster::sql::Login;
 use weir_cluster::{Postgres, PostgresOptions, schema};
-use weir_e2e::stack::{Setup, Stack};
+use weir_e2e::stack::{ADMIN, Setup, Stack};
 use weir_e2e::wire::{self, Wire, values};
 
 /// A port on which nothing listens.
@@ -195,5 +195,48 @@ async fn a_reload_moves_and_removes_databases() -> Result<()> {
     assert_eq!(seen[2].field(b'M').as_deref(), Some("database configuration changed"));
     let mut again = enter(&stack, "moving").await?;
     assert_eq!(value(&mut again, "SHOW port").await?, two.address().port().to_string());
+    Ok(())
+}
+
+/// A user list of verifiers only, as `pg_authid` has them, and a database with an auth_user of its own.
+#[tokio::test]
+async fn verifiers_serve_their_owners_and_nobody_else() -> Result<()> {
+    let postgres = Postgres::start(PostgresOptions::default()).await?;
+    postgres.superuser("CREATE ROLE stranger LOGIN PASSWORD 'strange'").await?;
+    let app = postgres.verifier(schema::APP.user).await?;
+    let asker = postgres.verifier(schema::AUTH.user).await?;
+    let auth_user = format!("auth_user = \"{}\"", schema::AUTH.user);
+    let mut setup = Setup::new();
+    let auth_query = "auth_query = \"SELECT usename, passwd FROM pg_shadow WHERE usename=$1\"";
+    setup = database(setup, "asking", &[&auth_user, auth_query]);
+    setup = database(setup, "listed", &[]);
+    let verifiers =
+        [(schema::APP.user, app.as_str()), (schema::AUTH.user, asker.as_str()), (ADMIN.user, ADMIN.password)];
+    let stack = setup.users(&verifiers).start_before(postgres).await?;
+    assert!(stack.weir.log_text().contains("has only a SCRAM verifier"), "said at the start");
+
+    let mut client = enter(&stack, "asking").await?;
+    assert_eq!(
+        value(&mut client, "SELECT current_user").await?,
+        schema::APP.user,
+        "the login revealed the keys"
+    );
+    let stranger = Login { user: "stranger", password: "strange", database: "asking" };
+    let refused = Wire::login(stack.address(), stranger).await.err().context("nobody can ask")?;
+    let wanted = format!("weir cannot log in to PostgreSQL as auth_user \"{}\"", schema::AUTH.user);
+    ensure!(format!("{refused:#}").contains(&wanted), "{refused:#}");
+
+    let passwords = [
+        (schema::APP.user, app.as_str()),
+        (schema::AUTH.user, schema::AUTH.password),
+        (ADMIN.user, ADMIN.password),
+    ];
+    stack.write_users(&passwords)?;
+    stack.console("RELOAD").await?;
+    let mut found = Wire::login(stack.address(), stranger).await?;
+    assert_eq!(value(&mut found, "SELECT current_user").await?, "stranger");
+    let elsewhere = Login { database: "listed", ..stranger };
+    let refused = Wire::login(stack.address(), elsewhere).await.err().context("it has no auth_user")?;
+    ensure!(format!("{refused:#}").contains("28P01"), "{refused:#}");
     Ok(())
 }

@@ -14,7 +14,8 @@ const FULL: &str = include_str!("full.toml");
 fn a_full_file_says_what_it_says() {
     let loaded = load_text(FULL).unwrap();
     assert_eq!(shown(&loaded), FULL_SHOWN);
-    assert_eq!(loaded.warnings, Vec::<String>::new());
+    let [asker] = &loaded.warnings[..] else { panic!("{:?}", loaded.warnings) };
+    assert!(asker.starts_with("auth_user \"asker\" has no password here: "), "{asker}");
     let config = loaded.config;
     assert_eq!(config.pool.query_wait_timeout, None);
     assert_eq!(config.pool.server_idle_timeout, None);
@@ -435,6 +436,13 @@ fn an_auth_user_without_a_usable_secret_is_warned_about() {
         &[&format!("auth.user \"weir_scram\" has only a SCRAM verifier: {sentence}")],
     );
     check_warnings(&with("nobody"), &[&format!("auth.user \"nobody\" has no password here: {sentence}")]);
+    let loaded = load_text(
+        "[patroni]\nurls = [\"http://n1\"]\n[auth]\nfile = \"userlist.txt\"\n[databases.app]\nauth_user = \"weir_scram\"\n",
+    )
+    .unwrap();
+    assert_eq!(loaded.config.auth.query.as_deref(), Some(crate::DEFAULT_AUTH_QUERY), "somebody runs it");
+    let warnings = [format!("auth_user \"weir_scram\" has only a SCRAM verifier: {sentence}")];
+    assert_eq!(loaded.warnings, warnings);
     let mut own_query = with("alice").to_vec();
     own_query.push(("--auth-query", "auth.query", "select * from lookup($1)"));
     check_warnings(
