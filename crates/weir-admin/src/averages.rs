@@ -72,6 +72,25 @@ impl Averages {
         self.databases.get(database).copied().unwrap_or_default()
     }
 
+    /// The last period for the log, as PgBouncer writes it.
+    pub fn line(&self) -> String {
+        let all = &self.process;
+        format!(
+            "stats: {} xacts/s, {} queries/s, {} client parses/s, {} server parses/s, {} binds/s, in {} B/s, out {} B/s, \
+             xact {} us, query {} us, wait {} us",
+            all.transactions,
+            all.queries,
+            all.client_parses,
+            all.server_parses,
+            all.binds,
+            all.bytes_received,
+            all.bytes_sent,
+            all.transaction_micros,
+            all.query_micros,
+            all.wait_micros
+        )
+    }
+
     /// Averages over all databases.
     pub fn process(&self) -> AverageRow {
         self.process

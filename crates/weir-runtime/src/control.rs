@@ -27,7 +27,7 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_local};
-use tokio::time::{self, MissedTickBehavior};
+use tokio::time;
 
 use crate::handle::Report;
 use crate::{ControlSetup, RunError};
@@ -144,19 +144,25 @@ fn note(signal: &str, outcome: Result<(), weir_protocol::message::Report>) {
     }
 }
 
-/// Averages are over whole periods, so that two programs that read them at different times see the same.
+/// Averages are over whole periods, so that two programs that read them at different times see the same. A new length
+/// holds from the next period on.
 async fn keep_averages(control: Rc<Control>) {
-    let mut clock = time::interval(STATS_PERIOD);
-    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut end = time::Instant::now();
     loop {
-        clock.tick().await;
+        end += control.config().log.stats_period;
+        time::sleep_until(end).await;
+        end = time::Instant::now();
         let snapshot = control.snapshot().await;
-        control.averages.borrow_mut().close_period(state::now(), &snapshot.pools);
+        let line = {
+            let mut averages = control.averages.borrow_mut();
+            averages.close_period(state::now(), &snapshot.pools);
+            averages.line()
+        };
+        if control.config().log.stats {
+            tracing::info!("{line}");
+        }
     }
 }
-
-/// PgBouncer's `stats_period`.
-const STATS_PERIOD: time::Duration = time::Duration::from_secs(60);
 
 /// Host names are resolved on other threads, so many at a time.
 const RESOLVER_THREADS_MAX: usize = 4;

@@ -237,6 +237,12 @@ impl Server {
         self.owed.push(owed);
     }
 
+    /// The figures collected since they were taken last.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
     /// Takes the figures collected since the last call.
     pub fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)

@@ -67,6 +67,8 @@ pub(crate) struct Login {
     pub(crate) is_doubting: bool,
     /// Common name of the certificate that it has shown.
     pub(crate) common_name: Option<String>,
+    /// The database and the user that it wants, once the log has them.
+    pub(crate) announced: Option<(String, String)>,
 }
 
 /// What a client has to show.
@@ -87,6 +89,7 @@ impl Login {
             cached: None,
             is_doubting: false,
             common_name: None,
+            announced: None,
         }
     }
 }

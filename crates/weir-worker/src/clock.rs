@@ -9,6 +9,7 @@ use weir_pool::{ClientId, ServerId};
 use weir_protocol::message::Report;
 use weir_protocol::sqlstate::SqlState;
 
+use crate::client::Client;
 use crate::deadlines::wait_limit;
 use crate::io::{ConnId, DialError, Effect, Effects, Role};
 use crate::pools::PoolIndex;
@@ -18,6 +19,7 @@ use crate::{Worker, key, server_id};
 impl Worker {
     /// Time has passed. To be called every 100 ms; deadlines are kept to that precision.
     pub fn tick(&mut self, now: Instant, effects: &mut Effects) {
+        self.clock = Some(now);
         self.end_slow_logins(now, effects);
         self.end_slow_dials(now, effects);
         self.end_slow_errands(now, effects);
@@ -98,6 +100,8 @@ impl Worker {
         if is_inside {
             self.lookup_failed(now, id, &report, effects);
         } else if held {
+            self.log_pooler_error(id, &report);
+            let Some(open) = self.clients.get_mut(key(id.0)).and_then(Client::open_mut) else { return };
             open.session.refuse_next(report);
             self.client_turn(now, id, &[], effects);
         } else {

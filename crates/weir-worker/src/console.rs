@@ -41,12 +41,12 @@ impl Worker {
         let anybody = self.config.auth.method == AuthMethod::Any;
         let admin = is_own || anybody || listed(&self.config.auth.admin_users);
         if !admin && !listed(&self.config.auth.stats_users) {
-            return Err(Report::fatal(SqlState::INVALID_AUTHORIZATION, "not allowed to use the console")
+            return Err(Report::fatal(SqlState::INVALID_AUTHORIZATION, "not allowed")
+                .detail("The user may not use the console.")
                 .hint("An operator can add the user to admin_users or stats_users."));
         }
         let Some(client) = self.clients.get_mut(key(id.0)) else { return Ok(()) };
         let user = admitted.user.clone();
-        tracing::info!("C-{}: console login of {user} from {}", client.serial, client.peer_text());
         let skipping = Skipping::No;
         client.stage = Stage::Console(Box::new(Console { user, admin, busy: false, parsed: None, skipping }));
         self.totals.logins_accepted += 1;

@@ -196,7 +196,7 @@ impl Worker {
         {
             // PostgreSQL would go on with a query whose client is gone.
             self.cancel_overdue(now, server, effects);
-            self.discard(now, server, effects);
+            self.discard_because(now, server, &report.message, effects);
         }
         self.refuse_client(now, id, &report, effects);
     }

@@ -134,12 +134,7 @@ impl Worker {
         let entry = self.pools.entry_mut(index);
         entry.in_hot_standby = ready.in_hot_standby == Some(true);
         entry.stats.servers_opened += 1;
-        tracing::debug!(
-            "S: {}/{} new connection to {}",
-            entry.key.database,
-            entry.key.user,
-            self.servers[key(id.0)].name()
-        );
+        self.log_new_server(id);
         if self.run_connect_query(now, id, effects) {
             self.errand_received(now, id, &ready.rest, effects);
         } else {

@@ -34,7 +34,7 @@ impl Worker {
             .map(|(at, _)| server_id(at))
             .collect();
         for server in servers {
-            self.discard(now, server, effects);
+            self.discard_because(now, server, &report.message, effects);
         }
     }
 
@@ -51,7 +51,7 @@ impl Worker {
         let server =
             self.clients.get_mut(key(id.0)).and_then(Client::open_mut).and_then(|open| open.server.take());
         if let Some(server) = server {
-            self.discard(now, server, effects);
+            self.discard_because(now, server, &report.message, effects);
         }
         self.refuse_client(now, id, report, effects);
     }

@@ -24,6 +24,7 @@
 //! | `console` | console clients |
 //! | `kill`, `ending` | KILL and its kin; the ways to end |
 //! | `orders`, `clock` | what control wants; what time brings |
+//! | `lines` | log lines about connections |
 //! | `deadlines` | clients whose time is over |
 //! | `rows` | snapshots |
 
@@ -40,6 +41,7 @@ mod errands;
 mod forgetting;
 pub mod io;
 mod kill;
+mod lines;
 mod login;
 mod loss;
 mod orders;
@@ -103,6 +105,8 @@ pub struct Worker {
     last_serial: u64,
     index: u16,
     deadlines: Deadlines,
+    /// The last time on the clock that is known, for the ages in log lines.
+    clock: Option<Instant>,
     /// How weir is about to end, if it is.
     ending: Option<Ending>,
     /// Databases that take no new clients.
@@ -135,6 +139,7 @@ impl Worker {
             last_serial: 0,
             index,
             deadlines,
+            clock: None,
             ending: None,
             disabled: HashSet::new(),
         }

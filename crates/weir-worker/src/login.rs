@@ -42,9 +42,13 @@ impl Worker {
                 effects.list.push(Effect::BeginTls(id, start..effects.bytes.len()));
             }
             LoginStep::Cancel(wanted) => self.cancel_requested(now, id, &wanted, effects),
-            LoginStep::Named { user, database } => self.named(now, id, user, database, effects),
+            LoginStep::Named { user, database } => {
+                self.log_login_attempt(id, &user, &database);
+                self.named(now, id, user, database, effects);
+            }
             LoginStep::Mismatch => self.doubt(now, id, effects),
             LoginStep::Admitted(admitted) => {
+                self.log_login_attempt(id, &admitted.user, &admitted.database);
                 if let Err(report) = self.admitted(now, id, *admitted, effects) {
                     self.refuse_login(now, id, &report, effects);
                 }
@@ -261,14 +265,6 @@ impl Worker {
             backend::ready_for_query(b'I', out);
         });
         self.totals.logins_accepted += 1;
-        tracing::info!(
-            "C-{}: {}/{}@{} login (tls={})",
-            client.serial,
-            entry.key.database,
-            waiting.admitted.user,
-            client.peer_text(),
-            client.tls.as_deref().unwrap_or("no"),
-        );
         let pool = waiting.pool;
         let mode = entry.mode;
         let Stage::Welcoming(waiting) = std::mem::replace(&mut client.stage, Stage::placeholder()) else {

@@ -62,8 +62,7 @@ impl Worker {
         if let ServerStage::Open(server) = &mut conn.stage {
             entry.add(server.take_tally());
         }
-        let pool = &entry.key;
-        tracing::info!("S: {}/{}@{} closing because: {what}", pool.database, pool.user, conn.name());
+        self.log_server_closing(now, &conn, what);
         let index = conn.pool;
         if let Some(client) = conn.client.filter(|_| conn.replication.is_some()) {
             let what = format!("The connection to {} was lost ({what})", conn.name());

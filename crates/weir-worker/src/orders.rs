@@ -17,6 +17,7 @@ use crate::{Worker, client_id, places, pools};
 impl Worker {
     /// The control thread wants something.
     pub fn order(&mut self, now: Instant, order: Order, effects: &mut Effects) {
+        self.clock = Some(now);
         match order {
             Order::Adopt(topology) => self.adopt(now, topology, effects),
             Order::Configure(config) => self.configure(now, config, effects),

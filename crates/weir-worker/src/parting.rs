@@ -43,6 +43,7 @@ impl Worker {
             let unsaid = Report::error(SqlState::CONNECTION_FAILURE, why.to_owned());
             return self.lookup_failed(now, id, report.unwrap_or(&unsaid), effects);
         }
+        let name = report.filter(|_| self.config.log.pooler_errors).map(|_| self.client_name(client));
         // Nothing can be said in the middle of a message that is relayed unread.
         let may_be_told = client.replicating().is_none_or(|replicating| replicating.may_be_told());
         if let Some(report) = report.filter(|_| may_be_told) {
@@ -51,6 +52,9 @@ impl Worker {
         // First of all, since the id may be given to another one while the rest is cleared away.
         effects.list.push(Effect::Close(ConnId::Client(id)));
         self.client_gone(now, id, why, effects);
+        if let (Some(name), Some(report)) = (name, report) {
+            tracing::warn!("{name} pooler error: {}", report.message);
+        }
     }
 
     /// Forgets a client and frees what it held.
@@ -63,7 +67,7 @@ impl Worker {
             return;
         }
         let Some(client) = self.clients.try_remove(key(id.0)) else { return };
-        let peer = client.peer_text();
+        self.log_client_closing(now, &client, why);
         self.admitted -= u32::from(client.is_admitted());
         match client.stage {
             Stage::Login(login) => self.forget_asking(id, login.asking),
@@ -71,27 +75,8 @@ impl Worker {
                 self.pools.entry_mut(waiting.pool).welcoming.retain(|other| *other != id);
             }
             Stage::Console(_) | Stage::Left => {}
-            Stage::Replicating(replicating) => {
-                let age = now.saturating_duration_since(client.accepted).as_secs();
-                tracing::info!(
-                    "C-{}: {}/{}@{peer} closing because: {why} (age={age}s)",
-                    client.serial,
-                    self.pools.entry(replicating.pool).key.database,
-                    replicating.user
-                );
-                self.end_replication(now, id, &replicating, effects);
-            }
-            Stage::Open(open) => {
-                let age = now.saturating_duration_since(client.accepted).as_secs();
-                let pool = &self.pools.entry(open.pool).key;
-                tracing::info!(
-                    "C-{}: {}/{}@{peer} closing because: {why} (age={age}s)",
-                    client.serial,
-                    pool.database,
-                    open.user(&pool.user)
-                );
-                self.free_held(now, id, &open, effects);
-            }
+            Stage::Replicating(replicating) => self.end_replication(now, id, &replicating, effects),
+            Stage::Open(open) => self.free_held(now, id, &open, effects),
         }
     }
 

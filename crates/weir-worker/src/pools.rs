@@ -253,6 +253,8 @@ impl Worker {
     /// Closes a server connection that its pool has already forgotten and no client holds.
     pub(crate) fn close_server(&mut self, server: ServerId, effects: &mut Effects) {
         let Some(conn) = self.servers.try_remove(key(server.0)) else { return };
+        let now = self.clock.unwrap_or(conn.created);
+        self.log_server_closing(now, &conn, self.why_retired(now, &conn));
         if conn.open().is_some() {
             effects.send_with(ConnId::Server(server), weir_protocol::frontend::terminate);
             effects.list.push(Effect::Close(ConnId::Server(server)));

@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use weir_admin::snapshot::PoolStats;
 use weir_pool::{ClientId, ServerId, Settled};
 use weir_protocol::message::Report;
 use weir_protocol::sqlstate::SqlState;
@@ -70,9 +71,15 @@ impl Worker {
         }
     }
 
-    /// Closes a server connection that cannot be used again.
+    /// Closes a server connection that cannot be used again, because its client left it in the middle of something.
     pub(crate) fn discard(&mut self, now: Instant, id: ServerId, effects: &mut Effects) {
+        self.discard_because(now, id, "client disconnect while server was not ready", effects);
+    }
+
+    /// The same for another reason.
+    pub(crate) fn discard_because(&mut self, now: Instant, id: ServerId, why: &str, effects: &mut Effects) {
         let Some(conn) = self.servers.try_remove(key(id.0)) else { return };
+        self.log_server_closing(now, &conn, why);
         effects.list.push(Effect::Abort(ConnId::Server(id)));
         let entry = self.pools.entry_mut(conn.pool);
         entry.stats.servers_closed += 1;
@@ -141,25 +148,30 @@ impl Worker {
 impl crate::pools::PoolEntry {
     /// Adds the figures of a pairing.
     pub(crate) fn add(&mut self, tally: Tally) {
-        let Tally {
-            queries,
-            transactions,
-            query_micros,
-            transaction_micros,
-            client_parses,
-            server_parses,
-            binds,
-            states,
-        } = tally;
-        self.stats.queries += queries;
-        self.stats.transactions += transactions;
-        self.stats.query_micros += query_micros;
-        self.stats.transaction_micros += transaction_micros;
-        self.stats.client_parses += client_parses;
-        self.stats.server_parses += server_parses;
-        self.stats.binds += binds;
-        for (sum, more) in self.stats.session_states.iter_mut().zip(states) {
-            *sum += more;
-        }
+        add(&mut self.stats, tally);
+    }
+}
+
+/// Adds the figures of a pairing.
+pub(crate) fn add(stats: &mut PoolStats, tally: Tally) {
+    let Tally {
+        queries,
+        transactions,
+        query_micros,
+        transaction_micros,
+        client_parses,
+        server_parses,
+        binds,
+        states,
+    } = tally;
+    stats.queries += queries;
+    stats.transactions += transactions;
+    stats.query_micros += query_micros;
+    stats.transaction_micros += transaction_micros;
+    stats.client_parses += client_parses;
+    stats.server_parses += server_parses;
+    stats.binds += binds;
+    for (sum, more) in stats.session_states.iter_mut().zip(states) {
+        *sum += more;
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use weir_admin::snapshot::{Buffered, ClientRow, PeerPoolRow, PoolRow, PoolStats, ServerRow, Snapshot};
-use weir_pool::{PoolCounts, ServerId};
+use weir_pool::PoolCounts;
 use weir_session::Mode;
 
 use crate::cancel::Lane;
@@ -60,6 +60,10 @@ impl Worker {
             let is_settling = u32::from(conn.settling_since.is_some());
             rows[at].sv_being_canceled += is_settling;
             rows[at].sv_active -= is_settling;
+            // What a pairing has done so far is with its pool only when it ends.
+            if let Some(server) = conn.open() {
+                crate::release::add(&mut rows[at].stats, server.tally());
+            }
         }
         for (_, cancel) in &self.cancels {
             let Lane::Pool(index) = cancel.lane else { continue };
@@ -135,7 +139,7 @@ impl Worker {
                 row.user = replicating.user.as_ref().to_owned();
                 row.database.clone_from(&self.pools.entry(replicating.pool).key.database);
                 row.state = if replicating.is_welcome() { "active" } else { "waiting" };
-                row.link = client.server().map(server_number);
+                row.link = client.server().and_then(|server| Some(self.servers.get(key(server.0))?.serial));
                 row.application_name = replicating.application_name().to_owned();
             }
             Stage::Open(open) => {
@@ -150,7 +154,7 @@ impl Worker {
                 row.request_age = now.saturating_duration_since(open.request_at);
                 row.wait =
                     open.waiting_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-                row.link = open.server.map(server_number);
+                row.link = open.server.and_then(|server| Some(self.servers.get(key(server.0))?.serial));
                 row.application_name = open.application_name.as_ref().to_owned();
                 row.prepared_statements = u32::try_from(open.session.statement_count()).unwrap_or(u32::MAX);
             }
@@ -173,7 +177,7 @@ impl Worker {
         let facts = entry.pool.server(id);
         let reported = conn.open().map(|server| server.reported());
         ServerRow {
-            id: server_number(id),
+            id: conn.serial,
             user: entry.key.user.clone(),
             database: entry.key.database.clone(),
             role: role_name(entry.key.role),
@@ -240,9 +244,4 @@ fn role_name(role: Role) -> &'static str {
         Role::Write => "write",
         Role::Read => "read",
     }
-}
-
-/// Server connections are numbered from one in the console.
-fn server_number(id: ServerId) -> u64 {
-    u64::from(id.0) + 1
 }

@@ -489,14 +489,6 @@ impl Worker {
         effects: &mut Effects,
     ) {
         self.totals.logins_refused += 1;
-        if let Some(client) = self.clients.get(key(id.0)) {
-            tracing::info!(
-                "C-{}: login from {} refused: {}",
-                client.serial,
-                client.peer_text(),
-                report.message
-            );
-        }
         self.refuse_client(now, id, report, effects);
     }
 }

@@ -373,7 +373,7 @@ impl Worker {
         if let Some(open) = self.clients.get_mut(key(client.0)).and_then(Client::open_mut) {
             open.server = None;
         }
-        self.discard(now, id, effects);
+        self.discard_because(now, id, &report.message, effects);
         self.refuse_client(now, client, &report, effects);
     }
 

@@ -42,6 +42,34 @@ fn counts_are_per_second_and_times_per_event() {
 }
 
 #[test]
+fn the_log_has_pgbouncer_s_line() {
+    let now = start();
+    let mut averages = Averages::new(now);
+    let stats = PoolStats {
+        transactions: 10,
+        queries: 20,
+        client_parses: 30,
+        server_parses: 40,
+        binds: 50,
+        ..PoolStats::default()
+    };
+    let stats = PoolStats {
+        bytes_received: 60,
+        bytes_sent: 70,
+        transaction_micros: 800,
+        query_micros: 1800,
+        wait_micros: 100,
+        ..stats
+    };
+    averages.close_period(now + Duration::from_secs(10), &[pool("mrg", "write", stats)]);
+    assert_eq!(
+        averages.line(),
+        "stats: 1 xacts/s, 2 queries/s, 3 client parses/s, 4 server parses/s, 5 binds/s, in 6 B/s, out 7 B/s, \
+         xact 80 us, query 90 us, wait 10 us"
+    );
+}
+
+#[test]
 fn roles_and_users_of_a_database_are_summed() {
     let now = start();
     let mut averages = Averages::new(now);

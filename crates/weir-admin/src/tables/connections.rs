@@ -154,13 +154,14 @@ fn address(address: Option<SocketAddr>, unix_port: u16) -> (Cell, Cell) {
     }
 }
 
-/// PgBouncer prints memory addresses; all that matters is that `link` of one row is `ptr` of the other.
+/// PgBouncer prints memory addresses; all that matters is that `link` of one row is `ptr` of the other, and that the log
+/// has the same.
 fn client_pointer(id: u64) -> String {
-    format!("client-{id}")
+    format!("{id:#x}")
 }
 
 fn server_pointer(id: u64) -> String {
-    format!("server-{id}")
+    format!("{id:#x}")
 }
 
 const UNIX: &str = "unix";

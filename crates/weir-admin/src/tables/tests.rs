@@ -187,9 +187,9 @@ fn clients() {
         "\
 type:s user:s database:s replication:s state:s addr:s port:i local_addr:s local_port:i connect_time:s request_time:s \
 wait:i wait_us:i close_needed:i ptr:s link:s remote_pid:i tls:s application_name:s prepared_statements:i id:i
-C|app|mrg|none|idle|unix|6432|unix|6432|2001-09-09 01:45:39 UTC|2001-09-09 01:46:39 UTC|0|0|0|client-1||4711||psql|0|1
-C|app|mrg|none|active|10.1.0.9|40000|10.0.0.5|6432|2001-09-09 01:45:39 UTC|2001-09-09 01:46:39 UTC|0|0|0|client-2|server-7|0||psql|2|2
-C|app|mrg|none|waiting|10.1.0.9|40000|10.0.0.5|6432|2001-09-09 01:45:39 UTC|2001-09-09 01:46:39 UTC|1|500000|0|client-3||0||psql|0|3
+C|app|mrg|none|idle|unix|6432|unix|6432|2001-09-09 01:45:39 UTC|2001-09-09 01:46:39 UTC|0|0|0|0x1||4711||psql|0|1
+C|app|mrg|none|active|10.1.0.9|40000|10.0.0.5|6432|2001-09-09 01:45:39 UTC|2001-09-09 01:46:39 UTC|0|0|0|0x2|0x7|0||psql|2|2
+C|app|mrg|none|waiting|10.1.0.9|40000|10.0.0.5|6432|2001-09-09 01:45:39 UTC|2001-09-09 01:46:39 UTC|1|500000|0|0x3||0||psql|0|3
 SHOW",
     );
 }
@@ -206,8 +206,8 @@ fn servers() {
         "\
 type:s user:s database:s replication:s state:s addr:s port:i local_addr:s local_port:i connect_time:s request_time:s \
 wait:i wait_us:i close_needed:i ptr:s link:s remote_pid:i tls:s application_name:s prepared_statements:i id:i
-S|app|mrg|none|active|10.0.0.2|5432|10.0.0.5|50000|2001-09-09 01:45:40 UTC|2001-09-09 01:46:38 UTC|0|0|1|server-7|client-2|4711|TLSv1.3/TLS13_AES_256_GCM_SHA384||3|7
-S|app|mrg|none|idle|unix|5432|unix|5432|2001-09-09 01:45:40 UTC|2001-09-09 01:46:38 UTC|0|0|0|server-8||4711|||3|8
+S|app|mrg|none|active|10.0.0.2|5432|10.0.0.5|50000|2001-09-09 01:45:40 UTC|2001-09-09 01:46:38 UTC|0|0|1|0x7|0x2|4711|TLSv1.3/TLS13_AES_256_GCM_SHA384||3|7
+S|app|mrg|none|idle|unix|5432|unix|5432|2001-09-09 01:45:40 UTC|2001-09-09 01:46:38 UTC|0|0|0|0x8||4711|||3|8
 SHOW",
     );
 }

@@ -103,3 +103,25 @@ fn console_clients_are_shown_until_they_leave() {
     world.vanish(client);
     assert!(world.snapshot().clients.is_empty());
 }
+
+#[test]
+fn what_a_session_has_done_is_counted_before_it_ends() {
+    let mut world = World::configured(|config| config.pool.mode = weir_config::PoolMode::Session);
+    let client = world.client();
+    world.ask(client, "select 1");
+    world.ask(client, "select 2");
+    assert_eq!(world.snapshot().pools[0].stats.queries, 2);
+    world.vanish(client);
+    assert_eq!(world.snapshot().pools[0].stats.queries, 2, "and once only");
+}
+
+#[test]
+fn links_lead_from_a_client_to_its_server_and_back() {
+    let mut world = World::new();
+    let client = world.client();
+    world.query(client, "begin");
+    let seen = world.snapshot();
+    assert_eq!(seen.clients[0].link, Some(seen.servers[0].id));
+    assert_eq!(seen.servers[0].link, Some(seen.clients[0].id));
+    assert_ne!(seen.servers[0].id, seen.clients[0].id, "no two connections share a number");
+}
