@@ -13,7 +13,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::keys::WORKERS_MAX;
-use crate::logins::{check_auth, needs_secrets, warn_about_databases};
+use crate::logins::{check_auth, check_lookups, needs_secrets, warn_about_databases};
 use crate::model::{Config, Upstream};
 use crate::problem::Wrong;
 use crate::reader::Reader;
@@ -32,6 +32,9 @@ pub(crate) fn check(reader: &mut Reader<'_>) -> Option<Config> {
     if needs_secrets(&auth) {
         warn_about_databases(reader, &auth, databases.values().chain(&any_database));
     }
+    let named = databases.iter().map(|(name, database)| (name.as_str(), database));
+    let all = named.chain(any_database.iter().map(|database| ("*", database)));
+    check_lookups(reader, &auth, url.as_ref(), all);
     let users = named::check_users(reader);
     let peers = named::check_peers(reader);
     let peer_id = reader.required("peer_id", named::peer_id);

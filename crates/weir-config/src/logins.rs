@@ -52,13 +52,33 @@ pub(crate) fn check_auth(reader: &mut Reader<'_>, url: Option<&PostgresUrl>) -> 
         admin_users: reader.required("auth.admin_users", words),
         stats_users: reader.required("auth.stats_users", words),
     };
-    // A URL that could not be read may have held the credentials; it is complained about already.
-    let url_is_unread = url.is_none() && reader.is_given("upstream.url");
-    if needs_secrets(&auth) && !url_is_unread && nobody_could_log_in(reader, &auth) {
-        reader.complain_at(reader.somewhere(), "auth.file", no_silent_trust(url));
-    }
     warn(reader, &auth);
     auth
+}
+
+/// Whether somebody could find out who clients are, now that the databases' own ways are known.
+pub(crate) fn check_lookups<'a>(
+    reader: &mut Reader<'_>,
+    auth: &Auth,
+    url: Option<&PostgresUrl>,
+    databases: impl Iterator<Item = (&'a str, &'a Database)>,
+) {
+    let mut somebody_asks = auth.user.is_some();
+    for (name, database) in databases {
+        somebody_asks |= database.auth_user.is_some();
+        if let Some(query) = &database.auth_query {
+            warn_about_validity(reader, &format!("databases.{name}.auth_query"), query);
+        }
+    }
+    // A URL that could not be read may have held the credentials; it is complained about already.
+    let url_is_unread = url.is_none() && reader.is_given("upstream.url");
+    let own_user_asks = somebody_asks && auth.user.is_none();
+    if needs_secrets(auth) && !url_is_unread && !own_user_asks && nobody_could_log_in(reader, auth) {
+        reader.complain_at(reader.somewhere(), "auth.file", no_silent_trust(url));
+    }
+    if auth.users.is_empty() && !somebody_asks && needs_secrets(auth) {
+        reader.warn("the user list is empty and there is no auth.user: nobody can log in");
+    }
 }
 
 /// Reads a file that holds a password on its first line.
@@ -193,17 +213,21 @@ fn warn(reader: &mut Reader<'_>, auth: &Auth) {
             auth.users.len()
         ));
     }
-    if auth.users.is_empty() && auth.user.is_none() && needs_secrets(auth) {
-        reader.warn("the user list is empty and there is no auth.user: nobody can log in");
-    }
 }
 
 fn warn_about_auth_user(reader: &mut Reader<'_>, auth: &Auth) {
     let Some(user) = auth.user.as_deref() else { return };
     warn_if_it_cannot_ask(reader, auth, user, "auth.user");
-    let query = auth.query.as_deref().unwrap_or_default().to_ascii_lowercase();
+    warn_about_validity(reader, "auth.query", auth.query.as_deref().unwrap_or_default());
+}
+
+/// PostgreSQL refuses a password past its VALID UNTIL; weir can only if the query does (CVE-2025-2291).
+fn warn_about_validity(reader: &mut Reader<'_>, key: &str, query: &str) {
+    let query = query.to_ascii_lowercase();
     if !query.contains("valuntil") && !query.contains("validuntil") {
-        reader.warn("auth.query does not look at VALID UNTIL: expired passwords are let in unless the query leaves them out");
+        reader.warn(format!(
+            "{key} does not look at VALID UNTIL: expired passwords are let in unless the query leaves them out"
+        ));
     }
 }
 

@@ -16,7 +16,7 @@ use weir_protocol::{Malformed, frame, frontend};
 
 use fence::Answer;
 
-pub use failure::LoginFailure;
+pub use failure::{Has, LoginFailure};
 pub use fence::Fence;
 
 mod failure;
@@ -235,7 +235,7 @@ impl ServerLogin {
                 Stage::Proven
             }
             (Stage::Asked, Authentication::Unsupported(method)) => {
-                return Err(LoginFailure::NoCredential { method: method_name(method) });
+                return Err(self.lack_for(method_name(method)));
             }
             // Above all an AuthenticationOk that comes before the server's own proof: it may not be the server.
             (_, _) => return Err(LoginFailure::Malformed("unexpected authentication request".into())),
@@ -249,9 +249,7 @@ impl ServerLogin {
                 frontend::password(password.expose(), out);
                 Ok(Stage::Proven)
             }
-            Some(ServerSecret::Keys(_) | ServerSecret::Md5(_)) | None => {
-                Err(LoginFailure::NoCredential { method: "password" })
-            }
+            Some(ServerSecret::Keys(_) | ServerSecret::Md5(_)) | None => Err(self.lack_for("password")),
         }
     }
 
@@ -261,7 +259,7 @@ impl ServerLogin {
                 md5::stored(self.credential.user.as_bytes(), password.expose())
             }
             Some(ServerSecret::Md5(stored)) => String::from_utf8_lossy(stored.expose()).into_owned(),
-            Some(ServerSecret::Keys(_)) | None => return Err(LoginFailure::NoCredential { method: "md5" }),
+            Some(ServerSecret::Keys(_)) | None => return Err(self.lack_for("md5")),
         };
         frontend::password(md5::response(&stored, salt).as_bytes(), out);
         Ok(Stage::Proven)
@@ -270,8 +268,8 @@ impl ServerLogin {
     fn sasl(&self, offered: &[&[u8]], out: &mut Vec<u8>) -> Result<Stage, LoginFailure> {
         // Says so before the exchange begins: PostgreSQL would log a failed login otherwise.
         self.scram_credential()?;
-        let mechanism = client::choose(offered, &self.binding)
-            .ok_or(LoginFailure::NoCredential { method: "an unknown SASL mechanism" })?;
+        let mechanism =
+            client::choose(offered, &self.binding).ok_or(self.lack_for("an unknown SASL mechanism"))?;
         let (first, message) = client::first(&self.nonce, &self.binding, mechanism)?;
         frontend::sasl_initial_response(mechanism.name(), &message, out);
         Ok(Stage::SaslFirst(first))
@@ -289,8 +287,19 @@ impl ServerLogin {
                 Ok(Credential::Password { password: password.clone(), derived: derived.clone() })
             }
             Some(ServerSecret::Keys(keys)) => Ok(Credential::Keys(keys.clone())),
-            Some(ServerSecret::Md5(_)) | None => Err(LoginFailure::NoCredential { method: "scram-sha-256" }),
+            Some(ServerSecret::Md5(_)) | None => Err(self.lack_for("scram-sha-256")),
         }
+    }
+
+    /// PostgreSQL asks for something that is not there.
+    fn lack_for(&self, method: &'static str) -> LoginFailure {
+        let has = match &self.credential.secret {
+            None => Has::Nothing,
+            Some(ServerSecret::Password { .. }) => Has::Password,
+            Some(ServerSecret::Keys(_)) => Has::Keys,
+            Some(ServerSecret::Md5(_)) => Has::Md5,
+        };
+        LoginFailure::NoCredential { method, has }
     }
 
     fn parameter(&mut self, body: &[u8]) -> Result<(), LoginFailure> {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use weir_auth::scram::{DerivedKeys, Verifier};
 use weir_auth::{Secret, StoredSecret};
+use weir_config::DEFAULT_AUTH_QUERY;
 use weir_pool::ClientId;
 use weir_protocol::frame::{self, HEADER_BYTES, MESSAGE_BYTES_MAX};
 use weir_protocol::message::Report;
@@ -227,7 +228,9 @@ impl Worker {
     fn asking(&self, database: &str) -> Option<Asking> {
         let (own, auth) = (self.config.database(database)?, &self.config.auth);
         let user = own.auth_user.as_ref().or(auth.user.as_ref())?.clone();
-        let query = own.auth_query.as_ref().or(auth.query.as_ref())?.clone();
+        // A database's own auth_user needs no query of its own, either.
+        let usual = || own.auth_user.as_ref().map(|_| DEFAULT_AUTH_QUERY);
+        let query = own.auth_query.as_deref().or(auth.query.as_deref()).or_else(usual)?.to_owned();
         let place = own.auth_database.as_ref().or(auth.database.as_ref());
         let database = place.map_or(database, String::as_str).to_owned();
         self.config.database(&database).is_some().then_some(Asking { database, user, query })

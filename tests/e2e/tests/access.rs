@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use tokio::process::Command;
 use weir_cluster::postgres::ServerTls;
 use weir_cluster::wait::{Limit, until};
-use weir_cluster::{Postgres, PostgresOptions, schema};
+use weir_cluster::{Postgres, PostgresOptions, RunDir, schema};
 use weir_e2e::stack::{Setup, Stack};
 use weir_e2e::wire::PATIENCE;
 
@@ -107,6 +107,29 @@ async fn each_method_lets_its_own_in_and_nobody_else() -> Result<()> {
             (Ok(_), Err(_)) | (Err(_), Ok(_)) => panic!("{words}: {seen:?}"),
         }
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn system_users_come_in_by_unix_socket() -> Result<()> {
+    let sockets = RunDir::create("sockets")?;
+    let directory = sockets.path().display().to_string();
+    let id = Command::new("id").arg("-un").output().await?;
+    let own = String::from_utf8(id.stdout)?.trim().to_owned();
+    let stack = by_rules()
+        .file("hba.conf", "local all free_user peer map=ops\nlocal all all peer\nhost all all all trust\n")
+        .file("ident.conf", &format!("ops {own} free_user\nmail a b\n"))
+        .set("listen", &format!("unix_dir = \"{directory}\""))
+        .start_before(believing_postgres().await?)
+        .await?;
+    // The last host of the string counts.
+    let by_socket = format!("host={directory} sslmode=disable");
+    assert_eq!(whoami(&stack, &format!("{by_socket} user=free_user")).await.as_deref(), Ok("free_user"));
+    let refused = whoami(&stack, &format!("{by_socket} user=plain_user")).await;
+    assert!(refused.is_err_and(|complaint| complaint.contains("unix socket login rejected")));
+    // Whoever runs weir administrates it, without a line for it.
+    let admin = whoami(&stack, &format!("{by_socket} user=pgbouncer dbname=pgbouncer")).await;
+    assert!(admin.is_err_and(|complaint| !complaint.contains("FATAL")), "the console knows no current_user");
     Ok(())
 }
 

@@ -41,7 +41,7 @@ fn check_named(config: &crate::Config) {
     assert_eq!((far.user.as_deref(), &far.password), (Some("shared"), &Some(Secret::from("hush"))));
     assert_eq!(
         (far.auth_user.as_deref(), far.auth_query.as_deref(), far.auth_database.as_deref()),
-        (Some("asker"), Some("select $1"), Some("users"))
+        (Some("asker"), Some("select $1 where valuntil is null"), Some("users"))
     );
     assert_eq!((far.min_pool_size, far.reserve_pool_size), (Some(4), Some(5)));
     assert_eq!((far.server_lifetime, far.query_wait_timeout), (Some(Duration::ZERO), Some(None)));

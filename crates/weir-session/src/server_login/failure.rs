@@ -1,7 +1,53 @@
 //! Why a login to PostgreSQL failed, and what a client who waited for it may read about that.
 
+use std::fmt;
+
 use weir_protocol::message::{Report, Severity};
 use weir_protocol::sqlstate::SqlState;
+
+/// What weir has of a user whom it cannot log in to PostgreSQL as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Has {
+    /// Nothing, or a SCRAM verifier: that checks a client but does not log in.
+    Nothing,
+    /// The password, but PostgreSQL wants something else.
+    Password,
+    /// Keys from a client's SCRAM login.
+    Keys,
+    /// An md5 secret.
+    Md5,
+}
+
+impl fmt::Display for Has {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nothing => "nothing usable",
+            Self::Password => "a password only",
+            Self::Keys => "the keys of a SCRAM login only",
+            Self::Md5 => "an md5 secret only",
+        })
+    }
+}
+
+impl Has {
+    /// What would help.
+    fn way_out(self) -> &'static str {
+        match self {
+            Self::Nothing => {
+                "A SCRAM verifier alone is not enough: either the user list holds the password, \
+                 or the user has logged in to weir with SCRAM since it was started."
+            }
+            Self::Password => "Let pg_hba.conf ask weir for scram-sha-256, a certificate or nothing.",
+            Self::Keys => {
+                "Let pg_hba.conf ask weir for scram-sha-256, or put the user's password into the user list."
+            }
+            Self::Md5 => {
+                "Put the user's password into the user list, or let PostgreSQL store a SCRAM verifier for the user \
+                 (password_encryption) and weir find it by auth_query."
+            }
+        }
+    }
+}
 
 /// Why a login to PostgreSQL failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -10,10 +56,12 @@ pub enum LoginFailure {
     #[error("{0}")]
     Refused(Report),
     /// PostgreSQL asks for something that weir does not have for this user.
-    #[error("the server asks for {method}, for which nothing usable is known")]
+    #[error("the server asks for {method}, and weir has {has} for this user")]
     NoCredential {
         /// What was asked for, as `pg_hba.conf` calls it.
         method: &'static str,
+        /// What weir has.
+        has: Has,
     },
     /// A standby where the primary should be.
     #[error("the server is not the primary")]
@@ -47,21 +95,22 @@ impl LoginFailure {
     #[must_use]
     pub fn report(&self, user: &str) -> Report {
         match self {
-            Self::Refused(report) if report.code == SqlState::INVALID_PASSWORD => {
-                Report::fatal(report.code, format!("password authentication failed for user \"{user}\""))
-                    .detail("PostgreSQL does not accept the secret that weir has for this user.")
-                    .hint("If the password was changed, reconnect with the new one.")
-            }
+            Self::Refused(report) if report.code == SqlState::INVALID_PASSWORD => Report::fatal(
+                report.code,
+                format!("password authentication failed for user \"{user}\""),
+            )
+            .detail("PostgreSQL does not accept the secret that weir has for this user.")
+            .hint(
+                "If the password was changed, reconnect with the new one. A verifier in the user list has to \
+                         be the very one that PostgreSQL stores.",
+            ),
             Self::Refused(report) => report.clone().with_severity(Severity::Fatal),
-            Self::NoCredential { method } => Report::fatal(
+            Self::NoCredential { method, has } => Report::fatal(
                 SqlState::INVALID_AUTHORIZATION,
                 format!("weir cannot log in to PostgreSQL as user \"{user}\""),
             )
-            .detail(format!("PostgreSQL asks for {method}, and nothing usable for that is known."))
-            .hint(
-                "A SCRAM verifier alone is not enough: either the user list holds the password, \
-                 or the user has logged in to weir with SCRAM since it was started.",
-            ),
+            .detail(format!("PostgreSQL asks for {method}, and weir has {has} for this user."))
+            .hint(has.way_out()),
             Self::NotPrimary | Self::NotReplica | Self::WrongTimeline { .. } | Self::WrongSystem { .. } => {
                 Report::fatal(SqlState::CANNOT_CONNECT_NOW, "the server cannot be used")
                     .detail(format!("{self}."))

@@ -197,7 +197,7 @@ fn a_password_is_sent_in_the_clear_only_when_asked_for() {
     assert_eq!(talk.ready(&welcome(None)).derived, None);
     for secret in [None, Some(ServerSecret::Keys(keys())), Some(ServerSecret::Md5(Secret::from("md5x")))] {
         let failure = Talk::new(secret, Fence::None).failed(&ask);
-        assert_eq!(failure, LoginFailure::NoCredential { method: "password" });
+        assert!(matches!(failure, LoginFailure::NoCredential { method: "password", .. }));
     }
 }
 
@@ -214,7 +214,7 @@ fn md5_is_answered_from_a_password_or_its_stored_form() {
     }
     for secret in [None, Some(ServerSecret::Keys(keys()))] {
         let failure = Talk::new(secret, Fence::None).failed(&ask);
-        assert_eq!(failure, LoginFailure::NoCredential { method: "md5" });
+        assert!(matches!(failure, LoginFailure::NoCredential { method: "md5", .. }));
     }
 }
 
@@ -293,7 +293,7 @@ fn methods_without_a_credential_fail_at_once() {
     ];
     for (secret, ask, method) in cases {
         let failure = Talk::new(secret, Fence::None).failed(&ask);
-        assert_eq!(failure, LoginFailure::NoCredential { method });
+        assert!(matches!(failure, LoginFailure::NoCredential { method: asked, .. } if asked == method));
     }
 }
 
@@ -496,7 +496,11 @@ fn what_a_client_reads_of_a_failure() {
             "password authentication failed for user \"app\"",
         ),
         (LoginFailure::Refused(missing), SqlState::INVALID_CATALOG_NAME, "database \"shop\" does not exist"),
-        (LoginFailure::NoCredential { method: "md5" }, SqlState::INVALID_AUTHORIZATION, "user \"app\""),
+        (
+            LoginFailure::NoCredential { method: "md5", has: Has::Keys },
+            SqlState::INVALID_AUTHORIZATION,
+            "user \"app\"",
+        ),
         (LoginFailure::NotPrimary, SqlState::CANNOT_CONNECT_NOW, "cannot be used"),
         (LoginFailure::NotReplica, SqlState::CANNOT_CONNECT_NOW, "cannot be used"),
         (
