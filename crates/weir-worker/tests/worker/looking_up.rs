@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use weir_config::AuthMethod;
 use weir_protocol::sqlstate::SqlState;
 use weir_worker::Role;
 
@@ -55,6 +56,43 @@ fn a_password_in_the_clear_serves_both_logins() {
     }
     let client = world.client_of(Role::Write, "late");
     assert_eq!(world.ask(client, "select 1"), echo("select 1"));
+}
+
+#[test]
+fn an_old_answer_refuses_nobody_without_asking_again() {
+    for method in [AuthMethod::Plain, AuthMethod::Md5] {
+        let mut world = World::configured(|config| config.auth.method = method);
+        let store = |world: &mut World, password: &str| {
+            for member in &mut world.members {
+                member.shadow.insert("late".to_owned(), password.to_owned());
+            }
+        };
+        store(&mut world, PASSWORD);
+        world.client_of(Role::Write, "late");
+        store(&mut world, "changed");
+        let refused = world.hello(Role::Write, "late", "guess");
+        world.run();
+        assert_eq!((world.heard(refused), lookups(&mut world)), (vec!["FATAL 28P01".to_owned()], 2));
+        // The right one of now is let in by what was fetched for the wrong one; the one of before is asked about anew.
+        let old = world.hello(Role::Write, "late", PASSWORD);
+        world.run();
+        assert_eq!((world.heard(old), lookups(&mut world)), (vec!["FATAL 28P01".to_owned()], 1));
+        store(&mut world, PASSWORD);
+        let back = world.hello(Role::Write, "late", PASSWORD);
+        world.run();
+        assert_eq!((world.heard(back), lookups(&mut world)), (vec!["ready I".to_owned()], 1), "{method:?}");
+    }
+}
+
+#[test]
+fn after_a_failed_proof_the_next_login_asks_anew() {
+    let mut world = World::new();
+    world.client_of(Role::Write, "late");
+    let wrong = world.hello(Role::Write, "late", "guess");
+    world.run();
+    assert_eq!((world.heard(wrong), lookups(&mut world)), (vec!["FATAL 28P01".to_owned()], 1));
+    world.client_of(Role::Write, "late");
+    assert_eq!(lookups(&mut world), 1);
 }
 
 #[test]
