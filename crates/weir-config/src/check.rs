@@ -71,6 +71,7 @@ pub(crate) fn check(reader: &mut Reader<'_>) -> Option<Config> {
         process,
         log,
         workers,
+        dialect: reader.settings.dialect,
     })
 }
 

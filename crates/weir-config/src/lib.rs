@@ -4,7 +4,9 @@
 //! Knows nothing of sockets, clocks or tasks, and opens no file itself: contents come in through [`Files`].
 
 mod check;
+mod convert;
 mod diff;
+mod ini;
 mod key;
 mod keys;
 mod logins;
@@ -21,7 +23,9 @@ mod value;
 use std::path::Path;
 
 pub use check::CONSOLE_DATABASES;
+pub use convert::to_toml;
 pub use diff::{Change, diff, reload};
+pub use ini::{ConfigRow, config_rows};
 pub use key::{Fallback, Key, TakesEffect};
 pub use keys::{DATABASE_KEYS, DEFAULT_AUTH_QUERY, KEYS, PEER_KEYS, USER_KEYS, WORKERS_MAX};
 pub use model::*;
@@ -69,15 +73,34 @@ pub fn load(
     overrides: &[Override],
     files: &dyn Files,
 ) -> Result<Loaded, Problems> {
+    load_with(source, overrides, &[], files)
+}
+
+/// [`load`], and on top of all else what SET said on the console: keys (PgBouncer's names, or weir.toml's such as
+/// `pool.size`) and values.
+///
+/// # Errors
+/// Everything that is wrong, in the order of the places.
+pub fn load_with(
+    source: Option<Source<'_>>,
+    overrides: &[Override],
+    sets: &[(String, String)],
+    files: &dyn Files,
+) -> Result<Loaded, Problems> {
     let mut problems = Vec::new();
+    let mut warnings = Vec::new();
     let mut settings = match source {
-        Some(Source { path, text, .. }) => settings::Settings::from_toml(path, text, &mut problems),
+        Some(source) => read_settings(source, files, &mut problems, &mut warnings),
         None => settings::Settings::default(),
     };
     for Override { option, key, value } in overrides {
         settings.overrule(option, key, value.clone());
     }
+    for (key, value) in sets {
+        problems.extend(ini::set(&mut settings, key, value).err());
+    }
     let mut reader = reader::Reader::new(settings, problems, source, files);
+    reader.warnings = warnings;
     let config = check::check(&mut reader);
     let reader::Reader { mut problems, warnings, .. } = reader;
     match config {
@@ -87,6 +110,20 @@ pub fn load(
             Err(Problems(problems))
         }
     }
+}
+
+/// The file's settings in weir.toml's terms, whichever kind of file it is.
+fn read_settings(
+    Source { path, text, .. }: Source<'_>,
+    files: &dyn Files,
+    problems: &mut Vec<Problem>,
+    warnings: &mut Vec<String>,
+) -> settings::Settings {
+    if ini::is_ini(path, text) {
+        let lines = ini::read_lines(path, text, files, problems);
+        return ini::translate(path, &lines, problems, warnings);
+    }
+    settings::Settings::from_toml(path, text, problems)
 }
 
 #[cfg(test)]

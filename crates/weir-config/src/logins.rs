@@ -6,7 +6,7 @@ use std::path::Path;
 
 use weir_auth::{HbaMethod, Secret, StoredSecret, UserList};
 
-use crate::model::{Auth, AuthMethod, Database};
+use crate::model::{Auth, AuthMethod, Database, Dialect};
 use crate::problem::{Place, Problem, Wrong};
 use crate::reader::{Reader, Secrecy};
 use crate::url::PostgresUrl;
@@ -27,10 +27,9 @@ pub(crate) fn check_auth(reader: &mut Reader<'_>, url: Option<&PostgresUrl>) -> 
     let user = reader.optional("auth.user", text);
     let password_file = check_password_file(reader, user.as_deref(), &mut users);
     let query = reader.required("auth.query", auth_query);
-    let database_names_one =
-        reader.settings.items.keys().any(|key| key.starts_with("databases.") && key.ends_with(".auth_user"));
-    let somebody_asks = user.is_some() || database_names_one;
-    if !somebody_asks && reader.is_given("auth.query") && !reader.is_given("auth.user") {
+    let is_pgbouncer = reader.settings.dialect == Dialect::PgBouncer;
+    let is_asked = user.is_some() || reader.settings.names_auth_user_of_a_database();
+    if !is_asked && !is_pgbouncer && reader.is_given("auth.query") && !reader.is_given("auth.user") {
         let wrong = Wrong::new("nobody is named to run it", "name a user as auth.user (option --auth-user)");
         reader.complain("auth.query", wrong);
     }
@@ -46,7 +45,7 @@ pub(crate) fn check_auth(reader: &mut Reader<'_>, url: Option<&PostgresUrl>) -> 
         file,
         password_file,
         users,
-        query: somebody_asks.then_some(query),
+        query: is_asked.then_some(query),
         user,
         database: reader.optional("auth.database", text),
         admin_users: reader.required("auth.admin_users", words),
@@ -73,7 +72,9 @@ pub(crate) fn check_lookups<'a>(
     // A URL that could not be read may have held the credentials; it is complained about already.
     let url_is_unread = url.is_none() && reader.is_given("upstream.url");
     let own_user_asks = somebody_asks && auth.user.is_none();
-    if needs_secrets(auth) && !url_is_unread && !own_user_asks && nobody_could_log_in(reader, auth) {
+    let is_silent = !url_is_unread && !own_user_asks && nobody_could_log_in(reader, auth);
+    // PgBouncer starts without a user list, too; the warning below says what that means.
+    if needs_secrets(auth) && is_silent && reader.settings.dialect == Dialect::Weir {
         reader.complain_at(reader.somewhere(), "auth.file", no_silent_trust(url));
     }
     if auth.users.is_empty() && !somebody_asks && needs_secrets(auth) {

@@ -49,6 +49,18 @@ pub struct Config {
     pub log: Log,
     /// Data-plane threads.
     pub workers: NonZeroU32,
+    /// Whose names the settings have for their readers.
+    pub dialect: Dialect,
+}
+
+/// The kind of a configuration file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Dialect {
+    /// weir.toml, or options alone.
+    #[default]
+    Weir,
+    /// PgBouncer's file.
+    PgBouncer,
 }
 
 /// Addresses that weir listens on.

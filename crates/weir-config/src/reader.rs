@@ -6,6 +6,7 @@ use weir_auth::Secret;
 
 use crate::Source;
 use crate::key::{Family, Key};
+use crate::model::Dialect;
 use crate::problem::{Place, Problem, Wrong};
 use crate::settings::Settings;
 use crate::value::{Value, text};
@@ -76,10 +77,11 @@ impl<'a> Reader<'a> {
         default.expect("settings read as required have a default that reads well: tested for all of them")
     }
 
-    /// A path: relative to the configuration file's directory if it stands there, else to the working directory.
+    /// A path: relative to weir.toml's directory if it stands there, else to the working directory, as in PgBouncer.
     pub(crate) fn path(&mut self, path: &str) -> Option<PathBuf> {
         let written = PathBuf::from(self.optional(path, text)?);
         let beside_file = match &self.settings.items.get(path)?.place {
+            Place::Line(..) | Place::File(_) if self.settings.dialect == Dialect::PgBouncer => None,
             Place::Line(file, _) | Place::File(file) => file.parent(),
             Place::Option(_) | Place::CommandLine => None,
         };

@@ -12,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::key::{Family, Key};
 use crate::keys::KEYS;
+use crate::model::Dialect;
 use crate::problem::{Place, Problem, Wrong};
 use crate::suggest::{nearest, pgbouncer_name};
 use crate::value::Value;
@@ -36,6 +37,8 @@ impl Item {
 /// Everything that was given.
 #[derive(Debug, Default)]
 pub(crate) struct Settings {
+    /// What kind of file they come from.
+    pub(crate) dialect: Dialect,
     /// By path, such as `pool.size` or `databases.app.pool_size`.
     pub(crate) items: BTreeMap<String, Item>,
     /// The sections that have a name of their own, such as `[databases.NAME]`.
@@ -73,6 +76,11 @@ impl Settings {
             self.items.remove(rival);
         }
         self.items.insert(key.to_owned(), Item::new(Place::Option(option), value));
+    }
+
+    /// Whether a single database says who looks up secrets.
+    pub(crate) fn names_auth_user_of_a_database(&self) -> bool {
+        self.items.keys().any(|path| path.starts_with("databases.") && path.ends_with(".auth_user"))
     }
 
     /// Sets a value that follows from another setting (a URL), unless something at least as strong was said:
