@@ -60,6 +60,7 @@ async fn work(setup: ControlSetup) -> Result<(), RunError> {
     spawn_local(listen_to_workers(Rc::clone(&control), reports));
     spawn_local(listen_to_signals(Rc::clone(&control), signals));
     spawn_local(keep_averages(Rc::clone(&control)));
+    spawn_local(reload::watch_files(Rc::clone(&control)));
     control.ended().await;
     control.remove_files();
     crate::notify::stopping();

@@ -54,7 +54,40 @@ pub struct Startup {
 }
 
 /// See [`Startup::reload`].
-pub type Reload = Box<dyn FnMut() -> Result<Config, String> + Send>;
+pub type Reload = Box<dyn Configuration>;
+
+/// Where configurations come from while weir runs. Errors are for the log and the console.
+pub trait Configuration: Send {
+    /// Reads everything again and forgets what SET said.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    fn read(&mut self) -> Result<Config, String>;
+
+    /// Puts one setting on top of what was read last.
+    ///
+    /// # Errors
+    /// What is wrong with it; it is forgotten then.
+    fn set(&mut self, key: &str, value: &str) -> Result<Config, String>;
+
+    /// If the user list or another file about logins has changed since it was read: what holds with the new one.
+    fn renew(&mut self) -> Option<Result<Config, String>>;
+}
+
+/// Reads again, and knows nothing of SET.
+impl<F: FnMut() -> Result<Config, String> + Send> Configuration for F {
+    fn read(&mut self) -> Result<Config, String> {
+        self()
+    }
+
+    fn set(&mut self, key: &str, _value: &str) -> Result<Config, String> {
+        Err(format!("{key} cannot be set"))
+    }
+
+    fn renew(&mut self) -> Option<Result<Config, String>> {
+        None
+    }
+}
 
 /// Why weir did not start or had to end.
 #[derive(Debug, thiserror::Error)]

@@ -14,7 +14,7 @@ use weir_config::{Override, Value};
     after_help = EXAMPLES
 )]
 pub(crate) struct Cli {
-    /// Configuration file (weir.toml); options given beside it overrule it
+    /// Configuration file (weir.toml or pgbouncer.ini); options given beside it overrule it
     #[arg(value_name = "CONFIG")]
     pub(crate) config: Option<PathBuf>,
 
@@ -22,10 +22,16 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     pub(crate) check_config: Option<PathBuf>,
 
+    /// Print the weir.toml that means the same as a file of PgBouncer, with its secrets, and end
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "check_config"])]
+    pub(crate) convert: Option<PathBuf>,
+
     /// Take over from the running process, which goes on until its clients have left
     #[arg(short = 'R', long)]
     pub(crate) reboot: bool,
 
+    #[command(flatten)]
+    pub(crate) process: ProcessOptions,
     #[command(flatten)]
     upstream: UpstreamOptions,
     #[command(flatten)]
@@ -38,6 +44,30 @@ pub(crate) struct Cli {
     tls: TlsOptions,
     #[command(flatten)]
     log: LogOptions,
+}
+
+#[derive(clap::Args)]
+#[command(next_help_heading = "The process, as with PgBouncer")]
+pub(crate) struct ProcessOptions {
+    /// Run in the background; needs a pid file in the configuration
+    #[arg(short = 'd', long)]
+    pub(crate) daemon: bool,
+
+    /// Do not write the log to standard error
+    #[arg(short = 'q', long)]
+    pub(crate) quiet: bool,
+
+    /// Write more to the log; may be given several times
+    #[arg(short = 'v', long, action = clap::ArgAction::Count)]
+    verbose: u8,
+
+    /// Run as this user, if started as root
+    #[arg(short = 'u', long, value_name = "NAME")]
+    user: Option<String>,
+
+    /// Set for the process that --daemon starts
+    #[arg(long, hide = true)]
+    pub(crate) detached: bool,
 }
 
 #[derive(clap::Args)]
@@ -167,8 +197,27 @@ struct LogOptions {
 impl Cli {
     /// The options that were given, each with the setting it stands for.
     pub(crate) fn overrides(&self) -> Vec<Override> {
-        let Self { config: _, check_config: _, reboot: _, upstream, listen, login, pool, tls, log } = self;
+        let Self {
+            config: _,
+            check_config: _,
+            convert: _,
+            reboot: _,
+            process,
+            upstream,
+            listen,
+            login,
+            pool,
+            tls,
+            log,
+        } = self;
+        let level = match process.verbose {
+            0 => None,
+            1 => Some("debug".to_owned()),
+            2.. => Some("trace".to_owned()),
+        };
         [
+            text("-u", "process.user", process.user.as_ref()),
+            text("-v", "log.level", level.as_ref()),
             text("--upstream", "upstream.url", upstream.upstream.as_ref()),
             words("--patroni", "patroni.urls", upstream.patroni.as_deref().unwrap_or_default()),
             text("--write-listen", "listen.write", listen.write_listen.as_ref()),
@@ -242,14 +291,17 @@ mod tests {
     fn every_option_that_can_be_typed_becomes_a_setting_that_exists() {
         let command = Cli::command();
         let options: Vec<_> = command.get_arguments().filter_map(|argument| argument.get_long()).collect();
-        let own = ["check-config", "reboot", "help", "version"];
+        let own = ["check-config", "convert", "reboot", "help", "version", "daemon", "quiet", "detached"];
+        let short = [("user", "-u"), ("verbose", "-v")];
         for option in options.into_iter().filter(|option| !own.contains(option)) {
-            let typed = format!("--{option}=1");
+            let takes_value = option != "verbose";
+            let typed = if takes_value { format!("--{option}=1") } else { format!("--{option}") };
+            let said = short.iter().find(|(long, _)| *long == option).map(|(_, short)| (*short).to_owned());
             let cli =
                 Cli::try_parse_from(["weir", &typed]).unwrap_or_else(|error| panic!("{option}: {error}"));
             let overrides = cli.overrides();
             assert_eq!(overrides.len(), 1, "--{option}");
-            assert_eq!(overrides[0].option, format!("--{option}"));
+            assert_eq!(overrides[0].option, said.unwrap_or_else(|| format!("--{option}")));
             assert!(KEYS.iter().any(|key| key.path == overrides[0].key), "--{option}");
         }
     }

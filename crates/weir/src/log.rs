@@ -1,4 +1,4 @@
-//! The log on standard error: one line for each event, as text in the shape of PgBouncer's log or as JSON. Knows no
+//! The log: one line for each event, as text in the shape of PgBouncer's log or as JSON. Knows no
 //! event; what is logged is everybody's own business.
 
 use std::fmt::{self, Write};
@@ -14,30 +14,51 @@ use tracing_subscriber::registry::{LookupSpan, Registry};
 use tracing_subscriber::{Layer, reload};
 use weir_config::{Log, LogFormat};
 
-/// Changes the level of a log that is already being written.
-pub(crate) struct LevelHandle(reload::Handle<Targets, Registry>);
+use sinks::Sinks;
 
-impl LevelHandle {
-    /// Uses another level from now on.
-    pub(crate) fn set(&self, level: &str) {
-        if self.0.reload(filter(level)).is_err() {
+mod sinks;
+
+/// Changes a log that is already being written.
+pub(crate) struct LogHandle {
+    level: reload::Handle<Targets, Registry>,
+    sinks: Sinks,
+}
+
+impl LogHandle {
+    /// Uses another level and other files from now on.
+    pub(crate) fn change(&self, log: &Log) {
+        if self.level.reload(filter(&log.level)).is_err() {
             tracing::warn!("the log is gone, its level stays");
+        }
+        if let Err(why) = self.sinks.change(log) {
+            tracing::warn!("the log stays where it is: {why}");
+        }
+    }
+
+    /// Opens the log file anew: it may have been moved away.
+    pub(crate) fn reopen(&self) {
+        if let Err(why) = self.sinks.reopen() {
+            tracing::warn!("the log stays where it is: {why}");
         }
     }
 }
 
 /// Starts the log. Called once.
-pub(crate) fn start(log: &Log) -> LevelHandle {
-    let (level, handle) = reload::Layer::new(filter(&log.level));
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+///
+/// # Errors
+/// The log file cannot be opened; in words for people.
+pub(crate) fn start(log: &Log, standard_error: bool) -> Result<LogHandle, String> {
+    let (filter, level) = reload::Layer::new(filter(&log.level));
+    let sinks = Sinks::open(log, standard_error)?;
+    let layer = tracing_subscriber::fmt::layer().with_writer(sinks.clone()).with_ansi(false);
     let lines = match log.format {
         LogFormat::Text => layer.event_format(TextLine).boxed(),
         LogFormat::Json => layer.json().flatten_event(true).with_span_list(false).boxed(),
     };
-    let subscriber = Registry::default().with(lines.with_filter(level));
+    let subscriber = Registry::default().with(lines.with_filter(filter));
     // It fails only if a log was started before, and then that one goes on.
     let _ = tracing::subscriber::set_global_default(subscriber);
-    LevelHandle(handle)
+    Ok(LogHandle { level, sinks })
 }
 
 /// The level was checked with the rest of the configuration.

@@ -1,11 +1,16 @@
 //! Reading the configuration again. All or nothing: what is wrong in any part leaves everything as it was.
 
+use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{self, MissedTickBehavior};
 
 use super::follow;
 use super::state::{Control, Following, now};
+use crate::Configuration;
 use crate::tls::TlsBundle;
-use weir_config::Upstream;
+use weir_config::{Config, Upstream};
 use weir_worker::Order;
 
 /// SET of the console: one setting, effective at once, until the next reload.
@@ -13,8 +18,22 @@ use weir_worker::Order;
 /// # Errors
 /// What is wrong with it, for the console.
 pub(super) fn set(control: &Control, key: &str, value: &str) -> Result<(), String> {
-    let _ = control;
-    Err(format!("weir cannot change {key} to {value} yet; change the configuration file and RELOAD"))
+    attempt(control, |configuration| configuration.set(key, value))
+        .map_err(|why| format!("SET failed: {why}"))
+}
+
+/// Looks at the files about logins from time to time, as PgBouncer does with its user list.
+pub(super) async fn watch_files(control: Rc<Control>) {
+    let mut ticks = time::interval(FILES_LOOKED_AT_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let renewed = control.reload.borrow_mut().as_mut().and_then(|configuration| configuration.renew());
+        let outcome = renewed.map(|fresh| fresh.and_then(|fresh| adopt(&control, fresh)));
+        if let Some(Err(why)) = outcome {
+            tracing::error!("a file about logins has changed, and what was read before stays: {why}");
+        }
+    }
 }
 
 /// Reads, checks, and tells everybody.
@@ -22,18 +41,25 @@ pub(super) fn set(control: &Control, key: &str, value: &str) -> Result<(), Strin
 /// # Errors
 /// What is wrong, for the console; it has been logged.
 pub(super) fn reload(control: &Control) -> Result<(), String> {
-    let outcome = attempt(control);
+    let outcome = attempt(control, |configuration| configuration.read());
     if let Err(why) = &outcome {
         tracing::error!("the configuration in force stays: {why}");
     }
     outcome
 }
 
-fn attempt(control: &Control) -> Result<(), String> {
+fn attempt(
+    control: &Control,
+    ask: impl FnOnce(&mut dyn Configuration) -> Result<Config, String>,
+) -> Result<(), String> {
     let fresh = match control.reload.borrow_mut().as_mut() {
-        Some(read) => read()?,
+        Some(configuration) => ask(configuration.as_mut())?,
         None => return Err("there is no configuration file to read again".to_owned()),
     };
+    adopt(control, fresh)
+}
+
+fn adopt(control: &Control, fresh: Config) -> Result<(), String> {
     let (config, changes) = weir_config::reload(&control.config(), fresh);
     // Files are read again even if no setting changed: that is how certificates are renewed.
     let tls = Arc::new(TlsBundle::load(&config).map_err(|error| error.to_string())?);
@@ -60,3 +86,6 @@ fn attempt(control: &Control) -> Result<(), String> {
     tracing::info!("configuration read again, {} changes", changes.len());
     Ok(())
 }
+
+/// A user who was added can log in after this at most.
+const FILES_LOOKED_AT_EVERY: Duration = Duration::from_secs(1);

@@ -10,7 +10,7 @@ use weir_admin::metrics::{self, MetricsView};
 use weir_admin::reply;
 use weir_admin::snapshot::Snapshot;
 use weir_admin::tables::{ConfigRow, ConsoleView, DatabaseRow, FailoverRow, PeerRow, UserLimits, UserRow};
-use weir_config::{Config, Database, KEYS, LoadBalance, PoolMode, TakesEffect, UNLIMITED, Upstream, User};
+use weir_config::{Config, Database, LoadBalance, PoolMode, UNLIMITED, Upstream, User};
 use weir_discovery::Topology;
 
 use super::state::{Control, Following, Paused, now};
@@ -70,13 +70,15 @@ pub(super) fn failovers(control: &Control) -> Vec<FailoverRow> {
 }
 
 fn config_rows(config: &Config) -> Vec<ConfigRow> {
-    let row = |key: &weir_config::Key| ConfigRow {
-        key: key.path.to_owned(),
-        value: (key.show)(config),
-        default: key.default.shown(),
-        changeable: key.takes_effect == TakesEffect::AtReload,
-    };
-    KEYS.iter().map(row).collect()
+    weir_config::config_rows(config)
+        .into_iter()
+        .map(|weir_config::ConfigRow { key, value, default, changeable }| ConfigRow {
+            key,
+            value,
+            default,
+            changeable,
+        })
+        .collect()
 }
 
 fn database_rows(config: &Config, paused: &Paused) -> Vec<DatabaseRow> {
