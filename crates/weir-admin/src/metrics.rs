@@ -138,6 +138,7 @@ fn pools_now(pools: &[PoolRow], page: &mut Page) {
             ("active", pool.sv_active),
             ("idle", pool.sv_idle),
             ("login", pool.sv_login),
+            ("tested", pool.sv_tested),
             ("being_canceled", pool.sv_being_canceled),
             ("active_cancel", pool.sv_active_cancel),
         ]

@@ -83,6 +83,8 @@ pub struct PoolRow {
     pub sv_active_cancel: u32,
     /// Idle server connections.
     pub sv_idle: u32,
+    /// Server connections that run a query of weir's own: a check or a reset.
+    pub sv_tested: u32,
     /// Server connections in dialing or login.
     pub sv_login: u32,
     /// How long the oldest waiting client has waited.
@@ -114,6 +116,7 @@ impl PoolRow {
             sv_being_canceled,
             sv_active_cancel,
             sv_idle,
+            sv_tested,
             sv_login,
             max_wait,
             held,
@@ -129,6 +132,7 @@ impl PoolRow {
         self.sv_being_canceled += sv_being_canceled;
         self.sv_active_cancel += sv_active_cancel;
         self.sv_idle += sv_idle;
+        self.sv_tested += sv_tested;
         self.sv_login += sv_login;
         self.max_wait = self.max_wait.max(*max_wait);
         self.held |= held;

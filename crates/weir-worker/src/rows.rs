@@ -64,6 +64,10 @@ impl Worker {
             if let Some(server) = conn.open() {
                 crate::release::add(&mut rows[at].stats, server.tally());
             }
+            // A check has a state of its own in the pool; what runs behind a client counts as in use there.
+            let is_cleaned = matches!(conn.stage, ServerStage::Errand(errand, _) if !conn.is_new && errand != Errand::Test);
+            rows[at].sv_tested += u32::from(is_cleaned);
+            rows[at].sv_active -= u32::from(is_cleaned);
         }
         for (_, cancel) in &self.cancels {
             let Lane::Pool(index) = cancel.lane else { continue };
@@ -206,7 +210,7 @@ impl Worker {
 }
 
 fn pool_row(now: Instant, entry: &PoolEntry) -> PoolRow {
-    let PoolCounts { active, idle, dialing, tested: _, waiting } = entry.pool.counts();
+    let PoolCounts { active, idle, dialing, tested, waiting } = entry.pool.counts();
     let sums = entry.pool.sums();
     PoolRow {
         database: entry.key.database.clone(),
@@ -227,6 +231,7 @@ fn pool_row(now: Instant, entry: &PoolEntry) -> PoolRow {
         sv_being_canceled: 0,
         sv_active_cancel: 0,
         sv_idle: idle,
+        sv_tested: tested,
         sv_login: dialing,
         max_wait: entry.pool.oldest_wait(now).unwrap_or_default(),
         held: entry.pool.held(),

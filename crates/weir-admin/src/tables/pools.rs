@@ -49,7 +49,7 @@ macro_rules! cells {
             Cell::from($pool.sv_being_canceled),
             Cell::from($pool.sv_idle),
             Cell::from(0_u32), // no state between released and tested
-            Cell::from(0_u32),
+            Cell::from($pool.sv_tested),
             Cell::from($pool.sv_login),
             Cell::from($pool.max_wait.as_secs()),
             Cell::from($pool.max_wait.subsec_micros()),

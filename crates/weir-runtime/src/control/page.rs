@@ -16,6 +16,8 @@ pub(super) fn ready(topology: &Topology, draining: bool) -> (bool, String) {
         Leadership::Led { degraded: Some(why), member, .. } => {
             format!("ready, leader {member} is degraded: {why}\n")
         }
+        // Databases with hosts of their own need no leader.
+        Leadership::Leaderless { .. } if *topology == Topology::nobody() => "ready\n".to_owned(),
         Leadership::Leaderless { why } => format!("ready, holding writes: {why}\n"),
     };
     (true, text)

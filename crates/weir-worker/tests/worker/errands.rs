@@ -96,6 +96,9 @@ fn an_empty_query_is_a_check_and_a_dead_connection_is_noticed() {
     world.member("n1").silent = true;
     world.query(client, "select 2");
     assert_eq!(states(&world), ["tested"]);
+    let snapshot = world.snapshot();
+    let pool = &snapshot.pools[0];
+    assert_eq!((pool.sv_tested, pool.sv_active, pool.sv_idle), (1, 0, 0));
     assert_eq!(world.heard(client), [""; 0]);
     world.pass(Duration::from_secs(14));
     assert_eq!(states(&world), ["tested"]);
@@ -255,6 +258,10 @@ fn a_reset_that_fails_or_takes_too_long_costs_the_connection() {
         world.query(one, "select 1");
         let [old] = world.pids()[..] else { panic!("one connection") };
         world.vanish(one);
+        if sql == "sleep long" {
+            let snapshot = world.snapshot();
+            assert_eq!((snapshot.pools[0].sv_tested, snapshot.pools[0].sv_active), (1, 0));
+        }
         let two = world.client();
         world.query(two, "select 2");
         world.pass(Duration::from_secs(16));

@@ -21,11 +21,12 @@ pub(crate) fn agree(rows: &Snapshot) {
             });
             own.filter(|row| states.contains(&row.state)).count()
         };
-        let PoolRow { sv_active, sv_idle, sv_login, sv_being_canceled, cl_active, .. } = *pool;
+        let PoolRow { sv_active, sv_idle, sv_tested, sv_login, sv_being_canceled, cl_active, .. } = *pool;
         assert_eq!(servers(&["idle"]), sv_idle as usize, "{pool:?}");
         assert_eq!(servers(&["new"]), sv_login as usize, "{pool:?}");
         assert_eq!(servers(&["being_canceled"]), sv_being_canceled as usize, "{pool:?}");
-        assert_eq!(servers(&["active", "tested"]), sv_active as usize, "{pool:?}");
+        assert_eq!(servers(&["active"]), sv_active as usize, "{pool:?}");
+        assert_eq!(servers(&["tested"]), sv_tested as usize, "{pool:?}");
         assert_eq!(clients(&["active", "idle"]), cl_active as usize, "{pool:?}");
         assert!(clients(&["waiting"]) <= pool.cl_waiting as usize, "{pool:?}");
     }

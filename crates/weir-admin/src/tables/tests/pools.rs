@@ -14,7 +14,7 @@ fn pools_of_both_roles_are_summed() {
 database:s user:s cl_active:i cl_waiting:i cl_active_cancel_req:i cl_waiting_cancel_req:i sv_active:i \
 sv_active_cancel:i sv_being_canceled:i sv_idle:i sv_used:i sv_tested:i sv_login:i maxwait:i maxwait_us:i pool_mode:s \
 load_balance_hosts:s
-mrg|app|13|22|31|0|44|66|55|77|0|0|88|2|345|transaction|~
+mrg|app|13|22|31|0|44|66|55|77|0|99|88|2|345|transaction|~
 mrg|zoe|0|0|0|0|0|0|0|0|0|0|0|0|0|transaction|~
 other|app|0|0|0|0|0|0|0|0|0|0|0|0|0|transaction|~
 SHOW",
@@ -31,8 +31,8 @@ fn pools_by_role() {
 database:s user:s cl_active:i cl_waiting:i cl_active_cancel_req:i cl_waiting_cancel_req:i sv_active:i \
 sv_active_cancel:i sv_being_canceled:i sv_idle:i sv_used:i sv_tested:i sv_login:i maxwait:i maxwait_us:i pool_mode:s \
 load_balance_hosts:s role:s held:s paused:s
-mrg|app|3|2|1|0|4|6|5|7|0|0|8|2|345|transaction|~|write|no|no
-mrg|app|10|20|30|0|40|60|50|70|0|0|80|1|0|transaction|~|read|yes|yes
+mrg|app|3|2|1|0|4|6|5|7|0|9|8|2|345|transaction|~|write|no|no
+mrg|app|10|20|30|0|40|60|50|70|0|90|80|1|0|transaction|~|read|yes|yes
 mrg|zoe|0|0|0|0|0|0|0|0|0|0|0|0|0|transaction|~|write|no|no
 other|app|0|0|0|0|0|0|0|0|0|0|0|0|0|transaction|~|read|no|no
 SHOW",
@@ -66,6 +66,7 @@ fn busy_pools() -> Vec<PoolRow> {
         sv_being_canceled: 5,
         sv_active_cancel: 6,
         sv_idle: 7,
+        sv_tested: 9,
         sv_login: 8,
         max_wait: Duration::from_micros(2_000_345),
         ..pool("app", "write")
@@ -78,6 +79,7 @@ fn busy_pools() -> Vec<PoolRow> {
         sv_being_canceled: 50,
         sv_active_cancel: 60,
         sv_idle: 70,
+        sv_tested: 90,
         sv_login: 80,
         max_wait: Duration::from_secs(1),
         held: true,

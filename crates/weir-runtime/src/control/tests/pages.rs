@@ -64,6 +64,17 @@ fn weir_is_ready_during_a_hold_and_not_during_a_drain() {
 }
 
 #[test]
+fn nothing_is_held_where_nobody_is_followed() {
+    on_control_thread(async {
+        let mut config = plain();
+        config.upstream = weir_config::Upstream::None;
+        let (control, _worker) = control(config, None);
+        let address = serve(&control).await;
+        assert_eq!(ask(address, "GET", "/readyz").await, (200, "ready\n".to_owned()));
+    });
+}
+
+#[test]
 fn slow_and_many_clients_keep_nobody_out() {
     on_control_thread(async {
         let (control, _worker) = control(plain(), None);
