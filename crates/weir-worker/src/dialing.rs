@@ -116,7 +116,9 @@ impl Worker {
         let reported = self.catalog.reported.intern(Reported::from_login(&ready.parameters));
         let carried = self.settings.intern(Settings::default());
         let statements_max = self.config.pool.max_prepared_statements as usize;
+        let is_superuser = ready.parameter("is_superuser") == Some("on");
         let Some(conn) = self.servers.get_mut(key(id.0)) else { return };
+        conn.is_superuser = is_superuser;
         conn.pid = ready.pid;
         conn.secret = ready.secret;
         conn.in_hot_standby = ready.in_hot_standby == Some(true);

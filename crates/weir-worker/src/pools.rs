@@ -244,6 +244,7 @@ impl Worker {
             closes_fast: false,
             is_new: true,
             in_hot_standby: false,
+            is_superuser: false,
             replication: None,
         }));
         effects.list.push(Effect::Dial(ConnId::Server(server), (*place.address).clone()));

@@ -99,9 +99,21 @@ impl Worker {
         let is_replaced = self.pools.entry(index).pool.server(id).is_some_and(|facts| facts.retire);
         if !can_reset {
             self.discard(now, id, effects);
+        } else if self.ends_with_its_session(id) {
+            self.pools.entry_mut(index).pool.discard(id);
+            self.close_server(id, effects);
+            self.pump(now, index, effects);
         } else if is_replaced || !self.run_reset_query(now, id, effects) {
             self.settle_clean(now, id, effects);
         }
+    }
+
+    /// A superuser can leave behind what DISCARD ALL does not undo (loaded libraries, hooks, settings of others' roles), and
+    /// comes for administration, not by the thousand: its session ends with its client, as it does without a pooler. A
+    /// server_reset_query that was chosen says what is enough.
+    fn ends_with_its_session(&self, id: ServerId) -> bool {
+        let is_superuser = self.servers.get(key(id.0)).is_some_and(|conn| conn.is_superuser);
+        is_superuser && self.config.pool.server_reset_query == RESET_QUERY_DEFAULT
     }
 
     /// server_fast_close: session-mode clients let go of connections that are to be replaced at the end of their
@@ -175,3 +187,6 @@ pub(crate) fn add(stats: &mut PoolStats, tally: Tally) {
         *sum += more;
     }
 }
+
+/// What PgBouncer does with a connection between two sessions unless it is told otherwise.
+const RESET_QUERY_DEFAULT: &str = "DISCARD ALL";

@@ -47,6 +47,8 @@ pub(crate) struct ServerConn {
     pub(crate) is_new: bool,
     /// It had said that it is a standby.
     pub(crate) in_hot_standby: bool,
+    /// It was logged in to as a superuser.
+    pub(crate) is_superuser: bool,
     /// It belongs to one client that replicates, from its dial to its end.
     pub(crate) replication: Option<Replication>,
 }
