@@ -2,8 +2,8 @@
 //! temporary tables, cursors WITH HOLD. Owns the policies for them and what is suspected and known of one pairing.
 //!
 //! Texts and command tags only raise a suspicion. At the end of the transaction PostgreSQL is asked what is there
-//! ([`question`]), so that a rolled back SET, a lock that was not got, or a table that was dropped ties nobody. Refuses to
-//! know pools: a client that is tied keeps its server connection, and what was tied is cleaned by its caller.
+//! (module `question`), so that a rolled back SET, a lock that was not got, or a table that was dropped ties nobody.
+//! Refuses to know pools: a client that is tied keeps its server connection, and what was tied is cleaned by its caller.
 
 mod kind;
 mod question;

@@ -149,3 +149,13 @@ fn what_cannot_be_done_is_refused_with_its_line() {
         assert!(!problem.what.is_empty() && !problem.remedy.is_empty());
     }
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_the_readers_panic(text in "[a-z0-9@+/:.,\"#\\\\ \n=*()-]{0,200}") {
+        let _ = parse(&text);
+        let _ = parse(&format!("host all all {text} md5"));
+        let _ = IdentMaps::parse(&text);
+        let _ = IdentMaps::parse(&format!("map /{text} \\1"));
+    }
+}
