@@ -96,6 +96,7 @@ impl Session {
         let found = is_new.then(|| catalog.find(parse.sql, parse.types_raw, self.context)).flatten();
         let Some(statement) = found.filter(|statement| statement.proven.get()) else { return Ok(false) };
         self.statements.insert(parse.name.into(), statement);
+        self.parses_uncounted += 1;
         Ok(true)
     }
 

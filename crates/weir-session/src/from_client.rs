@@ -60,6 +60,7 @@ impl Session {
         wires: &mut W,
     ) -> Turn {
         let mut at = 0;
+        self.stalled = false;
         loop {
             at += self.stream_through(&bytes[at..], &mut server, wires);
             let cut = match self.cut(&bytes[at..]) {
@@ -193,8 +194,8 @@ impl Session {
             return Ok(self.swallow(cut));
         }
         if server.owed.len() >= OWED_MAX {
-            return Err(Report::fatal(SqlState::PROGRAM_LIMIT_EXCEEDED, "too many requests in flight")
-                .hint("Read replies while sending, or send smaller pipelines."));
+            self.stalled = true;
+            return Ok(Step::NeedMore);
         }
         server.query_started.get_or_insert(now);
         server.transaction_started.get_or_insert(now);

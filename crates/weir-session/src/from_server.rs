@@ -152,7 +152,8 @@ impl Session {
             FromServer::CopyInResponse | FromServer::CopyBothResponse => {
                 let copy = server.owed.copy_in_started();
                 server.copy_in = copy.open;
-                if copy.syncs_ignored && server.owed.ready_owed() == 0 {
+                server.syncs_in_doubt += copy.syncs_ignored;
+                if copy.syncs_ignored > 0 && server.owed.ready_owed() == 0 {
                     server.unsynced = Unsynced::Work;
                 }
                 Fate::Forward
@@ -226,8 +227,14 @@ impl Session {
     }
 
     fn ready(&mut self, now: Instant, body: &[u8], server: &mut Server) -> Fate {
-        if !matches!(server.owed.pop(), Some(Owed::Query(_) | Owed::Sync)) {
-            return Fate::Stop(Then::Desync("ReadyForQuery"));
+        match server.owed.pop() {
+            Some(Owed::Query(_) | Owed::Sync) => {}
+            // The COPY had failed before PostgreSQL read over this Sync.
+            None if server.syncs_in_doubt > 0 => {
+                server.syncs_in_doubt -= 1;
+                server.unsynced = Unsynced::Nothing;
+            }
+            _ => return Fate::Stop(Then::Desync("ReadyForQuery")),
         }
         let Some(status) = body.first().and_then(|byte| TxStatus::from_byte(*byte)) else {
             return Fate::Stop(Then::Desync("ReadyForQuery with an unknown status"));
@@ -368,6 +375,8 @@ impl Session {
             _ => return Fate::Stop(Then::Desync("CommandComplete")),
         };
         if tag == FromServer::CommandComplete {
+            // A COPY that has ended well has read over everything in front of its end.
+            server.syncs_in_doubt = 0;
             // From here on the request may be committed.
             server.replay.give_up();
             self.note_tag(tag_text, by_text_unknown, server);

@@ -66,8 +66,8 @@ pub enum ParseOf {
 pub struct CopyIn {
     /// The client has not ended the COPY yet.
     pub open: bool,
-    /// A Sync was sent that PostgreSQL does not answer.
-    pub syncs_ignored: bool,
+    /// Syncs that were sent and that PostgreSQL does not answer, unless the COPY fails before it has read them.
+    pub syncs_ignored: u32,
 }
 
 /// Replies owed, oldest first.
@@ -144,7 +144,7 @@ impl OwedQueue {
             !sync && !spent
         });
         self.ready_owed -= ignored;
-        CopyIn { open: end.is_none(), syncs_ignored: ignored > 0 }
+        CopyIn { open: end.is_none(), syncs_ignored: ignored }
     }
 
     /// Nothing is owed any more.
@@ -186,7 +186,8 @@ impl Owed {
 }
 
 /// Entries one pairing may have in flight. A batch of a driver can have some hundred thousand in the sockets between weir
-/// and PostgreSQL; a client that pipelines more is refused, because the queue must have an end.
+/// and PostgreSQL; a client that pipelines more is not read until half of them are answered, because the queue must have
+/// an end.
 pub const OWED_MAX: usize = 524_288;
 
 /// Queue memory kept by an idle server connection.

@@ -103,6 +103,8 @@ pub struct Server {
     pub(crate) relaying: usize,
     /// Bytes of the current message from the server that are still to be dropped.
     pub(crate) dropping: usize,
+    /// Syncs sent in front of a COPY IN, which reads over them unless it has failed before.
+    pub(crate) syncs_in_doubt: u32,
     /// It is in COPY IN mode and the client has not ended the COPY.
     pub(crate) copy_in: bool,
     /// What was sent since the last Sync or Query.
@@ -178,6 +180,7 @@ impl Server {
             relaying: 0,
             dropping: 0,
             copy_in: false,
+            syncs_in_doubt: 0,
             unsynced: Unsynced::Nothing,
             failed: false,
             ended: Ended::No,
@@ -202,7 +205,7 @@ impl Server {
         let quiet = self.owed.is_empty() && self.relaying == 0 && self.dropping == 0 && !self.copy_in;
         // A batch without its Sync is an open transaction that no ReadyForQuery has spoken of.
         let closed = self.status == TxStatus::Idle && self.unsynced == Unsynced::Nothing;
-        let sound = self.dying.is_none() && !self.out_of_step;
+        let sound = self.dying.is_none() && !self.out_of_step && self.syncs_in_doubt == 0;
         (quiet && closed && sound).then_some(AtRest(()))
     }
 
@@ -299,6 +302,12 @@ impl Server {
     pub fn states_used(&self) -> impl Iterator<Item = StateKind> + use<> {
         let states = self.tally.states;
         StateKind::ALL.into_iter().filter(move |kind| states[kind.index()] > 0)
+    }
+
+    /// Part of a message has been given to the client, and the rest has not come.
+    #[must_use]
+    pub fn is_in_message(&self) -> bool {
+        self.relaying > 0
     }
 
     /// Replies are owed.

@@ -9,7 +9,7 @@ use weir_protocol::message::Report;
 
 use crate::aborted::Aborted;
 use crate::lost::LossCause;
-use crate::owed::Owed;
+use crate::owed::{OWED_MAX, Owed};
 use crate::prepared::{ClientStatements, StatementKind};
 use crate::server::{Server, TxStatus};
 use crate::settings::{Reported, Settings};
@@ -96,6 +96,10 @@ pub struct Session {
     pub(crate) named_portals: StatementKind,
     /// The request in flight has been sent a second time.
     pub(crate) retried: bool,
+    /// More requests are in flight than may be: its input waits.
+    pub(crate) stalled: bool,
+    /// Parse messages answered without a server connection that no figures count yet.
+    pub(crate) parses_uncounted: u64,
     /// Something has run on the server connection it holds (session mode).
     pub(crate) has_run: bool,
     /// Stands for [`Rules::scope`], client_encoding and search_path in the key of prepared statements.
@@ -135,6 +139,8 @@ impl Session {
             unnamed_portal: StatementKind::Other,
             named_portals: StatementKind::Other,
             retried: false,
+            stalled: false,
+            parses_uncounted: 0,
             has_run: false,
             context: context(&rules, &settings),
             startup: Rc::clone(&settings),
@@ -176,6 +182,7 @@ impl Session {
     /// A server connection is given to the client: brings its parameters to what the client asked for.
     pub fn attached<W: Wires>(&mut self, server: &mut Server, wires: &mut W) {
         self.has_run = false;
+        server.tally.client_parses += std::mem::take(&mut self.parses_uncounted);
         if self.mode == Mode::Session {
             server.watch = Watch::default();
         }
@@ -214,6 +221,18 @@ impl Session {
         self.told = Rc::clone(&server.reported);
     }
 
+    /// Its input waited for replies to what is in flight, and can go on.
+    #[must_use]
+    pub fn wants_turn(&self, server: &Server) -> bool {
+        self.stalled && server.owed.len() <= OWED_MAX / 2
+    }
+
+    /// Its input waits for replies to what is in flight.
+    #[must_use]
+    pub fn is_stalled(&self) -> bool {
+        self.stalled
+    }
+
     /// The client's next request is answered with this error instead of being run: its wait is over.
     pub fn refuse_next(&mut self, report: Report) {
         self.phase = Phase::Refusing(Box::new(report));
@@ -223,6 +242,7 @@ impl Session {
     pub(crate) fn may_release(&self, server: &Server) -> bool {
         self.mode != Mode::Session
             && self.passing == 0
+            && !self.stalled
             && server.watch.is_quiet()
             && server.at_rest().is_some()
     }

@@ -45,7 +45,9 @@ impl Worker {
         }
         let name = report.filter(|_| self.config.log.pooler_errors).map(|_| self.client_name(client));
         // Nothing can be said in the middle of a message that is relayed unread.
-        let may_be_told = client.replicating().is_none_or(|replicating| replicating.may_be_told());
+        let held = client.server().and_then(|server| self.servers.get(key(server.0))?.open());
+        let may_be_told = client.replicating().is_none_or(|replicating| replicating.may_be_told())
+            && !held.is_some_and(weir_session::Server::is_in_message);
         if let Some(report) = report.filter(|_| may_be_told) {
             effects.send_with(ConnId::Client(id), |out| backend::error(report, out));
         }

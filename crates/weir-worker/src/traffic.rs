@@ -76,7 +76,8 @@ impl Worker {
     pub(crate) fn balance_reading(&mut self, id: ClientId, effects: &mut Effects) {
         let Some(client) = self.clients.get_mut(key(id.0)) else { return };
         // One that holds a server connection, or could get one, may be in the middle of a longer message.
-        let uses_more = client.open().is_some() && !client.is_waiting();
+        let stalled = client.open().is_some_and(|open| open.session.is_stalled());
+        let uses_more = client.open().is_some() && !client.is_waiting() && !stalled;
         let stop = client.carry.len() >= CARRY_BYTES_MAX && !uses_more;
         if client.inside.is_some() || client.reading_stopped == stop {
             return;
@@ -286,11 +287,13 @@ impl Worker {
         let turn = open.session.from_server(now, input, server, &mut self.catalog, &mut wires);
         conn.carry.extend_from_slice(&input[turn.consumed..]);
         let (used, closes_fast) = (server.states_used().next(), conn.closes_fast);
+        let goes_on = open.session.wants_turn(server);
         if let Some(kind) = used {
             self.name_first_user(id, client_id, kind);
         }
         match turn.then {
             Then::Continue if closes_fast => self.close_fast(now, id, effects),
+            Then::Continue if goes_on => self.client_turn(now, client_id, &[], effects),
             Then::Continue => self.part_if_done(now, client_id, effects),
             Then::Release => self.release(now, client_id, effects),
             Then::Again(bytes) => self.once_more(now, client_id, bytes, effects),

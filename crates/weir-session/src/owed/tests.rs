@@ -64,7 +64,8 @@ fn copy_in_swallows_syncs_up_to_its_end() {
     ];
     for (entries, open, syncs_ignored, left) in cases {
         let mut queue = queue(entries);
-        assert_eq!(queue.copy_in_started(), CopyIn { open, syncs_ignored });
+        let copy = queue.copy_in_started();
+        assert_eq!((copy.open, copy.syncs_ignored > 0), (open, syncs_ignored));
         assert_eq!(spell(&queue), left);
         let ready = left.chars().filter(|letter| "QS!".contains(*letter)).count();
         assert_eq!(usize::try_from(queue.ready_owed()), Ok(ready), "{left}");

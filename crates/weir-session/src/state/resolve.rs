@@ -21,6 +21,9 @@ impl Session {
     /// ReadyForQuery came.
     #[inline]
     pub(crate) fn tend_state<W: Wires>(&mut self, server: &mut Server, wires: &mut W) {
+        if server.syncs_in_doubt > 0 {
+            ask_for_a_sign(server, wires);
+        }
         if !server.watch.has_nothing_to_do() {
             self.ask_about_state(server, wires);
         }
@@ -85,6 +88,19 @@ impl Session {
     ) -> bool {
         let Some(Owed::HiddenState { question }) = server.owed.head() else { return false };
         let question = *question;
+        if server.syncs_in_doubt > 0 && tag == FromServer::ReadyForQuery {
+            server.syncs_in_doubt -= 1;
+            return true;
+        }
+        if matches!(
+            tag,
+            FromServer::EmptyQueryResponse
+                | FromServer::RowDescription
+                | FromServer::CommandComplete
+                | FromServer::ErrorResponse
+        ) {
+            server.syncs_in_doubt = 0;
+        }
         if tag == FromServer::ReadyForQuery {
             server.owed.pop();
             if let Some(status) = body.first().and_then(|byte| TxStatus::from_byte(*byte)) {
@@ -177,6 +193,14 @@ fn can_be_replayed(prepared: &[(String, String)]) -> bool {
         let class = classify(text.as_bytes());
         class.statements == Count::One && class.first == Keyword::Prepare && !class.doubtful
     })
+}
+
+/// Whether PostgreSQL answers a Sync that stood in front of a COPY is told by what it says first: that answer, or this one.
+#[cold]
+fn ask_for_a_sign<W: Wires>(server: &mut Server, wires: &mut W) {
+    if server.owed.is_empty() && server.unsynced == Unsynced::Nothing && !server.copy_in {
+        send_hidden(b";", false, server, wires);
+    }
 }
 
 fn send_hidden<W: Wires>(sql: &[u8], question: bool, server: &mut Server, wires: &mut W) {

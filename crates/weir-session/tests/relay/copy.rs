@@ -138,6 +138,9 @@ fn copy_in_extended_that_fails_behind_its_end() {
         stage.sends([data("1\n"), done(), sync()].concat());
         stage.replies("E:23505  Z:I");
         stage.client_got("E:23505  Z:I");
+        // Was the Sync in front of the data read over?
+        stage.replies("I  Z:I");
+        stage.client_got("");
         stage.is_attached(false);
     });
 }
@@ -181,4 +184,20 @@ fn a_long_piece_that_outlives_its_copy() {
     stage.sends(&piece[500..]);
     stage.is_attached(false);
     stage.client_got("G  E:22P02  Z:I");
+}
+
+#[test]
+fn a_copy_that_fails_before_it_reads_answers_the_sync_in_front_of_its_data() {
+    // PostgreSQL reads over the Sync only if it gets so far (a trigger may fail first).
+    for early in [true, false] {
+        scene(|stage| {
+            stage.sends([unnamed("copy t from stdin"), data("1"), done(), sync()].concat());
+            stage.replies("1  2  G  E:P0001  Z:I");
+            stage.servers[0].got.clear();
+            stage.replies(if early { "Z:I  I  Z:I" } else { "I  Z:I" });
+            stage.client_got(if early { "1  2  G  E:P0001  Z:I  Z:I" } else { "1  2  G  E:P0001  Z:I" });
+            stage.is_attached(false);
+            stage.round(query("select 1"), "C:SELECT 1  Z:I");
+        });
+    }
 }

@@ -1,8 +1,9 @@
 //! The extended protocol without shared statements: batches, Flush, errors in the middle, the unnamed statement.
 
 use weir_session::Mode;
+use weir_session::owed::OWED_MAX;
 
-use crate::stage::scene;
+use crate::stage::{Stage, scene};
 use crate::words::*;
 
 #[test]
@@ -326,4 +327,21 @@ fn it_does_not_matter_where_bytes_are_cut() {
         stage.client_got(heard);
         stage.is_attached(false);
     }
+}
+
+#[test]
+fn a_client_that_asks_for_too_much_at_once_waits() {
+    let mut stage = Stage::new(usize::MAX);
+    let many = OWED_MAX + 10;
+    stage.sends(query("select 1").repeat(many));
+    stage.ended_not(0);
+    assert!(stage.clients[0].session.is_stalled());
+    assert_eq!(stage.servers[0].got.len(), query("select 1").len() * OWED_MAX);
+    let reply = said("C:SELECT 1  Z:I");
+    stage.server_says(0, reply.repeat(OWED_MAX / 2));
+    assert!(!stage.clients[0].session.is_stalled(), "half of it is answered");
+    assert_eq!(stage.servers[0].got.len(), query("select 1").len() * many);
+    stage.server_says(0, reply.repeat(many - OWED_MAX / 2));
+    assert_eq!(stage.clients[0].got.len(), reply.len() * many);
+    stage.is_attached(false);
 }

@@ -207,6 +207,11 @@ impl Stage {
         assert_eq!(end, Some(why), "pieces of {}", self.piece);
     }
 
+    #[track_caller]
+    pub(crate) fn ended_not(&self, client: usize) {
+        assert_eq!(self.clients[client].end, None, "pieces of {}", self.piece);
+    }
+
     /// The server connection ends without a word.
     pub(crate) fn dies(&mut self, server: usize) {
         self.lose(server, false);
@@ -330,7 +335,9 @@ impl Stage {
         let Turn { consumed, then } =
             actor.session.from_server(self.now, &input, &mut backing.server, &mut self.catalog, &mut ends);
         backing.carry = input[consumed..].to_vec();
+        let goes_on = actor.session.wants_turn(&backing.server);
         match then {
+            Then::Continue if goes_on => self.client_turn(client),
             Then::Continue => {}
             Then::Release => {
                 self.release(client);
