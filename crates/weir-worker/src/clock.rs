@@ -36,6 +36,15 @@ impl Worker {
 
     fn end_slow_logins(&mut self, now: Instant, effects: &mut Effects) {
         let limit = self.config.limits.client_login_timeout;
+        if limit.is_zero() {
+            // PgBouncer's zero: a login may take as long as it likes.
+            let clients = &self.clients;
+            let goes_on = |id: ClientId, serial: u64| {
+                let client = clients.get(key(id.0)).filter(|client| client.serial == serial);
+                client.is_some_and(Client::is_logging_in)
+            };
+            return self.logins.retain(|&(id, serial)| goes_on(id, serial));
+        }
         while let Some(&(id, serial)) = self.logins.front() {
             let Some(client) = self.clients.get(key(id.0)).filter(|client| client.serial == serial) else {
                 self.logins.pop_front();

@@ -210,3 +210,18 @@ fn a_queued_client_is_told_so_once() {
         world.ask(busy, "begin");
     }
 }
+
+#[test]
+fn a_login_has_a_limit_unless_it_is_zero() {
+    let begun = |limit: Duration| {
+        let mut world = limited(|limits| limits.client_login_timeout = limit);
+        let silent = world.connect(weir_worker::Role::Write);
+        world.pass(EARLY + LATE);
+        (world, silent)
+    };
+    let (mut world, silent) = begun(LIMIT);
+    assert_eq!(world.heard(silent), ["FATAL 57P03"]);
+    assert!(world.error(silent).starts_with("client_login_timeout|"));
+    let (world, silent) = begun(Duration::ZERO);
+    assert!(world.is_open(silent));
+}
