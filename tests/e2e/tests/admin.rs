@@ -93,7 +93,7 @@ impl Peer {
 }
 
 /// What PgBouncer 1.18 has, too, in an order that makes sense.
-const COMMANDS: [&str; 46] = [
+const COMMANDS: [&str; 50] = [
     "SHOW NOTHING",
     "SELEKT",
     "SHOW",
@@ -114,6 +114,10 @@ const COMMANDS: [&str; 46] = [
     "RECONNECT pgbouncer",
     "WAIT_CLOSE",
     "SET",
+    "SET nosuch = 1",
+    "SET default_pool_size = 5",
+    "SET default_pool_size = '6'",
+    "SET default_pool_size = abc",
     "PAUSE a b",
     "SHUTDOWN foo",
     "RELOAD x",
@@ -254,6 +258,10 @@ async fn commands_end_connections() -> Result<()> {
     assert!(late.next(Duration::from_millis(300)).await.is_err(), "a killed database waits for RESUME");
     assert_eq!(said(&mut console, &format!("RESUME {db}")).await?, "C RESUME");
     assert_eq!(values(&late.until_ready().await?)?, ["2"]);
+    // A setting holds at once, also for clients that are there.
+    assert_eq!(said(&mut console, "SET query_timeout = 1").await?, "C SET query_timeout=1");
+    late.send(&wire::query("SELECT pg_sleep(100)")).await?;
+    assert_eq!(fate(&mut late).await?, "query timeout");
     let log = stack.weir.log_text();
     for line in [
         &format!("login attempt: db={db} user={} tls=no", schema::APP.user),

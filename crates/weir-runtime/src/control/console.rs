@@ -96,7 +96,8 @@ pub(super) fn failure(code: SqlState, why: impl Into<String>) -> Report {
 }
 
 async fn set(control: &Control, key: &str, value: &str) -> Result<(), Report> {
-    reload::set(control, key, value).map_err(|why| failure(SqlState::CANT_CHANGE_RUNTIME_PARAM, why))
+    let refused = |why| failure(SqlState::CANT_CHANGE_RUNTIME_PARAM, "SET failed").detail(why);
+    reload::set(control, key, value).map_err(refused)
 }
 
 fn end(control: &Rc<Control>, how: Shutdown) -> Result<(), Report> {

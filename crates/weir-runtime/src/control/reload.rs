@@ -19,7 +19,6 @@ use weir_worker::Order;
 /// What is wrong with it, for the console.
 pub(super) fn set(control: &Control, key: &str, value: &str) -> Result<(), String> {
     attempt(control, |configuration| configuration.set(key, value))
-        .map_err(|why| format!("SET failed: {why}"))
 }
 
 /// Looks at the files about logins from time to time, as PgBouncer does with its user list.
