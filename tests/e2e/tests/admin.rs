@@ -344,7 +344,10 @@ async fn time_runs_out() -> Result<()> {
 
 #[tokio::test]
 async fn signals_pause_resume_and_end() -> Result<()> {
-    let mut stack = Setup::new().set("limits", "shutdown_timeout = \"forever\"").start().await?;
+    let silent = ["connections = false", "disconnections = false", "pooler_errors = false", "stats = false"];
+    let setup = silent.iter().fold(Setup::new(), |setup, line| setup.set("log", line));
+    let setup = setup.set("log", "stats_period = \"1s\"").set("limits", "shutdown_timeout = \"forever\"");
+    let mut stack = setup.start().await?;
     let mut busy = stack.wire().await?;
     let mut idle = stack.wire().await?;
     stack.weir.signal(Signal::USR1);
@@ -367,6 +370,12 @@ async fn signals_pause_resume_and_end() -> Result<()> {
     busy.expect_usable().await?;
     drop((busy, idle));
     assert!(stack.weir.wait_end(END_PATIENCE).await?.success());
+    let log = stack.weir.log_text();
+    for switched_off in
+        ["login attempt", "new connection to server", "closing because", "pooler error", "stats:"]
+    {
+        assert!(!log.contains(switched_off), "{switched_off} is in {log}");
+    }
     Ok(())
 }
 
