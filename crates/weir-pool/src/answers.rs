@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::{ClientId, MemberId, ServerId};
+use crate::{ClientId, MemberId, PoolId, ServerId, Target};
 
 /// What a client gets when it asks for a server connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +14,31 @@ pub enum Checkout {
     Queued,
     /// Too many wait already; the pool has not taken note of the client.
     QueueFull,
+    /// Nobody can be reached, and the pool fails fast; it has not taken note of the client.
+    Failing,
+}
+
+/// What a pool that may want one more server connection asks of its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum NextDial {
+    /// Nothing.
+    Nothing,
+    /// To dial this target and say so by [`Pool::dial_started`](crate::Pool::dial_started), then to ask again.
+    Dial(Target),
+    /// To close this unused connection of another pool, which holds a slot under a limit that both share
+    /// ([`Pool::discard`](crate::Pool::discard) on that pool). The pool stands in line for the slot: the caller asks
+    /// [`Caps::next_turn`](crate::Caps::next_turn) next.
+    Evict(PoolId, ServerId),
+}
+
+/// Why a dial or a login did not succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DialFailure {
+    /// It was refused, or nobody is there.
+    Refused,
+    /// The server asked to come again soon (57P03): nobody has to fail for it.
+    NotYet,
 }
 
 /// What becomes of a server connection that is free.

@@ -7,6 +7,7 @@ use std::time::Instant;
 use foldhash::fast::FixedState;
 
 use crate::members::{Member, Members};
+use crate::share::Share;
 use crate::{ServerFacts, ServerId, ServerState, Target};
 
 /// The connections of one pool.
@@ -14,6 +15,8 @@ use crate::{ServerFacts, ServerId, ServerState, Target};
 pub(crate) struct Ledger {
     servers: HashMap<ServerId, Server, FixedState>,
     pub(crate) members: Members,
+    /// Limits that other pools share hear of each connection.
+    pub(crate) share: Share,
     pub(crate) active: u32,
     pub(crate) idle: u32,
     pub(crate) dialing: u32,
@@ -38,6 +41,16 @@ impl Ledger {
         self.active + self.idle + self.dialing + self.tested
     }
 
+    /// Connections that are logged in.
+    pub(crate) fn open(&self) -> u32 {
+        self.slots() - self.dialing
+    }
+
+    /// There is no connection but those that clients have for themselves.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots() == self.private
+    }
+
     pub(crate) fn get(&self, server: ServerId) -> Option<Server> {
         self.servers.get(&server).copied()
     }
@@ -53,6 +66,7 @@ impl Ledger {
         let known = self.servers.insert(server, entry);
         debug_assert!(known.is_none(), "{server:?} is already in the pool");
         self.count(server, entry, Step::Enter);
+        self.share.count(target.member, Step::Enter);
     }
 
     /// Moves a connection to another state.
@@ -64,13 +78,31 @@ impl Ledger {
         let after = *entry;
         self.count(server, before, Step::Leave);
         self.count(server, after, Step::Enter);
+        self.tell(server, before, Step::Leave);
+        self.tell(server, after, Step::Enter);
     }
 
     /// Forgets a connection.
     pub(crate) fn remove(&mut self, server: ServerId) -> Option<Server> {
         let gone = self.servers.remove(&server)?;
         self.count(server, gone, Step::Leave);
+        self.tell(server, gone, Step::Leave);
+        self.share.count(gone.target.member, Step::Leave);
         Some(gone)
+    }
+
+    /// Lists the unused connections under limits that are new.
+    pub(crate) fn list_idle(&self) {
+        for (id, server) in self.iter() {
+            self.tell(id, *server, Step::Enter);
+        }
+    }
+
+    /// Tells the shared limits of a connection that rests.
+    fn tell(&self, server: ServerId, entry: Server, step: Step) {
+        if entry.state == ServerState::Idle {
+            self.share.rest(entry.target.member, server, entry.last_used, step);
+        }
     }
 
     /// Marks a connection to end when it is given back; it weighs on its member no more.

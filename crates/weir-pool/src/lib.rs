@@ -2,6 +2,8 @@
 //! Knows nothing of bytes on the wire and owns no connection; it only counts and decides.
 
 mod answers;
+mod caps;
+mod dials;
 mod dice;
 mod ids;
 mod ledger;
@@ -11,12 +13,14 @@ mod pool;
 mod private;
 mod queue;
 mod rebalance;
+mod share;
 #[cfg(test)]
 mod tests;
 
-pub use answers::{Checkout, PoolCounts, PoolSums, ServerFacts, ServerState, Settled};
+pub use answers::{Checkout, DialFailure, NextDial, PoolCounts, PoolSums, ServerFacts, ServerState, Settled};
+pub use caps::Caps;
 pub use dice::Dice;
-pub use ids::{ClientId, MemberId, ServerId};
+pub use ids::{CapId, ClientId, MemberId, PoolId, ServerId};
 pub use limits::{Limits, PoolKind, Target};
 pub use pool::Pool;
 pub use private::PrivateRoom;

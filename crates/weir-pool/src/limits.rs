@@ -25,6 +25,17 @@ pub enum PoolKind {
 pub struct Limits {
     /// Server connections at once, over all members, those in dialing or login included.
     pub size: NonZeroU32,
+    /// More of them, once a client has waited for [`Limits::reserve_timeout`].
+    pub reserve: u32,
+    /// See [`Limits::reserve`]; `None`: the reserve stays closed.
+    pub reserve_timeout: Option<Duration>,
+    /// Server connections kept open, while [`Pool::keep_min`](crate::Pool::keep_min) says so.
+    pub min_size: u32,
+    /// The connection that has rested longest is given out, not the one used last.
+    pub round_robin: bool,
+    /// After a failed dial or login of all members clients fail at once until this has passed, and nobody is dialed;
+    /// `None`: clients wait, and members are dialed again after 50 ms to 1 s.
+    pub login_retry: Option<Duration>,
     /// An idle server connection closes after this; `None`: never.
     pub idle_timeout: Option<Duration>,
     /// A server connection older than this closes when nobody uses it; `None`: never. Closings keep a

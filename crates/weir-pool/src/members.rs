@@ -1,6 +1,7 @@
 //! The members a pool may use now: idle connections of each, how busy each is, and which one must not be dialled
 //! for a moment. Knows server connections by name only.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::dice::index_below;
@@ -28,8 +29,8 @@ pub(crate) struct Members {
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) target: Target,
-    /// Unused for longest first: taken from and given back at the end.
-    pub(crate) idle: Vec<ServerId>,
+    /// Unused for longest first: given back at the end.
+    pub(crate) idle: VecDeque<ServerId>,
     /// Connections in use that will come back to `idle`.
     pub(crate) busy: u32,
     pub(crate) dialing: u32,
@@ -41,6 +42,8 @@ struct Backoff {
     failures: u32,
     until: Option<Instant>,
     failed_at: Option<Instant>,
+    /// Clients need not wait for the end of the pause.
+    fails_fast: bool,
 }
 
 impl Members {
@@ -71,15 +74,16 @@ impl Members {
         self.turn = self.list.iter().position(|member| Some(member.target) == whose).unwrap_or(0);
     }
 
-    /// The newest idle connection of the less busy of two members drawn at random; if that one has none, of the
-    /// least busy member that has one: nobody waits while a connection is idle.
-    pub(crate) fn newest_idle(&self, dice: &mut (impl Dice + ?Sized)) -> Option<ServerId> {
+    /// The newest (`oldest`: the oldest) idle connection of the less busy of two members drawn at random; if that one
+    /// has none, of the least busy member that has one: nobody waits while a connection is idle.
+    pub(crate) fn pick_idle(&self, oldest: bool, dice: &mut (impl Dice + ?Sized)) -> Option<ServerId> {
+        let pick = |member: &Member| if oldest { member.idle.front() } else { member.idle.back() }.copied();
         let chosen = self.choose(dice)?;
-        if let Some(&server) = self.list.get(chosen).and_then(|member| member.idle.last()) {
+        if let Some(server) = self.list.get(chosen).and_then(pick) {
             return Some(server);
         }
         let with_idle = self.list.iter().filter(|member| !member.idle.is_empty());
-        with_idle.min_by_key(|member| member.busy)?.idle.last().copied()
+        pick(with_idle.min_by_key(|member| member.busy)?)
     }
 
     fn choose(&self, dice: &mut (impl Dice + ?Sized)) -> Option<usize> {
@@ -94,12 +98,13 @@ impl Members {
         Some(if busy(other) < busy(one) { other } else { one })
     }
 
-    /// Fixed servers: the first from the one whose turn it is that may be dialled now. One that has failed lately comes
-    /// behind all others.
-    pub(crate) fn in_turn(&self, now: Instant) -> Option<Target> {
+    /// Fixed servers: the first from the one whose turn it is that may be dialled now, but for the targets that `not`.
+    /// One that has failed lately comes behind all others.
+    pub(crate) fn in_turn(&self, now: Instant, not: impl Fn(Target) -> bool) -> Option<Target> {
         let turn = self.turn.min(self.list.len());
         let (before, from_here) = self.list.split_at(turn);
-        let may_dial = || from_here.iter().chain(before).filter(|member| member.may_dial(now));
+        let may = |member: &&Member| member.may_dial(now) && !not(member.target);
+        let may_dial = || from_here.iter().chain(before).filter(may);
         let good = may_dial().find(|member| !member.is_avoided(now));
         good.or_else(|| may_dial().next()).map(|member| member.target)
     }
@@ -121,10 +126,17 @@ impl Members {
         self.list.get(self.turn).is_some_and(|member| member.target == target)
     }
 
-    /// Where to dial: fewest connections first, ties by chance. `None` if all must be left alone for now.
-    pub(crate) fn lightest(&self, now: Instant, dice: &mut (impl Dice + ?Sized)) -> Option<Target> {
-        let least = self.lightest_load(now)?;
-        let fits = |member: &&Member| member.may_dial(now) && member.load() == least;
+    /// Where to dial, but for the targets that `not`: fewest connections first, ties by chance. `None` if all must be
+    /// left alone for now.
+    pub(crate) fn lightest(
+        &self,
+        now: Instant,
+        not: impl Fn(Target) -> bool,
+        dice: &mut (impl Dice + ?Sized),
+    ) -> Option<Target> {
+        let may = |member: &&Member| member.may_dial(now) && !not(member.target);
+        let least = self.list.iter().filter(may).map(Member::load).min()?;
+        let fits = |member: &&Member| may(member) && member.load() == least;
         let ties = self.list.iter().filter(fits).count();
         let drawn = if ties < 2 { 0 } else { index_below(dice, ties) };
         self.list.iter().filter(fits).nth(drawn).map(|member| member.target)
@@ -140,6 +152,12 @@ impl Members {
         self.list.iter().max_by_key(|member| member.load())
     }
 
+    /// Clients need not wait: every member is left alone after a failure.
+    pub(crate) fn fail_fast(&self, now: Instant) -> bool {
+        let fails = |member: &Member| member.backoff.fails_fast && !member.may_dial(now);
+        !self.list.is_empty() && self.list.iter().all(fails)
+    }
+
     /// When the first of the members that are left alone may be dialled again.
     pub(crate) fn earliest_retry(&self) -> Option<Instant> {
         self.list.iter().filter_map(|member| member.backoff.until).min()
@@ -148,7 +166,7 @@ impl Members {
 
 impl Member {
     fn new(target: Target) -> Self {
-        Self { target, idle: Vec::new(), busy: 0, dialing: 0, backoff: Backoff::default() }
+        Self { target, idle: VecDeque::new(), busy: 0, dialing: 0, backoff: Backoff::default() }
     }
 
     /// Connections this member has or will have.
@@ -169,11 +187,18 @@ impl Member {
         self.backoff = Backoff::default();
     }
 
-    /// Several dials that fail together count once.
-    pub(crate) fn dial_failed(&mut self, now: Instant) {
+    /// Several dials that fail together count once. With `retry` the member is left alone for that long, and clients
+    /// need not wait.
+    pub(crate) fn dial_failed(&mut self, retry: Option<Duration>, now: Instant) {
+        if let Some(pause) = retry {
+            self.backoff =
+                Backoff { failures: 0, until: Some(now + pause), failed_at: Some(now), fails_fast: true };
+            return;
+        }
         if !self.may_dial(now) {
             return;
         }
+        self.backoff.fails_fast = false;
         let pause =
             BACKOFF_MIN.saturating_mul(1 << self.backoff.failures.min(BACKOFF_DOUBLINGS)).min(BACKOFF_MAX);
         self.backoff.failures = self.backoff.failures.saturating_add(1);
@@ -189,14 +214,16 @@ impl Member {
                 ServerState::Active(_) | ServerState::Parted | ServerState::Private | ServerState::Tested,
                 _,
             ) => step.apply(&mut self.busy),
-            (ServerState::Idle, Step::Enter) => self.idle.push(server),
+            (ServerState::Idle, Step::Enter) => self.idle.push_back(server),
             (ServerState::Idle, Step::Leave) => self.drop_idle(server),
         }
     }
 
     fn drop_idle(&mut self, server: ServerId) {
-        if self.idle.last() == Some(&server) {
-            self.idle.pop();
+        if self.idle.back() == Some(&server) {
+            self.idle.pop_back();
+        } else if self.idle.front() == Some(&server) {
+            self.idle.pop_front();
         } else {
             self.idle.retain(|&idle| idle != server);
         }

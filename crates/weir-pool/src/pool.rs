@@ -1,6 +1,7 @@
 //! One pool: who gets a server connection next, and whether to open or close some. Owns the accounting of one
 //! (database, user, role); the connections themselves, and every byte on them, are the caller's.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::ledger::{Ledger, Server};
@@ -18,15 +19,17 @@ pub struct Pool {
     pub(crate) kind: PoolKind,
     pub(crate) limits: Limits,
     pub(crate) ledger: Ledger,
-    queue: Queue,
+    pub(crate) queue: Queue,
     pub(crate) sums: PoolSums,
     pub(crate) paused: bool,
     /// Nobody may be served, though connections are kept: whether their member still leads is not known.
-    suspended: bool,
+    pub(crate) suspended: bool,
     /// A hold has just ended: [`Pool::grant_idle`] serves those who wait from connections that were kept.
     resuming: bool,
-    /// A login needs to have seen one server connection, though no client asks for it.
-    demanded: bool,
+    /// Since when a login needs to have seen one server connection, though no client asks for it.
+    pub(crate) demanded: Option<Instant>,
+    /// Somebody has use for the least number of connections.
+    pub(crate) keeps_min: bool,
     /// Clients wait for a connection of their own.
     pub(crate) private_wanted: bool,
     pub(crate) moving: Move,
@@ -49,12 +52,13 @@ impl Pool {
             paused: false,
             suspended: false,
             resuming: false,
-            demanded: false,
+            demanded: None,
+            keeps_min: false,
             private_wanted: false,
             moving: Move::Rest,
             moved_at: None,
             aged_at: None,
-            slots_max: limits.size.get(),
+            slots_max: limits.size.get().saturating_add(limits.reserve),
         }
     }
 
@@ -67,6 +71,7 @@ impl Pool {
                 self.grant(server, client, Duration::ZERO, now);
                 Checkout::Granted(server)
             }
+            None if self.fails_fast(now) => Checkout::Failing,
             None if self.queue.len() >= self.limits.waiting_max as usize => {
                 self.sums.refused += 1;
                 Checkout::QueueFull
@@ -76,21 +81,8 @@ impl Pool {
                 Checkout::Queued
             }
         };
-        self.debug_check();
+        self.finish();
         checkout
-    }
-
-    /// Whom to dial now, if anybody: the caller dials, calls [`Pool::dial_started`], and asks again. Bounded by the
-    /// waiting clients that no dial under way will serve, by the size, by `dials_at_once`, and by a pause of 50 ms
-    /// to 1 s after failures of a member.
-    pub fn next_dial(&mut self, now: Instant, dice: &mut (impl Dice + ?Sized)) -> Option<Target> {
-        if !self.wants_dial() {
-            return None;
-        }
-        match self.kind {
-            PoolKind::Write | PoolKind::Read => self.ledger.members.lightest(now, dice),
-            PoolKind::Turns | PoolKind::First => self.ledger.members.in_turn(now),
-        }
     }
 
     /// A connection that has rested too long to be given out as it is ([`Limits::test_after`]), while clients wait: the
@@ -98,51 +90,10 @@ impl Pool {
     pub fn next_test(&mut self, now: Instant, dice: &mut (impl Dice + ?Sized)) -> Option<ServerId> {
         let may_have = self.limits.test_after.is_some() && !self.paused && !self.suspended;
         let wanted = self.queue.len() > self.ledger.tested as usize;
-        let server = (may_have && wanted).then(|| self.ledger.members.newest_idle(dice)).flatten()?;
+        let server = (may_have && wanted).then(|| self.ledger.members.pick_idle(false, dice)).flatten()?;
         self.ledger.put(server, ServerState::Tested, now);
-        self.debug_check();
+        self.finish();
         Some(server)
-    }
-
-    /// When to ask [`Pool::next_dial`] again, if it says `None` only because dials failed a moment ago.
-    pub fn retry_at(&self) -> Option<Instant> {
-        if self.wants_dial() { self.ledger.members.earliest_retry() } else { None }
-    }
-
-    /// A login waits for what only a server connection can tell: one is dialled even if no client waits, unless the
-    /// pool has one or is dialing one. Void after the next login of a server.
-    pub fn demand_one(&mut self, _now: Instant) {
-        self.demanded |= self.ledger.active + self.ledger.idle + self.ledger.tested == self.ledger.private;
-        self.debug_check();
-    }
-
-    /// The caller dials `target` for the pool, as [`Pool::next_dial`] asked.
-    pub fn dial_started(&mut self, server: ServerId, target: Target, now: Instant) {
-        self.ledger.start(server, target, now);
-        match self.kind {
-            PoolKind::Turns => self.ledger.members.pass_turn(target),
-            PoolKind::First if !self.ledger.members.has_turn(target) => {
-                // Those in front of it cannot be dialled now: it keeps the turn.
-                self.ledger.members.give_turn(target);
-            }
-            PoolKind::Write | PoolKind::Read | PoolKind::First => {}
-        }
-        self.debug_check();
-    }
-
-    /// The dial or the login failed; the pool forgets the connection and leaves its member alone for a moment.
-    pub fn dial_failed(&mut self, server: ServerId, now: Instant) {
-        if let Some(gone) = self.ledger.remove(server) {
-            self.sums.dial_failures += 1;
-            self.moving = self.moving.after_failure();
-            if self.kind == PoolKind::First && self.ledger.members.has_turn(gone.target) {
-                self.ledger.members.pass_turn(gone.target);
-            }
-            if let Some(member) = self.ledger.members.find(gone.target) {
-                member.dial_failed(now);
-            }
-        }
-        self.debug_check();
     }
 
     /// The login finished; the connection can be used.
@@ -155,7 +106,7 @@ impl Pool {
             // Let go of in the meantime; whoever still holds it may only close it.
             Some(_) | None => Settled::Retire,
         };
-        self.debug_check();
+        self.finish();
         settled
     }
 
@@ -167,7 +118,7 @@ impl Pool {
             Some(entry) if entry.is_active() => self.settle(server, entry, now),
             Some(_) | None => Settled::Retire,
         };
-        self.debug_check();
+        self.finish();
         settled
     }
 
@@ -177,19 +128,19 @@ impl Pool {
         if self.ledger.get(server).is_some_and(|entry| entry.is_active()) {
             self.ledger.put(server, ServerState::Parted, now);
         }
-        self.debug_check();
+        self.finish();
     }
 
     /// The connection is gone, whatever its state. A name the pool does not know is ignored.
     pub fn discard(&mut self, server: ServerId) {
         self.close(server);
-        self.debug_check();
+        self.finish();
     }
 
     /// The client waits no longer. Linear in the number of waiting clients.
     pub fn forget(&mut self, client: ClientId) {
         self.queue.forget(client);
-        self.debug_check();
+        self.finish();
     }
 
     /// How many clients wait.
@@ -209,14 +160,26 @@ impl Pool {
 
     /// Removes and returns the clients that have waited `limit` or longer for the *present* cause: for a target if
     /// the pool is [`Pool::held`], else for a free connection. Time spent on the other cause does not count.
-    /// A limit of zero empties the queue.
+    /// A limit of zero empties the queue. Constant time if none has.
     pub fn overdue(&mut self, now: Instant, limit: Duration) -> Vec<ClientId> {
         let mut overdue = Vec::new();
         while let Some(client) = self.queue.pop_overdue(now, limit) {
             overdue.push(client);
         }
         self.sums.overdue += overdue.len() as u64;
-        self.debug_check();
+        self.finish();
+        overdue
+    }
+
+    /// The same with a limit for each client (`None`: it waits for ever). Linear in the number of waiting clients.
+    pub fn overdue_each(
+        &mut self,
+        now: Instant,
+        limit: impl Fn(ClientId) -> Option<Duration>,
+    ) -> Vec<ClientId> {
+        let overdue = self.queue.take_overdue(now, limit);
+        self.sums.overdue += overdue.len() as u64;
+        self.finish();
         overdue
     }
 
@@ -230,7 +193,7 @@ impl Pool {
     pub fn hold(&mut self, now: Instant) {
         self.suspended = true;
         self.queue.set_held(true, now);
-        self.debug_check();
+        self.finish();
     }
 
     /// Gives an idle connection to the first in the queue: after a hold that ended with the same leader.
@@ -246,7 +209,7 @@ impl Pool {
         };
         let (client, waited) = self.queue.pop(now)?;
         self.grant(server, client, waited, now);
-        self.debug_check();
+        self.finish();
         Some((server, client))
     }
 
@@ -270,7 +233,7 @@ impl Pool {
         let closed = self.let_go(self.kind == PoolKind::Write, |server| !targets.contains(&server.target));
         self.ledger.members.retarget(targets);
         self.queue.set_held(targets.is_empty(), now);
-        self.debug_check();
+        self.finish();
         closed
     }
 
@@ -279,7 +242,7 @@ impl Pool {
     #[must_use = "these connections must be closed"]
     pub fn retire_all(&mut self) -> Vec<ServerId> {
         let closed = self.let_go(false, |_| true);
-        self.debug_check();
+        self.finish();
         closed
     }
 
@@ -287,21 +250,19 @@ impl Pool {
     /// closing, forgotten already.
     #[must_use = "these connections must be closed"]
     pub fn expired(&mut self, now: Instant) -> Vec<ServerId> {
-        let excess = self.ledger.slots().saturating_sub(self.limits.size.get()) as usize;
-        let mut expired: Vec<ServerId> =
-            self.ledger.members.iter().flat_map(|m| m.idle.iter().copied()).collect();
-        let mut kept = 0;
-        let mut seen = 0;
-        expired.retain(|&server| {
-            seen += 1;
-            let goes = seen - kept <= excess || self.is_expired(server, now);
-            kept += usize::from(!goes);
-            goes
-        });
-        for &server in &expired {
-            self.close(server);
+        let resting: Vec<ServerId> =
+            self.ledger.members.iter().flat_map(|member| member.idle.iter().copied()).collect();
+        let mut expired = Vec::new();
+        for server in resting {
+            let Some(entry) = self.ledger.get(server) else { continue };
+            let too_many =
+                self.ledger.slots() > self.slots_allowed() || self.ledger.share.is_over(entry.target.member);
+            if too_many || self.is_unused(entry, now) || self.is_aged(entry, now) {
+                self.close(server);
+                expired.push(server);
+            }
         }
-        self.debug_check();
+        self.finish();
         expired
     }
 
@@ -311,14 +272,14 @@ impl Pool {
     pub fn pause(&mut self) -> Vec<ServerId> {
         self.paused = true;
         let closed = self.let_go(false, |_| true);
-        self.debug_check();
+        self.finish();
         closed
     }
 
     /// Undoes [`Pool::pause`]. Clients may be waiting: ask [`Pool::next_dial`].
     pub fn resume(&mut self) {
         self.paused = false;
-        self.debug_check();
+        self.finish();
     }
 
     /// True between [`Pool::pause`] and [`Pool::resume`].
@@ -335,8 +296,8 @@ impl Pool {
     /// ones retire when given back.
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
-        self.slots_max = self.ledger.slots().max(limits.size.get());
-        self.debug_check();
+        self.slots_max = self.ledger.slots().max(self.slots_allowed());
+        self.finish();
     }
 
     /// The limits in force.
@@ -366,31 +327,33 @@ impl Pool {
         self.ledger.iter().map(|(id, entry)| (id, entry.facts()))
     }
 
-    fn wants_dial(&self) -> bool {
-        let demanded = usize::from(self.demanded && self.ledger.slots() == self.ledger.private);
-        let wanted = self.queue.len().max(demanded) + usize::from(self.moving.wants_dial());
-        let Ledger { dialing, tested, .. } = self.ledger;
-        !self.paused
-            && !self.suspended
-            && wanted > (dialing + tested) as usize
-            && dialing < self.limits.dials_at_once.max(1)
-            && self.ledger.slots() < self.limits.size.get()
-    }
-
     /// An idle connection that a client can be given as it is.
     fn usable_idle(&self, now: Instant, dice: &mut (impl Dice + ?Sized)) -> Option<ServerId> {
-        let chosen = self.ledger.members.newest_idle(dice)?;
+        let in_turn = self.limits.round_robin;
+        let chosen = self.ledger.members.pick_idle(in_turn, dice)?;
         let Some(limit) = self.limits.test_after else { return Some(chosen) };
-        let newest = self.ledger.members.iter().filter_map(|member| member.idle.last().copied());
-        std::iter::once(chosen).chain(newest).find(|&server| {
+        let is_fresh = |server: ServerId| {
             let entry = self.ledger.get(server);
             entry.is_some_and(|entry| now.saturating_duration_since(entry.last_used) < limit)
+        };
+        if is_fresh(chosen) {
+            return Some(chosen);
+        }
+        // Each list is in the order in which its connections were given back.
+        let stale = |idle: &VecDeque<ServerId>| idle.partition_point(|server| !is_fresh(*server));
+        self.ledger.members.iter().find_map(|member| {
+            let last = member.idle.len().checked_sub(1)?;
+            member
+                .idle
+                .get(if in_turn { stale(&member.idle) } else { last })
+                .copied()
+                .filter(|&it| is_fresh(it))
         })
     }
 
     fn logged_in(&mut self, target: Target) {
         self.sums.opened += 1;
-        self.demanded = false;
+        self.demanded = None;
         self.moving = self.moving.after_success();
         if let Some(member) = self.ledger.members.find(target) {
             member.dial_succeeded();
@@ -399,9 +362,9 @@ impl Pool {
 
     /// A connection is free: for the client that waits longest, for the idle list, or for nobody any more.
     fn settle(&mut self, server: ServerId, entry: Server, now: Instant) -> Settled {
-        let too_many = self.ledger.slots() > self.limits.size.get();
+        let too_many = self.ledger.slots() > self.slots_allowed();
         let gives_way = self.private_wanted && self.ledger.slots() >= self.limits.size.get();
-        if entry.retire || self.paused || too_many || gives_way {
+        if entry.retire || self.paused || too_many || gives_way || self.must_yield(entry, now) {
             return self.end(server);
         }
         let next = if self.suspended { None } else { self.queue.pop(now) };
@@ -415,6 +378,14 @@ impl Pool {
                 Settled::Idle
             }
         }
+    }
+
+    /// Whether the slot of a connection that is free belongs to another pool's client.
+    fn must_yield(&self, entry: Server, now: Instant) -> bool {
+        let own = if self.suspended { None } else { self.queue.since(0) };
+        // One that has just been opened serves once at least, or pools could open connections for nothing in turns.
+        let is_new = entry.state == ServerState::Dialing && own.is_some();
+        !is_new && self.ledger.share.must_yield(entry.target.member, own, now)
     }
 
     fn end(&mut self, server: ServerId) -> Settled {
@@ -444,10 +415,9 @@ impl Pool {
         closed
     }
 
-    fn is_expired(&mut self, server: ServerId, now: Instant) -> bool {
-        let Some(entry) = self.ledger.get(server) else { return false };
+    fn is_unused(&self, entry: Server, now: Instant) -> bool {
         let unused_for = now.saturating_duration_since(entry.last_used);
-        self.limits.idle_timeout.is_some_and(|limit| unused_for >= limit) || self.is_aged(entry, now)
+        self.limits.idle_timeout.is_some_and(|limit| unused_for >= limit) && self.ledger.open() > self.kept()
     }
 
     /// True if the connection is to end for its age; the next one then has to wait for a while.
@@ -462,10 +432,15 @@ impl Pool {
         aged
     }
 
+    /// To be called at the end of whatever changes the pool: keeps its place in line for shared limits true to its queue.
     #[inline]
-    pub(crate) fn debug_check(&mut self) {
+    pub(crate) fn finish(&mut self) {
+        if self.ledger.share.is_in_line() {
+            let may_dial = !self.paused && !self.suspended;
+            self.ledger.share.stand_for(self.unserved().filter(|_| may_dial));
+        }
         if cfg!(debug_assertions) {
-            self.slots_max = self.slots_max.min(self.limits.size.get().max(self.ledger.slots()));
+            self.slots_max = self.slots_max.min(self.slots_allowed().max(self.ledger.slots()));
             self.check_invariants();
         }
     }

@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use crate::caps::Claim;
 use crate::{Dice, Pool, ServerId, ServerState, Target};
 
 /// What a client that needs a connection of its own gets.
@@ -24,13 +25,17 @@ impl Pool {
         if self.paused || self.held() {
             return PrivateRoom::None;
         }
-        let Some(target) = self.ledger.members.lightest(now, dice) else { return PrivateRoom::None };
-        if self.ledger.slots() < self.limits.size.get() {
+        let Some(target) = self.ledger.members.lightest(now, |_| false, dice) else {
+            return PrivateRoom::None;
+        };
+        // Under limits that pools share it takes what is free, and closes none of another pool.
+        let is_shared_free = self.ledger.share.claim(target.member, None, false) == Claim::Free;
+        if self.ledger.slots() < self.limits.size.get() && is_shared_free {
             return PrivateRoom::Dial(target);
         }
-        let Some(idle) = self.ledger.members.newest_idle(dice) else { return PrivateRoom::None };
+        let Some(idle) = self.ledger.members.pick_idle(false, dice) else { return PrivateRoom::None };
         self.close(idle);
-        self.debug_check();
+        self.finish();
         PrivateRoom::CloseFirst(idle)
     }
 
@@ -43,7 +48,7 @@ impl Pool {
     pub fn private_started(&mut self, server: ServerId, target: Target, now: Instant) {
         self.ledger.start(server, target, now);
         self.ledger.put(server, ServerState::Private, now);
-        self.debug_check();
+        self.finish();
     }
 
     /// The login of such a connection finished.
@@ -60,6 +65,6 @@ impl Pool {
     /// Such a connection is closed before its login finished, through no fault of its member.
     pub fn private_given_up(&mut self, server: ServerId) {
         self.ledger.remove(server);
-        self.debug_check();
+        self.finish();
     }
 }

@@ -65,6 +65,16 @@ impl Queue {
         self.waiters.front().map(|waiter| now.saturating_duration_since(waiter.since))
     }
 
+    /// Since when a client has waited, by its place in the queue.
+    pub(crate) fn since(&self, place: usize) -> Option<Instant> {
+        self.waiters.get(place).map(|waiter| waiter.since)
+    }
+
+    /// Whether the client at a place has waited this long for the present cause.
+    pub(crate) fn has_waited(&self, place: usize, limit: Duration, now: Instant) -> bool {
+        self.waiters.get(place).is_some_and(|waiter| self.wait_for_cause(waiter, now) >= limit)
+    }
+
     /// The next client, if it has waited at least `limit` for the present cause.
     pub(crate) fn pop_overdue(&mut self, now: Instant, limit: Duration) -> Option<ClientId> {
         let first = self.waiters.front()?;
@@ -78,6 +88,23 @@ impl Queue {
     pub(crate) fn long_waiting(&self, now: Instant, limit: Duration) -> Vec<ClientId> {
         let is_long = |waiter: &&Waiter| now.saturating_duration_since(waiter.since) >= limit;
         self.waiters.iter().take_while(is_long).map(|waiter| waiter.client).collect()
+    }
+
+    /// Removes the clients that have waited longer for the present cause than `limit` allows each; `None`: for ever.
+    pub(crate) fn take_overdue(
+        &mut self,
+        now: Instant,
+        limit: impl Fn(ClientId) -> Option<Duration>,
+    ) -> Vec<ClientId> {
+        let is_overdue = |waiter: &Waiter| {
+            limit(waiter.client).is_some_and(|limit| self.wait_for_cause(waiter, now) >= limit)
+        };
+        let overdue: Vec<ClientId> =
+            self.waiters.iter().filter(|waiter| is_overdue(waiter)).map(|waiter| waiter.client).collect();
+        if !overdue.is_empty() {
+            self.waiters.retain(|waiter| !overdue.contains(&waiter.client));
+        }
+        overdue
     }
 
     pub(crate) fn set_held(&mut self, held: bool, now: Instant) {

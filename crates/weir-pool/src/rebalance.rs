@@ -52,7 +52,7 @@ impl Pool {
     #[must_use = "this connection must be closed"]
     pub fn rebalance(&mut self, now: Instant) -> Option<ServerId> {
         let closed = self.rebalance_step(now);
-        self.debug_check();
+        self.finish();
         closed
     }
 
@@ -83,7 +83,7 @@ impl Pool {
     /// Takes one connection from a member: the one unused for longest, or a busy one at its end.
     fn shed(&mut self, from: Target) -> Option<ServerId> {
         let member = self.ledger.members.find(from)?;
-        if let Some(&idle) = member.idle.first() {
+        if let Some(&idle) = member.idle.front() {
             self.close(idle);
             return Some(idle);
         }

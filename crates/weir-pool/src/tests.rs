@@ -9,6 +9,8 @@ mod fixed;
 mod histories;
 mod reads;
 mod resting;
+mod sharing;
+mod sizes;
 mod waiting;
 mod writes;
 
@@ -16,6 +18,11 @@ mod writes;
 fn limits(size: u32) -> Limits {
     Limits {
         size: NonZeroU32::new(size).expect("a pool of at least one"),
+        reserve: 0,
+        reserve_timeout: None,
+        min_size: 0,
+        round_robin: false,
+        login_retry: None,
         idle_timeout: None,
         lifetime: None,
         test_after: None,
@@ -88,14 +95,16 @@ impl Stage {
     fn take(&mut self) -> ServerId {
         match self.ask().1 {
             Checkout::Granted(server) => server,
-            Checkout::Queued | Checkout::QueueFull => panic!("nothing idle in {:?}", self.pool),
+            Checkout::Queued | Checkout::QueueFull | Checkout::Failing => {
+                panic!("nothing idle in {:?}", self.pool)
+            }
         }
     }
 
     /// Starts every dial that the pool asks for.
     fn dial(&mut self) -> Vec<ServerId> {
         let mut started = Vec::new();
-        while let Some(target) = self.pool.next_dial(self.now, &mut self.dice) {
+        while let NextDial::Dial(target) = self.pool.next_dial(self.now, &mut self.dice) {
             self.servers += 1;
             let server = ServerId(self.servers);
             self.pool.dial_started(server, target, self.now);
@@ -103,6 +112,10 @@ impl Stage {
             assert!(started.len() < 1000, "a pool that never has enough");
         }
         started
+    }
+
+    fn fail(&mut self, server: ServerId) {
+        self.pool.dial_failed(server, DialFailure::Refused, self.now);
     }
 
     fn ready(&mut self, server: ServerId) -> Settled {

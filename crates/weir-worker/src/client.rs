@@ -246,12 +246,6 @@ impl Client {
         }
     }
 
-    /// Counts against `max_client_conn`.
-    pub(crate) fn is_admitted(&self) -> bool {
-        self.inside.is_none()
-            && matches!(self.stage, Stage::Welcoming(_) | Stage::Open(_) | Stage::Replicating(_))
-    }
-
     /// On its way in still.
     pub(crate) fn is_logging_in(&self) -> bool {
         matches!(self.stage, Stage::Login(_) | Stage::Welcoming(_))

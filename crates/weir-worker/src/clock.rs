@@ -10,11 +10,10 @@ use weir_protocol::message::Report;
 use weir_protocol::sqlstate::SqlState;
 
 use crate::client::Client;
-use crate::deadlines::wait_limit;
 use crate::io::{ConnId, DialError, Effect, Effects, Role};
-use crate::pools::PoolIndex;
+use crate::pools::{PoolIndex, PoolKey};
 use crate::server::{ServerConn, ServerStage};
-use crate::{Worker, key, server_id};
+use crate::{Worker, key, server_id, sizes};
 
 impl Worker {
     /// Time has passed. To be called every 100 ms; deadlines are kept to that precision.
@@ -26,8 +25,10 @@ impl Worker {
         self.end_slow_cancels(now, effects);
         self.end_overdue_clients(now, effects);
         self.notify_queued(now, effects);
+        self.make_kept_pools(now, effects);
         for index in self.pools.indices() {
             self.end_long_waits(now, index, effects);
+            self.keep_min(index);
             self.close_old(now, index, effects);
             self.pump(now, index, effects);
         }
@@ -89,14 +90,37 @@ impl Worker {
     }
 
     fn end_long_waits(&mut self, now: Instant, index: PoolIndex, effects: &mut Effects) {
-        let entry = self.pools.entry_mut(index);
-        let held = entry.pool.held();
-        let limit =
-            if held { hold_timeout(&self.config.upstream) } else { wait_limit(&self.config, &entry.key) };
+        let held = self.pools.entry(index).pool.held();
+        let PoolKey { database, user, .. } = &self.pools.entry(index).key;
+        let limit = match held {
+            true => hold_timeout(&self.config.upstream),
+            false => sizes::query_wait_timeout(&self.config, database, user),
+        };
+        // Clients of different users share the pool of a fixed one, and may have limits of their own.
+        let is_shared = self.config.database(database).is_some_and(|database| database.user.is_some());
+        if is_shared && !held {
+            return self.end_long_waits_each(now, index, effects);
+        }
         let Some(limit) = limit else { return };
-        for id in entry.pool.overdue(now, limit) {
+        for id in self.pools.entry_mut(index).pool.overdue(now, limit) {
             self.pools.entry_mut(index).stats.wait_timeouts += 1;
             self.end_wait(now, id, held, limit, effects);
+        }
+    }
+
+    fn end_long_waits_each(&mut self, now: Instant, index: PoolIndex, effects: &mut Effects) {
+        let PoolKey { database, user, .. } = self.pools.entry(index).key.clone();
+        let Self { pools, clients, config, .. } = self;
+        let limit = |id: ClientId| {
+            let open = clients.get(key(id.0)).and_then(|client| client.open());
+            let user = open.map_or(user.as_str(), |open| open.user(&user));
+            sizes::query_wait_timeout(config, &database, user)
+        };
+        let overdue = pools.entry_mut(index).pool.overdue_each(now, limit);
+        let overdue: Vec<_> = overdue.into_iter().map(|id| (id, limit(id).unwrap_or_default())).collect();
+        for (id, limit) in overdue {
+            self.pools.entry_mut(index).stats.wait_timeouts += 1;
+            self.end_wait(now, id, false, limit, effects);
         }
     }
 

@@ -230,14 +230,6 @@ fn queued() -> Report {
     Report::notice("No server connection available in postgres backend, client being queued")
 }
 
-/// How long a client of this pool waits for a server connection: the user's own setting, the database's, or the general
-/// one.
-pub(crate) fn wait_limit(config: &Config, key: &PoolKey) -> Option<Duration> {
-    let user = config.users.get(&key.user).and_then(|user| user.query_wait_timeout);
-    let database = || config.database(&key.database).and_then(|database| database.query_wait_timeout);
-    user.or_else(database).unwrap_or(config.pool.query_wait_timeout)
-}
-
 /// Bounds of the time between two looks: the clock's own step, and what an operator does not notice.
 const PACE_MIN: Duration = Duration::from_millis(100);
 const PACE_MAX: Duration = Duration::from_secs(1);

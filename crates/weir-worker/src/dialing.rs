@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use weir_discovery::{Leadership, SessionEvidence};
-use weir_pool::ServerId;
+use weir_pool::{DialFailure, ServerId};
 use weir_protocol::message::{Report, Severity};
 use weir_protocol::sqlstate::SqlState;
 use weir_session::Server;
@@ -135,6 +135,7 @@ impl Worker {
         }
         let entry = self.pools.entry_mut(index);
         entry.in_hot_standby = ready.in_hot_standby == Some(true);
+        entry.last_failure = None;
         entry.stats.servers_opened += 1;
         self.log_new_server(id);
         if self.run_connect_query(now, id, effects) {
@@ -156,10 +157,12 @@ impl Worker {
         tracing::warn!("cannot connect to {}: {why}", conn.name());
         let address = (*conn.address).clone();
         self.tell_discovery(conn.pool, SessionEvidence::Refused { address }, effects);
-        self.pools.entry_mut(conn.pool).pool.dial_failed(id, now);
         let report = Report::fatal(SqlState::CONNECTION_FAILURE, "the database server cannot be reached")
             .detail(format!("Connecting to {} failed: {why}.", conn.name()))
             .hint("Is PostgreSQL running there, and does it accept TCP connections?");
+        let entry = self.pools.entry_mut(conn.pool);
+        entry.pool.dial_failed(id, DialFailure::Refused, now);
+        entry.last_failure = Some(report.clone());
         if let Some(client) = conn.client.filter(|_| conn.replication.is_some()) {
             let report = (!self.follows_cluster(conn.pool)).then_some(&report);
             self.replication_not_dialed(now, client, report, effects);
@@ -196,9 +199,12 @@ impl Worker {
             self.tell_discovery(conn.pool, evidence, effects);
         }
         let entry = self.pools.entry_mut(conn.pool);
-        entry.pool.dial_failed(id, now);
         let user = entry.key.user.clone();
         let report = failure.report(&user);
+        let is_starting = report.code == SqlState::CANNOT_CONNECT_NOW;
+        entry.pool.dial_failed(id, if is_starting { DialFailure::NotYet } else { DialFailure::Refused }, now);
+        entry.last_failure = Some(report.clone());
+        let is_in_vain = entry.pool.fails_fast(now);
         tracing::warn!("login to {} as {user} failed: {}", conn.name(), report.message);
         if report.code == SqlState::INVALID_PASSWORD {
             self.secrets.forget(&user);
@@ -207,33 +213,10 @@ impl Worker {
             // It alone has asked for this login.
             let report = is_final(failure).then(|| report.with_severity(Severity::Fatal));
             self.replication_not_dialed(now, client, report.as_ref(), effects);
-        } else if is_lasting(failure, &report) {
+        } else if is_lasting(failure, &report) || is_in_vain {
             self.refuse_waiting(now, conn.pool, &report, effects);
         }
         self.pump(now, conn.pool, effects);
-    }
-
-    /// Nobody who waits for this pool can be served.
-    fn refuse_waiting(&mut self, now: Instant, index: PoolIndex, report: &Report, effects: &mut Effects) {
-        let report = report.clone().with_severity(Severity::Fatal);
-        self.refuse_welcoming(now, index, &report, effects);
-        let waiting = self.pools.entry_mut(index).pool.overdue(now, std::time::Duration::ZERO);
-        for client in waiting {
-            self.refuse_client(now, client, &report, effects);
-        }
-    }
-
-    /// Clients that wait for their welcome hear why there is none.
-    pub(crate) fn refuse_welcoming(
-        &mut self,
-        now: Instant,
-        index: PoolIndex,
-        report: &Report,
-        effects: &mut Effects,
-    ) {
-        for client in std::mem::take(&mut self.pools.entry_mut(index).welcoming) {
-            self.refuse_login(now, client, report, effects);
-        }
     }
 }
 

@@ -17,6 +17,9 @@
 //! | `replication` | clients with a server connection of their own, relayed unread |
 //! | `parting` | clients that go |
 //! | `dialing` | a server connection's way in |
+//! | `sharing`, `sizes` | limits that pools share; what the configuration says of one pool |
+//! | `keeping`, `failing` | least numbers of connections; servers that cannot be logged in to |
+//! | `census` | how many clients there are, and may be |
 //! | `errands` | weir's own queries on server connections: connect, check, reset |
 //! | `forgetting` | pools that nobody uses any more |
 //! | `loss` | server connections that died |
@@ -31,6 +34,7 @@
 mod access;
 mod cancel;
 mod cancel_key;
+mod census;
 mod client;
 mod clock;
 mod console;
@@ -38,8 +42,10 @@ mod deadlines;
 mod dialing;
 mod ending;
 mod errands;
+mod failing;
 mod forgetting;
 pub mod io;
+mod keeping;
 mod kill;
 mod lines;
 mod login;
@@ -53,6 +59,8 @@ mod replication;
 mod rows;
 mod secrets;
 mod server;
+mod sharing;
+mod sizes;
 mod startup;
 mod traffic;
 
@@ -74,6 +82,7 @@ pub use io::{
 };
 
 use crate::cancel::Cancel;
+use crate::census::Census;
 use crate::client::{Client, Stage};
 use crate::deadlines::Deadlines;
 use crate::ending::Ending;
@@ -96,8 +105,7 @@ pub struct Worker {
     /// Clients on their way in, oldest first, with the serial that tells a reused id.
     logins: VecDeque<(ClientId, u64)>,
     totals: ProcessTotals,
-    /// Clients that are in or wait for their welcome; the console's and weir's own do not count.
-    admitted: u32,
+    census: Census,
     /// Clients that were given a server connection and have not used it yet.
     due: VecDeque<ClientId>,
     /// `due` is being worked through.
@@ -133,7 +141,7 @@ impl Worker {
             settings: Interner::default(),
             logins: VecDeque::new(),
             totals: ProcessTotals::default(),
-            admitted: 0,
+            census: Census::default(),
             due: VecDeque::new(),
             is_serving: false,
             last_serial: 0,
@@ -150,7 +158,7 @@ impl Worker {
         let serial = self.next_serial();
         let id = client_id(self.clients.insert(Client::new(accepted, now, serial)));
         self.logins.push_back((id, serial));
-        let open_max = self.config.limits.max_client_conn as usize + LOGINS_OVER_MAX;
+        let open_max = (sizes::clients_max(&self.config) as usize).saturating_add(LOGINS_OVER_MAX);
         if self.ending.is_some() || self.clients.len() > open_max {
             self.clients.remove(key(id.0));
             effects.list.push(Effect::Abort(ConnId::Client(id)));

@@ -20,7 +20,7 @@ use crate::places;
 use crate::pools::{self, PoolIndex, PoolKey};
 use crate::replication::Replication;
 use crate::startup::startup_settings;
-use crate::{Worker, cancel_key, key};
+use crate::{Worker, cancel_key, key, sizes};
 
 impl Worker {
     pub(crate) fn login_received(&mut self, now: Instant, id: ClientId, bytes: &[u8], effects: &mut Effects) {
@@ -180,7 +180,10 @@ impl Worker {
             return Err(no_such_database(&admitted.database));
         };
         self.check_disabled(&admitted.database)?;
-        self.check_limits()?;
+        if self.ending.is_some() {
+            return Err(shutting_down());
+        }
+        self.check_limits(&admitted.database, &admitted.user)?;
         let replication = Replication::wanted(&admitted.startup)?;
         let settings = match replication {
             None => startup_settings(&admitted.startup, &self.config.session, &peer, &database.parameters)?,
@@ -196,8 +199,9 @@ impl Worker {
             return Ok(());
         }
         let Some(client) = self.clients.get_mut(key(id.0)) else { return Ok(()) };
+        let user = admitted.user.clone();
         client.stage = Stage::Welcoming(Box::new(Welcoming { admitted, settings, pool }));
-        self.admitted += 1;
+        self.count_client(pool, &user);
         self.pools.entry_mut(pool).welcoming.push(id);
         self.point_if_new(now, pool, effects);
         self.welcome_all(now, pool, effects);
@@ -212,19 +216,6 @@ impl Worker {
             .detail("An operator has disabled it on the console."))
     }
 
-    fn check_limits(&self) -> Result<(), Report> {
-        if self.ending.is_some() {
-            return Err(shutting_down());
-        }
-        if self.admitted >= self.config.limits.max_client_conn {
-            return Err(Report::fatal(
-                SqlState::TOO_MANY_CONNECTIONS,
-                "no more connections allowed (max_client_conn)",
-            ));
-        }
-        Ok(())
-    }
-
     /// Lets in everybody who waits for the values that PostgreSQL reports at login; if they are not known, asks for a
     /// server connection to learn them from.
     pub(crate) fn welcome_all(&mut self, now: Instant, index: PoolIndex, effects: &mut Effects) {
@@ -233,7 +224,10 @@ impl Worker {
             return;
         }
         if entry.reported.is_none() {
-            entry.pool.demand_one(now);
+            if self.refuse_newcomers(now, index, effects) {
+                return;
+            }
+            self.pools.entry_mut(index).pool.demand_one(now);
             return self.pump(now, index, effects);
         }
         for id in std::mem::take(&mut entry.welcoming) {
@@ -266,7 +260,7 @@ impl Worker {
         });
         self.totals.logins_accepted += 1;
         let pool = waiting.pool;
-        let mode = entry.mode;
+        let mode = sizes::mode(&self.config, &entry.key.database, &waiting.admitted.user);
         let Stage::Welcoming(waiting) = std::mem::replace(&mut client.stage, Stage::placeholder()) else {
             return;
         };

@@ -12,7 +12,7 @@ use weir_protocol::sqlstate::SqlState;
 use crate::client::Client;
 use crate::io::{ConnId, Effect, Effects, Order};
 use crate::pools::PoolIndex;
-use crate::{Worker, client_id, places, pools};
+use crate::{Worker, client_id, places, pools, sizes};
 
 impl Worker {
     /// The control thread wants something.
@@ -61,6 +61,8 @@ impl Worker {
         let before = std::mem::replace(&mut self.config, config);
         self.deadlines.configure(&self.config);
         self.secrets.forget_derived();
+        self.pools.configure_shared(&self.config);
+        self.pools.are_kept_made = false;
         for index in self.pools.indices() {
             let database = self.pools.entry(index).key.database.clone();
             if self.config.database(&database).is_none() {
@@ -68,9 +70,9 @@ impl Worker {
                 continue;
             }
             let entry = self.pools.entry_mut(index);
-            entry.pool.set_limits(pools::limits(&self.config, &database));
+            entry.pool.set_limits(sizes::limits(&self.config, &entry.key));
             // Clients that are there keep the mode they came with.
-            entry.mode = pools::mode(&self.config, &database);
+            entry.mode = sizes::mode(&self.config, &database, &entry.key.user);
             entry.dbname = pools::dbname(&self.config, &database);
             if places::has_moved(&before, &self.config, &database) {
                 entry.reported = None;

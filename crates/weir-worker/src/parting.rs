@@ -70,7 +70,7 @@ impl Worker {
         }
         let Some(client) = self.clients.try_remove(key(id.0)) else { return };
         self.log_client_closing(now, &client, why);
-        self.admitted -= u32::from(client.is_admitted());
+        self.uncount_client(&client);
         match client.stage {
             Stage::Login(login) => self.forget_asking(id, login.asking),
             Stage::Welcoming(waiting) => {

@@ -6,9 +6,10 @@ use std::time::Instant;
 
 use slab::Slab;
 use weir_admin::snapshot::PoolStats;
+use weir_config::Config;
 use weir_config::model::{SessionSettings, StatePolicy};
-use weir_config::{Config, PoolMode};
-use weir_pool::{ClientId, Limits, Pool, PoolCounts, ServerId, Target};
+use weir_pool::{ClientId, Pool, PoolCounts, PoolId, ServerId, Target};
+use weir_protocol::message::Report;
 use weir_session::Mode;
 use weir_session::session::Rules;
 use weir_session::settings::Reported;
@@ -18,12 +19,19 @@ use crate::io::{ConnId, Effect, Effects, Role};
 use crate::orders::MEMBER_LEFT;
 use crate::places::{self, Places};
 use crate::server::{ServerConn, ServerStage};
-use crate::{Worker, key, server_id};
+use crate::sharing::Shared;
+use crate::{Worker, key, server_id, sizes};
 
 /// A pool's place in the table. It is good as long as a client or a server connection belongs to the pool: only unused
 /// pools are removed (see `forgetting`). Their number is bounded by [`POOLS_MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct PoolIndex(usize);
+
+impl From<PoolId> for PoolIndex {
+    fn from(PoolId(at): PoolId) -> Self {
+        Self(key(at))
+    }
+}
 
 /// Who shares server connections.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -49,6 +57,10 @@ pub(crate) struct PoolEntry {
     pub(crate) reported: Option<Rc<Reported>>,
     /// What the last server that was logged in to said about itself.
     pub(crate) in_hot_standby: bool,
+    /// Clients that have proven who they are; weir's own do not count.
+    pub(crate) clients: u32,
+    /// Why the last dial or login did not succeed, if it was the last one.
+    pub(crate) last_failure: Option<Report>,
     /// Proven clients that wait for `reported`.
     pub(crate) welcoming: Vec<ClientId>,
     /// Clients that wait for a server connection of their own, in order.
@@ -72,6 +84,9 @@ pub(crate) struct Pools {
     entries: Slab<PoolEntry>,
     by_key: HashMap<PoolKey, PoolIndex>,
     pub(crate) places: Places,
+    pub(crate) shared: Shared,
+    /// Pools that keep connections without clients have been made.
+    pub(crate) are_kept_made: bool,
     pub(crate) pauses: Pauses,
     last_scope: u64,
     /// When unused pools were last looked for.
@@ -131,6 +146,7 @@ impl Pools {
     pub(crate) fn remove(&mut self, index: PoolIndex) {
         if let Some(entry) = self.entries.try_remove(index.0) {
             self.by_key.remove(&entry.key);
+            self.shared.pool_removed(&entry.key);
         }
     }
 
@@ -144,7 +160,9 @@ impl Pools {
         }
         self.last_scope += 1;
         let kind = places::kind(config, &wanted.database, wanted.role);
-        let mut pool = Pool::new(kind, limits(config, &wanted.database));
+        let mut pool = Pool::new(kind, sizes::limits(config, &wanted));
+        let at = crate::id_of(self.entries.vacant_key());
+        pool.join(&self.shared.caps.clone(), PoolId(at), &self.shared.of_pool(config, &wanted));
         if self.pauses.holds_for(&wanted.database) {
             let none = pool.pause();
             debug_assert!(none.is_empty(), "a new pool has no connections");
@@ -152,12 +170,14 @@ impl Pools {
         let entry = PoolEntry {
             dbname: dbname(config, &wanted.database),
             pool,
-            mode: mode(config, &wanted.database),
+            mode: sizes::mode(config, &wanted.database, &wanted.user),
             key: wanted.clone(),
             scope: self.last_scope,
             unused_since: None,
             reported: None,
             in_hot_standby: false,
+            clients: 0,
+            last_failure: None,
             welcoming: Vec::new(),
             wants_private: VecDeque::new(),
             stats: PoolStats::default(),
@@ -176,6 +196,7 @@ impl Worker {
     pub(crate) fn point(&mut self, now: Instant, index: PoolIndex) -> Vec<ServerId> {
         let PoolKey { database, user: _, role } = self.pools.entry(index).key.clone();
         let targets = self.pools.places.targets(&self.config, &self.topology, &database, role);
+        self.pools.share_hosts(&self.config, &targets);
         let pool = &mut self.pools.entry_mut(index).pool;
         if role == Role::Write && targets.is_empty() {
             pool.hold(now);
@@ -203,14 +224,12 @@ impl Worker {
         }
     }
 
-    /// Tests and dials as many server connections as the pool wants.
-    pub(crate) fn pump(&mut self, now: Instant, index: PoolIndex, effects: &mut Effects) {
-        self.test_rested(now, index, effects);
-        self.pump_private(now, index, effects);
-        while let Some(target) = self.pools.entry_mut(index).pool.next_dial(now, &mut self.chance) {
-            let Some(server) = self.dial(now, index, target, effects) else { return };
-            self.pools.entry_mut(index).pool.dial_started(server, target, now);
-        }
+    /// Closes an unused server connection whose slot another pool needs.
+    pub(crate) fn evict(&mut self, now: Instant, server: ServerId, effects: &mut Effects) {
+        let Some(conn) = self.servers.get(key(server.0)) else { return };
+        self.log_server_closing(now, conn, "evicted");
+        self.pools.entry_mut(conn.pool).pool.discard(server);
+        self.end_server(server, effects);
     }
 
     /// Begins a server connection; the pool has yet to be told. `None` for a target that is not known.
@@ -253,9 +272,14 @@ impl Worker {
 
     /// Closes a server connection that its pool has already forgotten and no client holds.
     pub(crate) fn close_server(&mut self, server: ServerId, effects: &mut Effects) {
-        let Some(conn) = self.servers.try_remove(key(server.0)) else { return };
+        let Some(conn) = self.servers.get(key(server.0)) else { return };
         let now = self.clock.unwrap_or(conn.created);
-        self.log_server_closing(now, &conn, self.why_retired(now, &conn));
+        self.log_server_closing(now, conn, self.why_retired(now, conn));
+        self.end_server(server, effects);
+    }
+
+    fn end_server(&mut self, server: ServerId, effects: &mut Effects) {
+        let Some(conn) = self.servers.try_remove(key(server.0)) else { return };
         if conn.open().is_some() {
             effects.send_with(ConnId::Server(server), weir_protocol::frontend::terminate);
             effects.list.push(Effect::Close(ConnId::Server(server)));
@@ -263,19 +287,6 @@ impl Worker {
             effects.list.push(Effect::Abort(ConnId::Server(server)));
         }
         self.pools.entry_mut(conn.pool).stats.servers_closed += 1;
-    }
-}
-
-/// Limits of the pools of a database.
-pub(crate) fn limits(config: &Config, database: &str) -> Limits {
-    let settings = config.database(database);
-    Limits {
-        size: settings.and_then(|database| database.pool_size).unwrap_or(config.pool.size),
-        idle_timeout: config.pool.server_idle_timeout,
-        lifetime: config.pool.server_lifetime,
-        test_after: config.pool.server_check_query.as_ref().map(|_| config.pool.server_check_delay),
-        waiting_max: config.limits.max_client_conn,
-        dials_at_once: DIALS_AT_ONCE,
     }
 }
 
@@ -327,18 +338,5 @@ pub(crate) fn server_user(config: &Config, database: &str, user: &str) -> String
     forced.unwrap_or(user).to_owned()
 }
 
-/// Pool mode of a database.
-pub(crate) fn mode(config: &Config, database: &str) -> Mode {
-    let settings = config.database(database);
-    match settings.and_then(|database| database.pool_mode).unwrap_or(config.pool.mode) {
-        PoolMode::Session => Mode::Session,
-        PoolMode::Transaction => Mode::Transaction,
-        PoolMode::Statement => Mode::Statement,
-    }
-}
-
 /// Pools that one worker keeps; each costs a few hundred bytes. Clients of more are refused.
 const POOLS_MAX: usize = 10_000;
-
-/// Server logins of one pool under way at once, so that a new leader is not crushed by a full pool at the same moment.
-const DIALS_AT_ONCE: u32 = 8;

@@ -121,6 +121,7 @@ impl Worker {
         };
         let parameters =
             admitted.startup.parameters.into_iter().filter(|(name, _)| is_passed(name)).collect();
+        self.count_client(pool, &admitted.user);
         let Some(client) = self.clients.get_mut(key(id.0)) else { return };
         client.stage = Stage::Replicating(Box::new(Replicating {
             pool,
@@ -134,7 +135,6 @@ impl Worker {
             from_client: Tunnel::default(),
             from_server: Tunnel::default(),
         }));
-        self.admitted += 1;
         self.point_if_new(now, pool, effects);
         self.queue_private(pool, id);
         self.pump(now, pool, effects);

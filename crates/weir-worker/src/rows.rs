@@ -1,6 +1,7 @@
 //! Snapshots: the worker's state as rows for the console and the metrics page.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use weir_admin::snapshot::{Buffered, ClientRow, PeerPoolRow, PoolRow, PoolStats, ServerRow, Snapshot};
@@ -222,7 +223,7 @@ fn pool_row(now: Instant, entry: &PoolEntry) -> PoolRow {
             Mode::Statement => "statement",
         },
         server_database: entry.dbname.clone(),
-        pool_size: entry.pool.limits().size.get(),
+        pool_size: shown_size(entry.pool.limits().size),
         cl_active: 0,
         cl_waiting: waiting,
         cl_active_cancel_req: 0,
@@ -249,4 +250,9 @@ fn role_name(role: Role) -> &'static str {
         Role::Write => "write",
         Role::Read => "read",
     }
+}
+
+/// The console writes 0 for no limit.
+fn shown_size(size: NonZeroU32) -> u32 {
+    if size == weir_config::UNLIMITED { 0 } else { size.get() }
 }

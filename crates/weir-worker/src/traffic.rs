@@ -198,6 +198,10 @@ impl Worker {
                 self.pump(now, index, effects);
                 false
             }
+            Checkout::Failing => {
+                self.fail_fast(now, id, index, effects);
+                false
+            }
             Checkout::QueueFull => {
                 open.session.refuse_next(queue_full());
                 true

@@ -22,7 +22,7 @@ fn next(stage: &mut Stage) -> u32 {
 fn fail(stage: &mut Stage) -> u32 {
     let [server] = stage.dial()[..] else { panic!("one client, one dial") };
     let member = stage.member(server).expect("just dialled");
-    stage.pool.dial_failed(server, stage.now);
+    stage.fail(server);
     member.0
 }
 

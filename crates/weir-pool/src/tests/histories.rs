@@ -27,6 +27,7 @@ enum Step {
     Resume,
     Demand,
     Resize(u32),
+    Keep(bool),
     Pass(u64),
 }
 
@@ -49,6 +50,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Resume),
         1 => Just(Step::Demand),
         1 => (1..8_u32).prop_map(Step::Resize),
+        1 => any::<bool>().prop_map(Step::Keep),
         4 => (0..300_u64).prop_map(Step::Pass),
     ]
 }
@@ -94,7 +96,7 @@ impl Model {
             }
             Step::DialFailed(pick) => {
                 if let Some(server) = self.pick(pick, |place| place == Place::Dialing) {
-                    self.stage.pool.dial_failed(server, self.stage.now);
+                    self.stage.fail(server);
                     self.servers.remove(&server);
                 }
             }
@@ -140,6 +142,7 @@ impl Model {
                     Limits { size: NonZeroU32::new(size).expect("1 or more"), ..*self.stage.pool.limits() };
                 self.stage.pool.set_limits(limits);
             }
+            Step::Keep(keep) => self.stage.pool.keep_min(keep),
             Step::Pass(time) => self.stage.pass(millis(time)),
         }
         self.compare();
@@ -162,6 +165,13 @@ impl Model {
                 self.servers.insert(server, (target, Place::With(client)));
             }
             Checkout::Queued => self.queue.push_back(client),
+            Checkout::Failing => {
+                assert!(self.stage.pool.limits().login_retry.is_some());
+                assert!(
+                    self.servers.values().all(|(_, place)| *place == Place::Dialing),
+                    "it has connections"
+                );
+            }
             Checkout::QueueFull => assert!(self.queue.len() >= self.stage.pool.limits().waiting_max as usize),
         }
     }
@@ -266,13 +276,21 @@ fn play(kind: PoolKind, limits: Limits, steps: Vec<Step>) {
 
 fn any_limits() -> impl Strategy<Value = Limits> {
     let time = || proptest::option::of((0..2000_u64).prop_map(millis));
-    (1..6_u32, time(), time(), 0..8_u32, 1..4_u32).prop_map(
-        |(size, idle_timeout, lifetime, waiting_max, dials_at_once)| Limits {
-            idle_timeout,
-            lifetime,
-            waiting_max,
-            dials_at_once,
-            ..limits(size)
+    let reserve = || (0..3_u32, time(), 0..4_u32);
+    (1..6_u32, time(), time(), 0..8_u32, 1..4_u32, reserve(), time(), any::<bool>()).prop_map(
+        |(size, idle_timeout, lifetime, waiting_max, dials_at_once, reserve, login_retry, round_robin)| {
+            Limits {
+                idle_timeout,
+                lifetime,
+                waiting_max,
+                dials_at_once,
+                reserve: reserve.0,
+                reserve_timeout: reserve.1,
+                min_size: reserve.2,
+                login_retry,
+                round_robin,
+                ..limits(size)
+            }
         },
     )
 }

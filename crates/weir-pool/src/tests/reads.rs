@@ -60,7 +60,7 @@ fn a_member_that_cannot_be_dialled_does_not_stop_the_others() {
     stage.wait();
     let failed = stage.dial()[0];
     let bad = stage.pool.server(failed).expect("dialing").member;
-    stage.pool.dial_failed(failed, stage.now);
+    stage.fail(failed);
     let other = stage.dial()[0];
     assert_ne!(stage.pool.server(other).expect("dialing").member, bad);
 }
@@ -95,7 +95,7 @@ fn a_free_slot_is_used_before_a_good_connection_is_closed() {
     for _ in 0..20 {
         assert_eq!(stage.pool.rebalance(stage.now), None, "closed before the replacement was open");
         for server in stage.dial() {
-            stage.pool.dial_failed(server, stage.now);
+            stage.fail(server);
         }
         stage.pass(millis(100));
     }

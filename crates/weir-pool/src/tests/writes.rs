@@ -103,8 +103,8 @@ fn failed_dials_pause_longer_each_time_up_to_a_second() {
     let mut pauses = Vec::new();
     for _ in 0..7 {
         let server = stage.dial()[0];
-        stage.pool.dial_failed(server, stage.now);
-        let retry = stage.pool.retry_at().expect("a client waits");
+        stage.fail(server);
+        let retry = stage.pool.retry_at(stage.now).expect("a client waits");
         pauses.push((retry - stage.now).as_millis());
         stage.pass(retry - stage.now - millis(1));
         assert_eq!(stage.dial(), []);
@@ -120,9 +120,9 @@ fn dials_that_fail_together_count_once() {
         stage.wait();
     }
     for server in stage.dial() {
-        stage.pool.dial_failed(server, stage.now);
+        stage.fail(server);
     }
-    assert_eq!(stage.pool.retry_at(), Some(stage.now + millis(50)));
+    assert_eq!(stage.pool.retry_at(stage.now), Some(stage.now + millis(50)));
     assert_eq!(stage.pool.sums().dial_failures, 4);
 }
 
@@ -131,11 +131,11 @@ fn success_and_a_new_topology_end_the_pause() {
     let mut stage = Stage::write(limits(1));
     stage.wait();
     let server = stage.dial()[0];
-    stage.pool.dial_failed(server, stage.now);
+    stage.fail(server);
     assert_eq!(stage.dial(), []);
     assert_eq!(stage.retarget(&[target(1, 1)]), []);
     assert_eq!(stage.dial().len(), 1);
-    assert_eq!(stage.pool.retry_at(), None);
+    assert_eq!(stage.pool.retry_at(stage.now), None);
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn a_demand_survives_a_failed_dial() {
     let mut stage = Stage::write(limits(5));
     stage.pool.demand_one(stage.now);
     let server = stage.dial()[0];
-    stage.pool.dial_failed(server, stage.now);
+    stage.fail(server);
     stage.pass(millis(50));
     assert_eq!(stage.dial().len(), 1);
 }
