@@ -26,8 +26,15 @@ pub(super) fn check_hba(
     method: AuthMethod,
     maps: &IdentMaps,
 ) -> (Option<PathBuf>, HbaRules) {
+    if method != AuthMethod::Hba {
+        // Nothing would use the rules, and PgBouncer does not look at them either.
+        if method == AuthMethod::Cert {
+            check_certificates(reader, method);
+        }
+        return (reader.path("auth.hba_file"), HbaRules::default());
+    }
     let found = read(reader, "auth.hba_file");
-    if found.is_none() && method == AuthMethod::Hba && !reader.is_given("auth.hba_file") {
+    if found.is_none() && !reader.is_given("auth.hba_file") {
         let wrong = Wrong::new("type \"hba\" needs the file with the rules", "name it as auth.hba_file");
         reader.complain("auth.type", wrong);
     }
@@ -43,7 +50,7 @@ pub(super) fn check_hba(
             (Some(file), rules)
         }
     };
-    if method == AuthMethod::Cert || (method == AuthMethod::Hba && rules.asks_for(HbaMethod::Cert)) {
+    if rules.asks_for(HbaMethod::Cert) {
         check_certificates(reader, method);
     }
     (file, rules)
