@@ -149,6 +149,11 @@ impl Session {
         }
     }
 
+    /// The configuration has changed: what becomes of session state from the next statement on.
+    pub fn set_policies(&mut self, policies: Policies) {
+        self.rules.policies = policies;
+    }
+
     /// From now on the client has these on each server connection that it gets.
     pub(crate) fn carry(&mut self, settings: Rc<Settings>) {
         self.context = context(&self.rules, &settings);

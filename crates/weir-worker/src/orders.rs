@@ -63,6 +63,12 @@ impl Worker {
         self.secrets.forget_derived();
         self.pools.configure_shared(&self.config);
         self.pools.are_kept_made = false;
+        let policies = pools::policies(&self.config.session);
+        for (_, client) in &mut self.clients {
+            if let Some(open) = client.open_mut() {
+                open.session.set_policies(policies);
+            }
+        }
         for index in self.pools.indices() {
             let database = self.pools.entry(index).key.database.clone();
             if self.config.database(&database).is_none() {

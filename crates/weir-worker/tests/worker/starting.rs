@@ -77,3 +77,16 @@ fn messages_can_be_bounded_in_both_directions() {
     assert_eq!(world.ask(who, &format!("SELECT '{}'", "x".repeat(100))), ["FATAL 08P01"]);
     assert!(world.error(who).starts_with("bad packet header: '5100"), "{}", world.error(who));
 }
+
+#[test]
+fn policies_for_session_state_change_under_clients_that_are_there() {
+    let mut world = World::new();
+    let who = world.client();
+    let mut config = crate::settings::config();
+    config.session.on_listen = weir_config::model::StatePolicy::Refuse;
+    world.order(weir_worker::Order::Configure(std::sync::Arc::new(config)));
+    world.executed.clear();
+    world.query(who, "LISTEN x");
+    let ran: Vec<&str> = world.executed.iter().map(|executed| executed.sql.as_str()).collect();
+    assert!(ran.first().is_some_and(|sql| sql.starts_with("DO $weir$BEGIN RAISE EXCEPTION")), "{ran:?}");
+}
