@@ -1,7 +1,7 @@
 //! What the console and the metrics page show, as plain values. Workers fill them in; nothing here computes, apart
 //! from adding up.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::AddAssign;
 use std::time::Duration;
 
@@ -16,6 +16,10 @@ pub struct Snapshot {
     pub servers: Vec<ServerRow>,
     /// One per other process that cancel requests are forwarded to.
     pub peers: Vec<PeerPoolRow>,
+    /// One per host name that is known.
+    pub dns_hosts: Vec<DnsHostRow>,
+    /// One per zone whose serial number is watched.
+    pub dns_zones: Vec<DnsZoneRow>,
     /// Process-wide figures.
     pub totals: ProcessTotals,
 }
@@ -35,6 +39,28 @@ pub struct ProcessTotals {
     pub cancels: u64,
     /// `max_client_conn`.
     pub max_client_conn: u64,
+}
+
+/// What is known of a host name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DnsHostRow {
+    /// The name.
+    pub name: String,
+    /// The addresses are used for this long still.
+    pub ttl: Duration,
+    /// Its addresses; none if it has none.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What is known of a zone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DnsZoneRow {
+    /// The name.
+    pub name: String,
+    /// Its serial number; 0 if it has not told one.
+    pub serial: u32,
+    /// Host names in it.
+    pub count: usize,
 }
 
 /// Cancel requests for the clients of one other process.

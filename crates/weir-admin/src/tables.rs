@@ -170,8 +170,8 @@ pub fn show(table: Table, view: &ConsoleView<'_>) -> Vec<u8> {
         Table::Fds => write(&lists::COLUMNS_FDS, no_rows()),
         Table::Mem => write(&lists::COLUMNS_MEM, no_rows()),
         Table::PeerPools => write(&lists::COLUMNS_PEER_POOLS, lists::peer_pools(view)),
-        Table::DnsHosts => write(&lists::COLUMNS_DNS_HOSTS, no_rows()),
-        Table::DnsZones => write(&lists::COLUMNS_DNS_ZONES, no_rows()),
+        Table::DnsHosts => write(&lists::COLUMNS_DNS_HOSTS, lists::dns_hosts(view)),
+        Table::DnsZones => write(&lists::COLUMNS_DNS_ZONES, lists::dns_zones(view)),
     }
 }
 

@@ -246,6 +246,27 @@ impl Pool {
         closed
     }
 
+    /// Replaces these connections as [`Pool::retire_all`] replaces all.
+    #[must_use = "these connections must be closed"]
+    pub fn retire_some(&mut self, which: &[ServerId]) -> Vec<ServerId> {
+        let mut closed = Vec::new();
+        for &server in which {
+            match self.ledger.get(server) {
+                None => {}
+                Some(entry) if entry.is_active() => self.ledger.retire(server),
+                Some(_) => {
+                    self.close(server);
+                    closed.push(server);
+                }
+            }
+        }
+        if !which.is_empty() {
+            self.moving = Move::Rest;
+        }
+        self.debug_check();
+        closed
+    }
+
     /// Idle connections that are too old, unused for too long, or too many after a smaller limit came: returned for
     /// closing, forgotten already.
     #[must_use = "these connections must be closed"]

@@ -2,7 +2,8 @@
 //! The machine's deadlines decide; the bounds here only keep a forgotten dial from living for ever.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tokio::time::timeout;
 use weir_config::{Tcp, TlsMode};
 use weir_discovery::Address;
 
+use crate::resolver::Resolver;
 use crate::socket::Socket;
 use crate::tls::{Received, TlsBundle, TlsStream};
 use crate::{tcp, unix_socket};
@@ -30,6 +32,7 @@ pub(crate) struct Link {
 pub(crate) struct Dialer {
     pub(crate) tls: Arc<TlsBundle>,
     pub(crate) tcp: Tcp,
+    pub(crate) resolver: Rc<Resolver>,
 }
 
 /// Opens a connection. Dropping the future gives up at once.
@@ -39,7 +42,7 @@ pub(crate) async fn dial(address: &Address, dialer: &Dialer) -> Result<Link, Dia
     }
     let tls = &*dialer.tls;
     let attempt = async {
-        let stream = connect(address, &dialer.tcp).await?;
+        let stream = connect(address, dialer).await?;
         match tls.server_mode() {
             TlsMode::Disable | TlsMode::Allow => Ok(Link { socket: Socket::Tcp(stream), tls: None }),
             TlsMode::Prefer => negotiate(stream, address, tls, true).await,
@@ -71,28 +74,20 @@ fn connect_abstract(name: &str) -> io::Result<UnixStream> {
 }
 
 /// Tries every address of the host until one accepts.
-async fn connect(address: &Address, tcp: &Tcp) -> Result<TcpStream, DialError> {
-    let candidates = resolve(address).await?;
+async fn connect(address: &Address, dialer: &Dialer) -> Result<TcpStream, DialError> {
+    let no_address = |why| DialError::NoAddress(format!("host \"{}\": {why}", address.host));
+    let candidates = dialer.resolver.addresses(&address.host).await.map_err(no_address)?;
     let patience = if candidates.len() > 1 { ONE_OF_MANY_TIME_MAX } else { DIAL_TIME_MAX };
     let mut last = DialError::NoAddress(format!("host \"{}\" has no address", address.host));
     for candidate in candidates {
-        last = match timeout(patience, connect_to(candidate, tcp)).await {
+        let candidate = SocketAddr::new(candidate, address.port);
+        last = match timeout(patience, connect_to(candidate, &dialer.tcp)).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => DialError::Refused(format!("could not connect to {address}: {error}")),
             Err(_) => DialError::TimedOut,
         };
     }
     Err(last)
-}
-
-async fn resolve(address: &Address) -> Result<Vec<SocketAddr>, DialError> {
-    if let Ok(ip) = address.host.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(ip, address.port)]);
-    }
-    let found = tokio::net::lookup_host((address.host.as_str(), address.port))
-        .await
-        .map_err(|error| DialError::NoAddress(format!("host \"{}\": {error}", address.host)))?;
-    Ok(found.take(ADDRESSES_MAX).collect())
 }
 
 async fn connect_to(candidate: SocketAddr, tcp: &Tcp) -> io::Result<TcpStream> {
@@ -191,9 +186,6 @@ const DIAL_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// With several addresses, a silent one may not use up the time of the others.
 const ONE_OF_MANY_TIME_MAX: Duration = Duration::from_secs(3);
-
-/// Addresses of one name that are tried.
-const ADDRESSES_MAX: usize = 16;
 
 /// More than one TLS record, so that a usual handshake takes one read per flight.
 const HANDSHAKE_BUFFER_BYTES: usize = 20 * 1024;

@@ -9,6 +9,7 @@ mod handle;
 mod listen;
 mod machine;
 mod notify;
+mod resolver;
 mod shell;
 mod socket;
 mod takeover;
@@ -215,6 +216,7 @@ fn run_with<M: Machine>(
             reports: reports_in.clone(),
             tls: Arc::clone(&tls),
             tcp: config.tcp.clone(),
+            dns: config.dns.clone(),
         };
         let machine = machine.clone();
         let config = Arc::clone(&config);

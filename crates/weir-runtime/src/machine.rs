@@ -37,6 +37,8 @@ pub(crate) trait Machine: 'static {
     fn is_console(&self, conn: ConnId) -> bool;
     /// After an order to end: nothing is left to wait for.
     fn is_drained(&self) -> bool;
+    /// Whether a server connection goes to this host.
+    fn is_using(&self, host: &str) -> bool;
     /// The connection that this one's bytes go to at the moment: a client's server, a server's client. The shell
     /// stops reading one while the other is slow to take what was written to it.
     fn partner(&self, conn: ConnId) -> Option<ConnId>;
@@ -87,6 +89,10 @@ impl Machine for Worker {
 
     fn is_drained(&self) -> bool {
         Self::is_drained(self)
+    }
+
+    fn is_using(&self, host: &str) -> bool {
+        Self::is_using(self, host)
     }
 
     fn partner(&self, conn: ConnId) -> Option<ConnId> {

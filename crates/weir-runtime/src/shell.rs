@@ -23,13 +23,14 @@ use slab::Slab;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::task::{self, AbortHandle};
 use weir_admin::snapshot::Snapshot;
-use weir_config::Tcp;
+use weir_config::{Dns, Tcp};
 use weir_pool::{ClientId, ServerId};
 
 use crate::dial::{self, Dialer, Link};
 use crate::handle::Report;
 use crate::listen::OpenedDoor;
 use crate::machine::Machine;
+use crate::resolver::{AddressesLeft, Resolver};
 use crate::socket::Socket;
 use crate::tls::TlsBundle;
 use conn::{Conn, Key, Phase};
@@ -66,6 +67,7 @@ pub(crate) struct Shell<M> {
     tls: Arc<TlsBundle>,
     /// For sockets that are opened from now on.
     tcp: Tcp,
+    resolver: Rc<Resolver>,
     upward: Upward,
     /// Where clients come in, until [`Order::Drain`].
     doors: Vec<OpenedDoor>,
@@ -96,6 +98,7 @@ impl<M: Machine> Shell<M> {
         worker: u16,
         tls: Arc<TlsBundle>,
         tcp: Tcp,
+        dns: Dns,
         reports: mpsc::Sender<Report>,
     ) -> Shared<M> {
         Rc::new_cyclic(|me| {
@@ -116,6 +119,7 @@ impl<M: Machine> Shell<M> {
                 choked: 0,
                 tls,
                 tcp,
+                resolver: Resolver::new(dns),
                 upward: Upward { worker, reports, questions: VecDeque::new() },
                 doors: Vec::new(),
                 draining: false,
@@ -168,11 +172,11 @@ impl<M: Machine> Shell<M> {
             | Order::Reconnect(_)
             | Order::Kill(_)
             | Order::KillClient(_)
-            | Order::Disable(..) => {}
+            | Order::Disable(..)
+            | Order::AddressesLeft { .. } => {}
         }
-        if let Order::Configure(config) = &order
-            && config.tcp != self.tcp
-        {
+        if let Order::Configure(config) = &order {
+            self.resolver.configure(&config.dns, Instant::now());
             self.tcp = config.tcp.clone();
             self.doors.iter().for_each(|opened| opened.door.adopt(&self.tcp));
         }
@@ -188,14 +192,34 @@ impl<M: Machine> Shell<M> {
             Some(until) => self.cut_off_the_unflushed(now, until),
             None => self.machine.tick(now, &mut self.effects),
         }
+        self.watch_names(now);
         self.carry_out();
         self.part_with_the_overdue(now);
         self.upward.ask_again();
     }
 
+    /// Asks anew for names that server connections go to, and tells the machine of addresses that left.
+    fn watch_names(&mut self, now: Instant) {
+        for AddressesLeft { host, gone } in self.resolver.changes() {
+            self.machine.order(now, Order::AddressesLeft { host, gone }, &mut self.effects);
+        }
+        let mut stale = self.resolver.stale(now);
+        stale.retain(|host| self.machine.is_using(host));
+        for host in stale {
+            let resolver = Rc::clone(&self.resolver);
+            task::spawn_local(async move { drop(resolver.addresses(&host).await) });
+        }
+        for zone in self.resolver.zones_due(now) {
+            let resolver = Rc::clone(&self.resolver);
+            task::spawn_local(async move { resolver.check_zone(&zone).await });
+        }
+    }
+
     /// How the machine is.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let mut snapshot = self.machine.snapshot(Instant::now());
+        snapshot.dns_hosts = self.resolver.host_rows(Instant::now());
+        snapshot.dns_zones = self.resolver.zone_rows();
         let unsent = |id: ConnId| {
             self.names.get(&id).and_then(|&key| self.conns.get(key)).map_or(0, |conn| conn.out.len())
         };
@@ -382,7 +406,8 @@ impl<M: Machine> Shell<M> {
         let Some(shell) = self.me.upgrade() else { return };
         self.dials += 1;
         let number = self.dials;
-        let dialer = Dialer { tls: Arc::clone(&self.tls), tcp: self.tcp.clone() };
+        let dialer =
+            Dialer { tls: Arc::clone(&self.tls), tcp: self.tcp.clone(), resolver: Rc::clone(&self.resolver) };
         let task = task::spawn_local(async move {
             let result = dial::dial(&address, &dialer).await;
             shell.borrow_mut().dialed(id, number, result);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::mpsc;
 use tokio::time::{self, MissedTickBehavior};
-use weir_config::Tcp;
+use weir_config::{Dns, Tcp};
 
 use crate::handle::{Report, ToWorker};
 use crate::listen::{self, Door};
@@ -24,6 +24,7 @@ pub(crate) struct WorkerSetup {
     pub(crate) reports: mpsc::Sender<Report>,
     pub(crate) tls: Arc<TlsBundle>,
     pub(crate) tcp: Tcp,
+    pub(crate) dns: Dns,
 }
 
 /// Starts a worker. The machine is made on its thread because it never leaves it.
@@ -57,8 +58,8 @@ fn runtime() -> io::Result<LocalRuntime> {
 }
 
 async fn work<M: Machine>(setup: WorkerSetup, machine: M) {
-    let WorkerSetup { index, doors, inbox, reports, tls, tcp } = setup;
-    let shell = Shell::new(machine, index, tls, tcp, reports.clone());
+    let WorkerSetup { index, doors, inbox, reports, tls, tcp, dns } = setup;
+    let shell = Shell::new(machine, index, tls, tcp, dns, reports.clone());
     for door in doors {
         listen::open(door, &shell);
     }

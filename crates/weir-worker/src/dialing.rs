@@ -55,6 +55,7 @@ impl Worker {
         });
         let Some(conn) = self.servers.get_mut(key(id.0)) else { return };
         conn.local = dialed.local;
+        conn.remote = dialed.peer.map(|peer| peer.ip());
         if let (Some(login), Some(end_point)) = (&mut login, dialed.end_point) {
             login.bind_to(end_point);
         }

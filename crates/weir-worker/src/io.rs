@@ -1,7 +1,7 @@
 //! The worker's border: what the shell tells it and what it asks the shell to do, as data.
 //! Knows no socket; a connection is a name here.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -215,6 +215,13 @@ pub enum Order {
     /// Read nothing from anybody but console clients, and cut off those whose output has not left weir within this
     /// time. [`Order::Resume`] of everything undoes it. The shell's own business; the worker hears no time passing.
     Suspend(Duration),
+    /// A host name no longer has these addresses: connections to them close at their next transaction boundary.
+    AddressesLeft {
+        /// The name.
+        host: String,
+        /// The addresses.
+        gone: Vec<IpAddr>,
+    },
 }
 
 /// Randomness, owned by the shell: nonces, cancel keys, choices between members.

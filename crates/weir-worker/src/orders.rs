@@ -1,18 +1,20 @@
 //! What the control thread wants: a new topology or configuration, PAUSE and RESUME, RECONNECT, the end.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use weir_config::Config;
 use weir_discovery::Topology;
-use weir_pool::ClientId;
+use weir_pool::{ClientId, ServerId};
 use weir_protocol::message::Report;
 use weir_protocol::sqlstate::SqlState;
 
 use crate::client::Client;
 use crate::io::{ConnId, Effect, Effects, Order};
 use crate::pools::PoolIndex;
-use crate::{Worker, client_id, places, pools, sizes};
+use crate::server::ServerConn;
+use crate::{Worker, client_id, places, pools, server_id, sizes};
 
 impl Worker {
     /// The control thread wants something.
@@ -33,6 +35,7 @@ impl Worker {
             Order::Disable(database, true) => drop(self.disabled.insert(database)),
             Order::Disable(database, false) => drop(self.disabled.remove(&database)),
             Order::Suspend(_) => {}
+            Order::AddressesLeft { host, gone } => self.leave_addresses(now, &host, &gone, effects),
         }
     }
 
@@ -143,6 +146,31 @@ impl Worker {
             self.close_server(server, effects);
         }
         self.hurry_sessions(now, index, effects);
+    }
+}
+
+impl Worker {
+    /// Whether a server connection goes to this host.
+    #[must_use]
+    pub fn is_using(&self, host: &str) -> bool {
+        self.servers.iter().any(|(_, conn)| conn.address.host == host)
+    }
+
+    /// Replaces server connections to addresses that their host's name no longer has.
+    fn leave_addresses(&mut self, now: Instant, host: &str, gone: &[IpAddr], effects: &mut Effects) {
+        for index in self.pools.indices() {
+            let is_there = |conn: &ServerConn| {
+                let remote = conn.remote.is_some_and(|remote| gone.contains(&remote));
+                conn.pool == index && conn.address.host == host && remote
+            };
+            let there: Vec<ServerId> =
+                self.servers.iter().filter(|(_, conn)| is_there(conn)).map(|(at, _)| server_id(at)).collect();
+            for server in self.pools.entry_mut(index).pool.retire_some(&there) {
+                self.close_server(server, effects);
+            }
+            self.hurry_sessions(now, index, effects);
+            self.pump(now, index, effects);
+        }
     }
 }
 

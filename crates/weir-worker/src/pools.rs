@@ -253,6 +253,7 @@ impl Worker {
             created: now,
             used: now,
             local: None,
+            remote: None,
             tls: None,
             pid: 0,
             secret: None,

@@ -29,6 +29,9 @@ impl Worker {
             pools: self.pool_rows(now),
             clients: self.visible_clients().map(|(at, client)| self.client_row(now, at, client)).collect(),
             peers: self.peer_rows(),
+            // The shell knows them.
+            dns_hosts: Vec::new(),
+            dns_zones: Vec::new(),
             servers: self.servers.iter().map(|(at, conn)| self.server_row(now, at, conn)).collect(),
             totals,
         }

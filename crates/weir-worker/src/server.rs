@@ -1,6 +1,6 @@
 //! What a worker knows of one server connection.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -29,6 +29,8 @@ pub(crate) struct ServerConn {
     pub(crate) created: Instant,
     pub(crate) used: Instant,
     pub(crate) local: Option<SocketAddr>,
+    /// Where its host's name led when it was dialed.
+    pub(crate) remote: Option<IpAddr>,
     pub(crate) tls: Option<Box<str>>,
     /// PostgreSQL's key for cancelling.
     pub(crate) pid: u32,

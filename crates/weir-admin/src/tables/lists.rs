@@ -4,7 +4,7 @@ use weir_protocol::backend::Column;
 
 use super::cell::Cell;
 use super::{ConsoleView, databases, pools};
-use crate::snapshot::PeerPoolRow;
+use crate::snapshot::{DnsHostRow, DnsZoneRow, PeerPoolRow};
 
 pub(super) const COLUMNS: [Column<'static>; 2] = [Column::text("list"), Column::int4("items")];
 pub(super) const COLUMNS_CONFIG: [Column<'static>; 4] =
@@ -64,8 +64,8 @@ pub(super) fn rows(view: &ConsoleView<'_>) -> Vec<[Cell; 2]> {
         ("login_clients", usize::try_from(snapshot.totals.login_clients).unwrap_or(usize::MAX)),
         ("free_servers", 0),
         ("used_servers", snapshot.servers.len()),
-        ("dns_names", 0),
-        ("dns_zones", 0),
+        ("dns_names", snapshot.dns_hosts.len()),
+        ("dns_zones", snapshot.dns_zones.len()),
         ("dns_queries", 0),
         ("dns_pending", 0),
     ];
@@ -115,4 +115,17 @@ pub(super) fn peer_pools(view: &ConsoleView<'_>) -> Vec<[Cell; 5]> {
         ]
     };
     view.snapshot.peers.iter().map(row).collect()
+}
+
+pub(super) fn dns_hosts(view: &ConsoleView<'_>) -> Vec<[Cell; 3]> {
+    let row = |host: &DnsHostRow| {
+        let addresses: Vec<String> = host.addresses.iter().map(ToString::to_string).collect();
+        [Cell::from(&host.name), Cell::from(host.ttl.as_secs()), Cell::from(addresses.join(","))]
+    };
+    view.snapshot.dns_hosts.iter().map(row).collect()
+}
+
+pub(super) fn dns_zones(view: &ConsoleView<'_>) -> Vec<[Cell; 3]> {
+    let row = |zone: &DnsZoneRow| [Cell::from(&zone.name), Cell::from(zone.serial), Cell::from(zone.count)];
+    view.snapshot.dns_zones.iter().map(row).collect()
 }

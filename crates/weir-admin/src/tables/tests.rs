@@ -477,6 +477,15 @@ timezone:s password:s scram_client_key:b scram_server_key:b\nSHOW",
     scene.check(Table::PeerPools, &pools.replace("SHOW", "3|4|5|3|1\nSHOW"));
     scene.check(Table::DnsHosts, "hostname:s ttl:q addrs:s\nSHOW");
     scene.check(Table::DnsZones, "zonename:s serial:q count:i\nSHOW");
+    scene.snapshot.dns_hosts = vec![crate::snapshot::DnsHostRow {
+        name: "db.test".to_owned(),
+        ttl: Duration::from_millis(14_900),
+        addresses: ["10.0.0.1", "fd00::1"].map(|text| text.parse().unwrap()).to_vec(),
+    }];
+    scene.snapshot.dns_zones =
+        vec![crate::snapshot::DnsZoneRow { name: "test".to_owned(), serial: 2_026_112_101, count: 1 }];
+    scene.check(Table::DnsHosts, "hostname:s ttl:q addrs:s\ndb.test|14|10.0.0.1,fd00::1\nSHOW");
+    scene.check(Table::DnsZones, "zonename:s serial:q count:i\ntest|2026112101|1\nSHOW");
 }
 
 #[test]

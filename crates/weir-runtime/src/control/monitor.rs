@@ -130,7 +130,11 @@ impl Monitor {
 
     async fn open(&self) -> Result<Session, MonitorReport> {
         let config = self.control.config();
-        let dialer = Dialer { tls: Arc::clone(&self.control.tls.borrow()), tcp: config.tcp.clone() };
+        let dialer = Dialer {
+            tls: Arc::clone(&self.control.tls.borrow()),
+            tcp: config.tcp.clone(),
+            resolver: Rc::clone(&self.control.resolver),
+        };
         let Upstream::Patroni(patroni) = &config.upstream else {
             return Err(unreachable("is no member of a cluster"));
         };

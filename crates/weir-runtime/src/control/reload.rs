@@ -70,6 +70,7 @@ fn adopt(control: &Control, fresh: Config) -> Result<(), String> {
         }
     }
     let config = Arc::new(config);
+    control.resolver.configure(&config.dns, now());
     control.order(&Order::Configure(Arc::clone(&config)));
     for worker in &control.workers {
         worker.adopt_tls(Arc::clone(&tls));

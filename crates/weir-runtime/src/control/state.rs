@@ -15,6 +15,7 @@ use weir_discovery::{Address, Discovery, Event, SessionEvidence, Topology};
 
 use super::follow;
 use crate::handle::WorkerHandle;
+use crate::resolver::Resolver;
 use crate::tls::TlsBundle;
 use crate::unix_socket::SocketFile;
 use crate::{Reload, RunError};
@@ -24,6 +25,7 @@ use weir_worker::Order;
 pub(super) struct Control {
     pub(super) config: RefCell<Arc<Config>>,
     pub(super) tls: RefCell<Arc<TlsBundle>>,
+    pub(super) resolver: Rc<Resolver>,
     pub(super) workers: Vec<WorkerHandle>,
     pub(super) reload: RefCell<Option<Reload>>,
     pub(super) following: Following,
@@ -100,7 +102,9 @@ impl Control {
                 Following::Cluster { discovery, events: events_in }
             }
         };
+        let resolver = Resolver::new(config.dns.clone());
         let control = Self {
+            resolver,
             config: RefCell::new(config),
             tls: RefCell::new(tls),
             workers,
@@ -170,13 +174,17 @@ impl Control {
     pub(super) async fn snapshot(&self) -> Snapshot {
         let mut sum = Snapshot::default();
         for worker in &self.workers {
-            let Some(Snapshot { pools, clients, servers, peers, totals }) = worker.snapshot().await else {
+            let Some(Snapshot { pools, clients, servers, peers, dns_hosts, dns_zones, totals }) =
+                worker.snapshot().await
+            else {
                 continue;
             };
             sum.pools.extend(pools);
             sum.clients.extend(clients);
             sum.servers.extend(servers);
             sum.peers.extend(peers);
+            sum.dns_hosts.extend(dns_hosts);
+            sum.dns_zones.extend(dns_zones);
             sum.totals.login_clients += totals.login_clients;
             sum.totals.logins_accepted += totals.logins_accepted;
             sum.totals.logins_refused += totals.logins_refused;

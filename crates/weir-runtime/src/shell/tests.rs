@@ -24,7 +24,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 use tokio::task;
 use weir_admin::snapshot::Snapshot;
-use weir_config::Tcp;
+use weir_config::{Dns, Tcp};
 use weir_pool::{ClientId, ServerId};
 
 use super::{Shared, Shell};
@@ -113,6 +113,10 @@ impl<S: FnMut(&Event, &mut Effects) + 'static> Machine for Scripted<S> {
         true
     }
 
+    fn is_using(&self, _host: &str) -> bool {
+        true
+    }
+
     fn partner(&self, conn: ConnId) -> Option<ConnId> {
         self.partners.borrow().get(&conn).copied()
     }
@@ -137,7 +141,7 @@ impl<S: FnMut(&Event, &mut Effects) + 'static> World<S> {
         let (reports_in, reports) = mpsc::channel(1);
         let machine = Scripted::new(script, told);
         let partners = Rc::clone(&machine.partners);
-        let shell = Shell::new(machine, 0, Arc::new(tls), Tcp::default(), reports_in);
+        let shell = Shell::new(machine, 0, Arc::new(tls), Tcp::default(), Dns::default(), reports_in);
         let listener = listen::bind(loopback(), false, &listen::tests::nothing(), &Tcp::default()).unwrap();
         let address = listener.local_addr().unwrap();
         listen::open(Door { role: Role::Write, socket: DoorSocket::Tcp(listener) }, &shell);

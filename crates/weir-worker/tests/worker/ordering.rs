@@ -6,7 +6,7 @@ use std::time::Duration;
 use weir_config::{Database, PoolMode};
 use weir_worker::{Order, Role};
 
-use crate::settings::{PASSWORD, config, leaderless, size};
+use crate::settings::{PASSWORD, address, config, leaderless, size};
 use crate::world::{World, batch, echo};
 
 #[test]
@@ -215,4 +215,30 @@ fn the_end_waits_for_no_lookup() {
     world.order(Order::Drain);
     assert_eq!(world.heard(entering), ["FATAL 57P01"]);
     assert!(world.worker.is_drained());
+}
+
+#[test]
+fn connections_to_an_address_that_left_its_name_go_at_their_next_boundary() {
+    let mut world = World::new();
+    let [busy, rests] = world.clients();
+    world.query(busy, "begin");
+    world.ask(rests, "select 1");
+    let before = world.pids();
+    assert_eq!(before.len(), 2);
+    let host = address("n1").host;
+    assert!(world.worker.is_using(&host) && !world.worker.is_using("elsewhere"));
+    let mut leave = |host: &str, gone: &str| {
+        let order = Order::AddressesLeft { host: host.to_owned(), gone: vec![gone.parse().unwrap()] };
+        world.turn(|worker, now, effects| worker.order(now, order, effects));
+        world.run();
+        world.pids()
+    };
+    assert_eq!(leave(&host, "10.9.9.9"), before, "another address of the name");
+    assert_eq!(leave("elsewhere", "10.0.0.1"), before, "the address of another name");
+    let held = leave(&host, "10.0.0.1");
+    assert_eq!(held.len(), 1, "the idle one goes at once");
+    assert_eq!(world.ask(busy, "select 2"), ["BEGIN", "ready T", "row select 2", "SELECT 1", "ready T"]);
+    assert_eq!(world.ask(busy, "commit"), ["COMMIT", "ready I"]);
+    assert_eq!(world.ask(busy, "select 3"), echo("select 3"));
+    assert!(!world.pids().contains(&held[0]));
 }

@@ -322,7 +322,8 @@ impl World {
                 }
             };
             self.shell.names.insert(conn, end);
-            Ok(Dialed { peer: None, local: None, tls: None, end_point: None })
+            let peer = format!("{}:{}", to.host, to.port).parse().ok();
+            Ok(Dialed { peer, local: None, tls: None, end_point: None })
         } else {
             Err(DialError::Refused("connection refused".to_owned()))
         };
