@@ -263,7 +263,7 @@ impl Pool {
         if !which.is_empty() {
             self.moving = Move::Rest;
         }
-        self.debug_check();
+        self.finish();
         closed
     }
 

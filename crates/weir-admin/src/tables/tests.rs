@@ -1,6 +1,7 @@
 //! Golden tables: what SHOW puts on the wire, read back by the protocol's own parsers. Columns and types are compared
 //! with PgBouncer 1.25's lists.
 
+use std::net::IpAddr;
 use std::time::UNIX_EPOCH;
 
 use weir_discovery::{Address, Api, FailoverRecord, Leadership, MemberView, Monitor, Note, Succession};
@@ -480,7 +481,7 @@ timezone:s password:s scram_client_key:b scram_server_key:b\nSHOW",
     scene.snapshot.dns_hosts = vec![crate::snapshot::DnsHostRow {
         name: "db.test".to_owned(),
         ttl: Duration::from_millis(14_900),
-        addresses: ["10.0.0.1", "fd00::1"].map(|text| text.parse().unwrap()).to_vec(),
+        addresses: vec![IpAddr::from([10, 0, 0, 1]), IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 1])],
     }];
     scene.snapshot.dns_zones =
         vec![crate::snapshot::DnsZoneRow { name: "test".to_owned(), serial: 2_026_112_101, count: 1 }];
