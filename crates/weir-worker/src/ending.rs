@@ -69,15 +69,15 @@ impl Worker {
         }
     }
 
-    /// Lets nobody in any more; those who are in stay as long as they like.
-    pub(crate) fn wait_for_clients(&mut self, now: Instant, effects: &mut Effects) {
+    /// Those who are in stay as long as they like. The doors are closed by the shell; whoever had come through one is in,
+    /// login or not: where another process takes over, nobody is refused.
+    pub(crate) fn wait_for_clients(&mut self) {
         self.ending = Some(Ending::ClientsLeft);
-        for id in self.client_ids() {
-            let Some(client) = self.clients.get(key(id.0)) else { continue };
-            if client.is_logging_in() {
-                self.refuse_client(now, id, &shutting_down(), effects);
-            }
-        }
+    }
+
+    /// Whoever had begun to log in may come in.
+    pub(crate) fn lets_logins_finish(&self) -> bool {
+        matches!(self.ending, None | Some(Ending::ClientsLeft))
     }
 
     /// No server connection is given out any more.

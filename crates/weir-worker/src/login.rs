@@ -180,7 +180,7 @@ impl Worker {
             return Err(no_such_database(&admitted.database));
         };
         self.check_disabled(&admitted.database)?;
-        if self.ending.is_some() {
+        if !self.lets_logins_finish() {
             return Err(shutting_down());
         }
         self.check_limits(&admitted.database, &admitted.user)?;

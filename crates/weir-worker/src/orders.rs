@@ -29,7 +29,7 @@ impl Worker {
             Order::Reconnect(database) => self.reconnect(now, database.as_deref(), effects),
             Order::Drain => self.drain(now, effects),
             Order::WaitForServers => self.wait_for_servers(now, effects),
-            Order::WaitForClients => self.wait_for_clients(now, effects),
+            Order::WaitForClients => self.wait_for_clients(),
             Order::Kill(database) => self.kill(now, database.as_deref(), effects),
             Order::KillClient(serial) => self.kill_client(now, serial, effects),
             Order::Disable(database, true) => drop(self.disabled.insert(database)),

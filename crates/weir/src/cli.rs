@@ -22,7 +22,7 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     pub(crate) check_config: Option<PathBuf>,
 
-    /// Print the weir.toml that means the same as a file of PgBouncer, with its secrets, and end
+    /// Print a pgbouncer.ini as weir.toml, with its secrets, and end
     #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "check_config"])]
     pub(crate) convert: Option<PathBuf>,
 

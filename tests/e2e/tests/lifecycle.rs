@@ -51,7 +51,7 @@ fn help_and_version() -> Result<()> {
 fn wrong_options_are_named() -> Result<()> {
     for (args, named) in [
         (vec!["--no-such-option"], "--no-such-option"),
-        (vec!["--upstream", "postgres://h", "--pool-size", "0"], "pool-size"),
+        (vec!["--upstream", "postgres://h", "--pool-size", "many"], "pool-size"),
         (vec!["--upstream", "postgres://h", "--pool-mode", "sometimes"], "sometimes"),
         (vec!["--upstream", "mysql://h"], "upstream"),
         (vec!["/no/such/file.toml"], "/no/such/file.toml"),
@@ -72,7 +72,8 @@ fn check_config_reports_every_problem_with_its_line() -> Result<()> {
     let path = folder.write("good.toml", good)?.display().to_string();
     let output = run(&["--check-config", &path])?;
     assert!(output.status.success(), "{}", text(&output));
-    let bad = format!("{good}[pool]\nsize = 0\nmoed = \"transaction\"\nquery_wait_timeout = \"soon\"\n");
+    let bad =
+        format!("{good}[pool]\nsize = \"many\"\nmoed = \"transaction\"\nquery_wait_timeout = \"soon\"\n");
     let path = folder.write("bad.toml", &bad)?.display().to_string();
     let output = run(&["--check-config", &path])?;
     assert!(!output.status.success());

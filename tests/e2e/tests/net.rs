@@ -181,8 +181,8 @@ async fn a_new_process_takes_over_and_nobody_is_refused() -> Result<()> {
         older.context("nobody took over")
     };
     let (outcome, youngest): (Result<()>, Result<Weir>) = tokio::join!(come_and_go, take_over);
-    let mut youngest = youngest?;
     outcome.context("a client was refused")?;
+    let mut youngest = youngest?;
     // Those who were there stay where they are, for as long as they like.
     assert!(stack.weir.ended().is_none());
     busy.query("COMMIT").await?;

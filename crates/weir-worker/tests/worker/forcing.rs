@@ -81,6 +81,18 @@ fn waiting_for_servers_lets_transactions_end_and_nobody_begin_one() {
 }
 
 #[test]
+fn waiting_for_clients_lets_in_who_had_come_through_the_door() {
+    let mut world = World::new();
+    let half = world.hello(Role::Write, "app", PASSWORD);
+    world.order(Order::WaitForClients);
+    world.run();
+    assert_eq!(world.ask(half, "select 1").last().unwrap(), "ready I");
+    assert!(!world.worker.is_drained());
+    world.vanish(half);
+    assert!(world.worker.is_drained());
+}
+
+#[test]
 fn waiting_for_clients_lets_them_work_until_they_leave() {
     let mut world = World::new();
     let works = world.client();
