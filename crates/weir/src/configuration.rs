@@ -93,7 +93,11 @@ impl Configuration for Rereader {
         sets.retain(|(known, _)| known != key);
         sets.push((key.to_owned(), value.to_owned()));
         let loaded = load(self.text.as_ref(), &self.overrides, &sets);
-        let config = self.adopt(loaded)?;
+        let config = match loaded {
+            // The console shows the reason alone: how many there are is of no use beside one setting.
+            Err(Failure::Wrong(problems)) => return Err(problems.to_string()),
+            loaded => self.adopt(loaded)?,
+        };
         self.sets = sets;
         Ok(config)
     }

@@ -289,7 +289,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     weir("retry_bytes_max", "64kB", "limits.retry_bytes_max", Size),
     weir("shutdown_timeout", "forever", "limits.shutdown_timeout", Patience),
     weir("on_set", "track", "session.on_set", Word),
-    weir("on_prepare", "pin", "session.on_prepare", Word),
+    weir("on_prepare", "track", "session.on_prepare", Word),
     weir("on_listen", "pin", "session.on_listen", Word),
     weir("on_advisory_lock", "pin", "session.on_advisory_lock", Word),
     weir("on_temporary_table", "pin", "session.on_temporary_table", Word),
