@@ -116,7 +116,7 @@ const OTHER: &[(&str, &str)] = &[
     ("retry_bytes_max", "0"),
     ("shutdown_timeout", "13"),
     ("on_set", "forget"),
-    ("on_prepare", "track"),
+    ("on_prepare", "pin"),
     ("on_listen", "refuse"),
     ("on_advisory_lock", "refuse"),
     ("on_temporary_table", "refuse"),
