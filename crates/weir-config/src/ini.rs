@@ -27,6 +27,14 @@ pub(crate) fn is_ini(path: &std::path::Path, text: &str) -> bool {
     }
 }
 
+/// Every key of PgBouncer's file and of its section `[weir]`. Those of a connection string carry their section, such as
+/// `databases.pool_size`.
+#[must_use]
+pub fn ini_keys() -> Vec<String> {
+    let general = table::SETTINGS.iter().map(|setting| setting.name.to_owned());
+    general.chain(named::keys()).collect()
+}
+
 fn first_section(text: &str) -> Option<&str> {
     let line = text.lines().map(str::trim_start).find(|line| line.starts_with('['))?;
     line.strip_prefix('[')?.split(']').next()

@@ -25,7 +25,7 @@ use std::path::Path;
 pub use check::CONSOLE_DATABASES;
 pub use convert::to_toml;
 pub use diff::{Change, diff, reload};
-pub use ini::{ConfigRow, config_rows};
+pub use ini::{ConfigRow, config_rows, ini_keys};
 pub use key::{Fallback, Key, TakesEffect};
 pub use keys::{DATABASE_KEYS, DEFAULT_AUTH_QUERY, KEYS, PEER_KEYS, USER_KEYS, WORKERS_MAX};
 pub use model::*;

@@ -82,6 +82,7 @@ fn a_file_that_is_not_there_is_named() {
     );
 }
 
+// covers: workers
 #[test]
 fn nobody_is_let_in_by_silence_and_several_workers_are_refused() {
     let (code, _, error) = weir(&["--upstream", "postgres://127.0.0.1:5432", "--workers", "2"]);

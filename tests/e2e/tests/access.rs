@@ -74,6 +74,7 @@ fn by_rules() -> Setup {
         ])
 }
 
+// covers: auth_hba_file auth_ident_file
 #[tokio::test]
 async fn each_method_lets_its_own_in_and_nobody_else() -> Result<()> {
     let stack = by_rules().start_before(believing_postgres().await?).await?;
@@ -150,6 +151,7 @@ async fn rules_change_at_a_reload_and_bad_ones_do_not() -> Result<()> {
     connected.expect_usable().await
 }
 
+// covers: client_tls_ca_file
 #[tokio::test]
 async fn client_certificates_are_needed_with_verify_full() -> Result<()> {
     let setup = Setup::new().client_tls("verify-full").set("client_tls", "ca_file = \"authority.crt\"");
@@ -165,6 +167,7 @@ async fn client_certificates_are_needed_with_verify_full() -> Result<()> {
     Ok(())
 }
 
+// covers: client_tls_protocols
 #[tokio::test]
 async fn logins_are_bound_to_the_channel_on_both_sides() -> Result<()> {
     let tls = ServerTls::Required;

@@ -287,6 +287,7 @@ async fn fate(wire: &mut Wire) -> Result<String> {
     last.field(b'M').context("no message")
 }
 
+// covers: stats_period
 #[tokio::test]
 async fn time_runs_out() -> Result<()> {
     let setup = Setup::new().pool_size(3).set("pool", "query_wait_notify = \"200ms\"");
@@ -342,6 +343,7 @@ async fn time_runs_out() -> Result<()> {
     Ok(())
 }
 
+// covers: log_connections log_disconnections
 #[tokio::test]
 async fn signals_pause_resume_and_end() -> Result<()> {
     let silent = ["connections = false", "disconnections = false", "pooler_errors = false", "stats = false"];

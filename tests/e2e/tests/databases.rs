@@ -51,6 +51,8 @@ async fn ports(stack: &Stack, database: &str, count: usize) -> Result<Vec<u16>> 
     Ok(ports)
 }
 
+// covers: databases.dbname databases.host databases.port databases.client_encoding databases.datestyle databases.timezone
+// covers: databases.application_name
 #[tokio::test]
 async fn each_database_has_its_own_way_to_its_servers() -> Result<()> {
     let [one, two] = servers().await?;
@@ -170,6 +172,7 @@ async fn queries_of_its_own_run_when_the_settings_say() -> Result<()> {
     Ok(())
 }
 
+// covers: databases.pool_mode
 #[tokio::test]
 async fn a_reload_moves_and_removes_databases() -> Result<()> {
     let [one, two] = servers().await?;

@@ -29,6 +29,7 @@ async fn the_right_password_gets_in_and_others_do_not_learn_why() -> Result<()> 
     stack.wire().await?.expect_usable().await
 }
 
+// covers: auth_file
 #[tokio::test]
 async fn a_verifier_in_the_user_list_is_enough() -> Result<()> {
     let postgres = Postgres::start(PostgresOptions::default()).await?;
@@ -42,6 +43,7 @@ async fn a_verifier_in_the_user_list_is_enough() -> Result<()> {
     Ok(())
 }
 
+// covers: auth_user auth_query
 #[tokio::test]
 async fn auth_query_finds_users_who_are_not_in_the_list() -> Result<()> {
     let stack = Setup::new()
@@ -211,6 +213,7 @@ async fn a_startup_packet_that_makes_no_sense_is_a_protocol_error() -> Result<()
     stack.wire().await?.expect_usable().await
 }
 
+// covers: max_client_conn
 #[tokio::test]
 async fn no_more_clients_than_allowed() -> Result<()> {
     let stack = Setup::new().set("limits", "max_client_conn = 3").start().await?;

@@ -64,6 +64,7 @@ async fn gate(address: Ipv4Addr, postgres: &Postgres) -> Result<Arc<AtomicU32>> 
     Ok(passed)
 }
 
+// covers: resolv_conf
 #[tokio::test]
 async fn a_name_is_followed_to_its_new_address() -> Result<()> {
     let [old, new] = [Ipv4Addr::new(127, 0, 30, 61), Ipv4Addr::new(127, 0, 30, 62)];

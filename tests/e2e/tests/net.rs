@@ -91,6 +91,7 @@ fn is_cancelled(messages: &[Message]) -> bool {
     messages.iter().any(|message| message.code() == "57014")
 }
 
+// covers: so_reuseport peer_id peers.host peers.port
 #[tokio::test]
 async fn processes_on_one_port_forward_each_other_s_cancel_requests() -> Result<()> {
     let folders = [RunDir::create("peer")?, RunDir::create("peer")?];

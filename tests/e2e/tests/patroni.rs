@@ -206,6 +206,7 @@ async fn switchover_under_load(cluster: &Cluster, front: &Front) -> Result<()> {
     ports_lead_to_their_roles(cluster, front).await
 }
 
+// covers: patroni_urls
 #[tokio::test]
 async fn patroni_3_roles_switchover_and_a_sick_api() -> Result<()> {
     let cluster = cluster(21, Patroni::Packaged, false).await?;

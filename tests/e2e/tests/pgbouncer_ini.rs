@@ -76,6 +76,7 @@ async fn verifiers(postgres: &Postgres) -> Result<Vec<(String, String)>> {
     Ok(users)
 }
 
+// covers: listen_addr http_listen
 #[tokio::test]
 async fn a_deployment_of_pgbouncer_serves_by_pass_through_and_by_auth_query_if_it_can() -> Result<()> {
     let postgres = Postgres::start(PostgresOptions::default()).await?;
@@ -105,6 +106,7 @@ async fn a_deployment_of_pgbouncer_serves_by_pass_through_and_by_auth_query_if_i
     .await
 }
 
+// covers: logfile
 #[tokio::test]
 async fn settings_in_force_have_pgbouncer_s_names_and_can_be_set() -> Result<()> {
     let postgres = Postgres::start(PostgresOptions::default()).await?;
@@ -145,6 +147,7 @@ async fn settings_in_force_have_pgbouncer_s_names_and_can_be_set() -> Result<()>
     Ok(())
 }
 
+// covers: listen_port pidfile unix_socket_dir
 #[tokio::test]
 async fn the_example_of_the_package_starts_as_it_is() -> Result<()> {
     let installed = Path::new("/etc/pgbouncer/pgbouncer.ini");

@@ -31,6 +31,7 @@ async fn a_transaction_keeps_its_server_and_gives_it_back() -> Result<()> {
     Ok(())
 }
 
+// covers: default_pool_size
 #[tokio::test]
 async fn no_more_servers_than_the_pool_allows() -> Result<()> {
     let stack = Setup::new().pool_size(3).start().await?;
@@ -93,6 +94,7 @@ async fn waiting_too_long_is_a_clear_error() -> Result<()> {
     stack.wire().await?.expect_usable().await
 }
 
+// covers: pool_mode
 #[tokio::test]
 async fn session_mode_keeps_the_server_and_cleans_it() -> Result<()> {
     let stack = Setup::new().pool_size(1).mode("session").start().await?;

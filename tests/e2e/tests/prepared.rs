@@ -146,6 +146,7 @@ async fn a_changed_table_does_not_break_statements_for_good() -> Result<()> {
     Ok(())
 }
 
+// covers: max_prepared_statements
 #[tokio::test]
 async fn more_statements_than_a_server_keeps() -> Result<()> {
     let stack = Setup::new().pool_size(1).set("pool", "max_prepared_statements = 10").start().await?;

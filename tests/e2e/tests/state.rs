@@ -165,6 +165,7 @@ async fn a_listener_hears_its_news() -> Result<()> {
     Ok(())
 }
 
+// covers: on_set on_prepare on_listen on_advisory_lock on_temporary_table on_hold_cursor
 #[tokio::test]
 async fn refused_statements_abort_what_they_are_in() -> Result<()> {
     let stack = shared("refuse").await?;

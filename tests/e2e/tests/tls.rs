@@ -28,6 +28,7 @@ async fn psql(stack: &Stack, sslmode: &str, root: Option<&Path>, sql: &str) -> R
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
+// covers: client_tls_cert_file client_tls_key_file
 #[tokio::test]
 async fn verify_full_accepts_the_right_certificate_only() -> Result<()> {
     let stack = Setup::new().client_tls("require").start().await?;
@@ -39,6 +40,7 @@ async fn verify_full_accepts_the_right_certificate_only() -> Result<()> {
     Ok(())
 }
 
+// covers: client_tls_sslmode
 #[tokio::test]
 async fn require_refuses_a_client_without_tls() -> Result<()> {
     let stack = Setup::new().client_tls("require").start().await?;
@@ -116,6 +118,7 @@ async fn is_encrypted(stack: &Stack) -> Result<bool> {
     Ok(wire::values(&seen)? == ["t"])
 }
 
+// covers: server_tls_sslmode server_tls_ca_file
 #[tokio::test]
 async fn servers_are_reached_over_tls_as_configured() -> Result<()> {
     for (mode, tls, encrypted) in [

@@ -59,11 +59,7 @@ fn section(translator: &mut Translator<'_>, family: Family, line: &IniLine) {
 
 fn pair(translator: &mut Translator<'_>, family: Family, line: &IniLine, name: &str, value: &str) {
     let path = format!("{}.{}", family.name(), line.key);
-    let known = match family {
-        Family::Databases => DATABASE,
-        Family::Users => USER,
-        Family::Peers => PEER,
-    };
+    let known = known_to(family);
     let written = format!("{path}.{name}");
     let Some((_, ours, notation)) = known.iter().find(|(theirs, ..)| *theirs == name) else {
         let remedy = match nearest(name, known.iter().map(|(theirs, ..)| *theirs)) {
@@ -79,6 +75,23 @@ fn pair(translator: &mut Translator<'_>, family: Family, line: &IniLine, name: &
         Ok(Some(value)) => translator.insert(&format!("{path}.{ours}"), &written, line.place.clone(), value),
         Ok(None) => {}
         Err(wrong) => translator.complain(&line.place, &written, wrong),
+    }
+}
+
+/// Every key of a connection string behind its section, such as `users.pool_mode`.
+pub(super) fn keys() -> impl Iterator<Item = String> {
+    let place = ["host", "port", "password"].map(|name| format!("{}.{name}", Family::Databases.name()));
+    let known = Family::ALL.into_iter().flat_map(|family| {
+        known_to(family).iter().map(move |(name, ..)| format!("{}.{name}", family.name()))
+    });
+    place.into_iter().chain(known)
+}
+
+fn known_to(family: Family) -> &'static [Pair] {
+    match family {
+        Family::Databases => DATABASE,
+        Family::Users => USER,
+        Family::Peers => PEER,
     }
 }
 

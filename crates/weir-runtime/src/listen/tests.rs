@@ -102,6 +102,7 @@ fn two_processes_share_an_address_only_if_both_want_to() {
     assert!(refusal.to_string().contains(&address.to_string()), "{refusal}");
 }
 
+// covers: listen_backlog
 #[test]
 fn the_queue_is_as_long_as_asked_for() {
     let write = vec!["127.0.0.1:0".parse().unwrap()];
@@ -114,6 +115,7 @@ fn the_queue_is_as_long_as_asked_for() {
     assert_eq!(held.len(), 4);
 }
 
+// covers: tcp_defer_accept
 #[test]
 fn a_deferred_client_is_seen_with_its_first_bytes() {
     let write = vec!["127.0.0.1:0".parse().unwrap()];

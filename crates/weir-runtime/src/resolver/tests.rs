@@ -99,6 +99,7 @@ fn age(resolver: &Resolver, by: Duration) {
     resolver.hosts.borrow_mut().values_mut().for_each(|host| host.until -= by);
 }
 
+// covers: dns_max_ttl
 #[test]
 fn an_answer_is_used_for_max_ttl_whatever_the_name_server_says() {
     run(async {
@@ -140,6 +141,7 @@ fn those_who_ask_together_share_one_question_and_take_turns() {
     });
 }
 
+// covers: dns_nxdomain_ttl
 #[test]
 fn a_name_that_does_not_exist_is_asked_for_again_after_nxdomain_ttl() {
     run(async {
@@ -163,6 +165,7 @@ fn a_name_that_does_not_exist_is_asked_for_again_after_nxdomain_ttl() {
     });
 }
 
+// covers: dns_zone_check_period
 #[test]
 fn a_zone_s_new_serial_number_makes_its_names_old() {
     run(async {

@@ -188,7 +188,7 @@ impl<S: FnMut(&Event, &mut Effects) + 'static> World<S> {
 }
 
 /// Runs a test on a worker's kind of runtime. The bound only turns a hang into a failure.
-pub(super) fn run(test: impl Future<Output = ()>) {
+pub(crate) fn run(test: impl Future<Output = ()>) {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
     runtime.block_on(async { tokio::time::timeout(Duration::from_secs(30), test).await.unwrap() });
 }

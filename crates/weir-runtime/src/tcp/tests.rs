@@ -2,14 +2,21 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::SockRef;
-use weir_config::Tcp;
+use weir_config::{Dns, Tcp};
+use weir_discovery::Address;
 
+use crate::dial::{self, Dialer};
 use crate::listen::{self, tests::nothing};
+use crate::resolver::Resolver;
+use crate::shell::tests::run;
+use crate::socket::Socket;
 use crate::tcp;
+use crate::tls::tests::no_tls;
 
 fn all_different() -> Tcp {
     Tcp {
@@ -37,6 +44,7 @@ fn seen(socket: &SockRef<'_>) -> Tcp {
     }
 }
 
+// covers: tcp_keepalive tcp_keepcnt tcp_keepidle tcp_keepintvl tcp_user_timeout tcp_socket_buffer
 #[test]
 fn a_client_s_connection_inherits_every_option() {
     let address = "127.0.0.1:0".parse().unwrap();
@@ -45,6 +53,20 @@ fn a_client_s_connection_inherits_every_option() {
     listener.set_nonblocking(false).unwrap();
     let (accepted, _) = listener.accept().unwrap();
     assert_eq!(seen(&SockRef::from(&accepted)), all_different());
+}
+
+// covers: tcp_keepalive tcp_keepcnt tcp_keepidle tcp_keepintvl tcp_user_timeout tcp_socket_buffer
+#[test]
+fn so_has_a_connection_to_postgresql() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address { host: "127.0.0.1".to_owned(), port: listener.local_addr().unwrap().port() };
+        let dialer =
+            Dialer { tls: Arc::new(no_tls()), tcp: all_different(), resolver: Resolver::new(Dns::default()) };
+        let link = dial::dial(&address, &dialer).await.unwrap();
+        let Socket::Tcp(stream) = &link.socket else { panic!("{link:?}") };
+        assert_eq!(seen(&SockRef::from(stream)), all_different());
+    });
 }
 
 #[test]

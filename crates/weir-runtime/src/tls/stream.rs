@@ -108,6 +108,12 @@ impl TlsStream {
         format!("{version}/{}", suite.replace("TLS13_", "TLS_"))
     }
 
+    /// The group of the key exchange.
+    #[cfg(test)]
+    pub(super) fn group(&self) -> Option<rustls::NamedGroup> {
+        self.records.negotiated_key_exchange_group().map(rustls::crypto::SupportedKxGroup::name)
+    }
+
     /// `tls-server-end-point` of the peer's certificate.
     pub(crate) fn peer_end_point(&self) -> Option<Vec<u8>> {
         end_point::hash(self.records.peer_certificates()?.first()?)

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use weir_config::{ClientTls, ServerTls, TlsMode, TlsOffer};
+use rustls::NamedGroup;
+use weir_config::{ClientTls, ServerTls, Tls13Cipher, TlsCipher, TlsGroup, TlsMode, TlsOffer};
 
-use super::{TlsBundle, TlsLoadError, end_point};
+use super::{BrokenTls, TlsBundle, TlsLoadError, TlsStream, end_point};
 
 /// A certificate authority with its files in a directory of its own.
 pub(crate) struct Authority {
@@ -202,4 +203,73 @@ fn cut_or_foreign_der_has_no_end_point_hash() {
         assert_eq!(end_point::hash(&der[..length]), None, "{length}");
     }
     assert_eq!(end_point::hash(&[0x30, 0x84, 0xff, 0xff, 0xff, 0xff]), None);
+}
+
+/// Both ends of a handshake of a bundle with itself, as weir's clients see it and as weir sees PostgreSQL.
+fn handshake(bundle: &TlsBundle) -> Result<[TlsStream; 2], BrokenTls> {
+    let mut server = *bundle.accept().unwrap();
+    let mut client = bundle.connect("localhost", std::net::Ipv4Addr::LOCALHOST.into())?;
+    while client.is_handshaking() || server.is_handshaking() {
+        for (from, to) in [(0, 1), (1, 0)] {
+            let mut flight = Vec::new();
+            let ends = [&mut client, &mut server];
+            ends[from].take_records(&mut flight);
+            ends[to].decrypt(&flight, &mut Vec::new())?;
+        }
+    }
+    Ok([client, server])
+}
+
+/// A change of what is offered; description and group that come of it.
+type Choice = (fn(&mut TlsOffer), &'static str, NamedGroup);
+
+// covers: client_tls_ciphers client_tls13_ciphers client_tls_ecdhcurve client_tls_protocols
+// covers: server_tls_ciphers server_tls13_ciphers server_tls_protocols
+#[test]
+fn what_one_side_offers_is_what_both_agree_upon() {
+    let authority = Authority::new();
+    let choices: [Choice; 5] = [
+        (|_| {}, "TLSv1.3/TLS_AES_256_GCM_SHA384", NamedGroup::X25519MLKEM768),
+        (
+            |offer| offer.tls13_ciphers = vec![Tls13Cipher::ChaCha20],
+            "TLSv1.3/TLS_CHACHA20_POLY1305_SHA256",
+            NamedGroup::X25519MLKEM768,
+        ),
+        (
+            |offer| offer.groups = vec![TlsGroup::P384],
+            "TLSv1.3/TLS_AES_256_GCM_SHA384",
+            NamedGroup::secp384r1,
+        ),
+        (|offer| offer.v1_3 = false, "TLSv1.2/TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", NamedGroup::X25519),
+        (
+            |offer| (offer.v1_3, offer.ciphers) = (false, vec![TlsCipher::EcdsaAes128]),
+            "TLSv1.2/TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+            NamedGroup::X25519,
+        ),
+    ];
+    for (change, description, group) in choices {
+        for towards_clients in [true, false] {
+            let mut client = authority.client_side(TlsMode::Require, "localhost");
+            let mut server = authority.server_side(TlsMode::Require);
+            change(if towards_clients { &mut client.offer } else { &mut server.offer });
+            let bundle = TlsBundle::from_settings(&client, &server, false).unwrap();
+            let [own, other] = handshake(&bundle).unwrap();
+            assert_eq!((own.description(), own.group()), (description.to_owned(), Some(group)));
+            assert_eq!(other.description(), description);
+        }
+    }
+}
+
+// covers: server_tls_cert_file server_tls_key_file
+#[test]
+fn weir_shows_its_certificate_to_servers_that_want_one() {
+    let authority = Authority::new();
+    let client = authority.client_side(TlsMode::VerifyFull, "localhost");
+    let mut server = authority.server_side(TlsMode::Require);
+    let without = TlsBundle::from_settings(&client, &server, false).unwrap();
+    assert!(handshake(&without).is_err(), "nothing was shown");
+    (server.cert_file, server.key_file) = (client.cert_file.clone(), client.key_file.clone());
+    let with = TlsBundle::from_settings(&client, &server, false).unwrap();
+    let [_, other] = handshake(&with).unwrap();
+    assert!(other.peer_end_point().is_some());
 }

@@ -59,6 +59,7 @@ fn is_out(world: &mut World, who: Who, code: &str, message: &str) {
     assert!(!world.is_open(who));
 }
 
+// covers: auth_type
 #[test]
 fn each_method_asks_in_its_own_way() {
     for (method, user, asked) in [
@@ -80,6 +81,20 @@ fn each_method_asks_in_its_own_way() {
         if method != AuthMethod::Trust {
             let who = log_in(&mut world, by_tcp("10.0.0.1"), user, "mrg", "guess");
             is_out(&mut world, who, "28P01", "password authentication failed for user");
+        }
+    }
+}
+
+// covers: scram_iterations
+#[test]
+fn verifiers_that_are_made_for_a_password_have_the_configured_iterations() {
+    for iterations in [4096, 5000] {
+        let mut world = world(AuthMethod::ScramSha256, |config| config.auth.scram_iterations = iterations);
+        for (user, expected) in [("typed", iterations), ("app", 16)] {
+            let who = log_in(&mut world, by_tcp("10.0.0.1"), user, "pgbouncer", PASSWORD);
+            assert_eq!(world.heard(who), ["FATAL 28000"], "the proof is good");
+            let challenge = &world.shell.speakers[who].challenge;
+            assert!(challenge.ends_with(&format!(",i={expected}")), "{user}: {challenge}");
         }
     }
 }

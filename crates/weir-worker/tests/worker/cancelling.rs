@@ -270,6 +270,7 @@ fn no_more_requests_are_under_way_than_the_pool_has_connections() {
     assert_eq!(world.ask(client, "select 1"), echo("select 1"), "no late request may hit it");
 }
 
+// covers: cancel_wait_timeout
 #[test]
 fn a_request_that_has_waited_too_long_is_dropped_unless_the_timeout_is_zero() {
     for (limit, survives) in [(2, false), (0, true)] {
@@ -320,6 +321,7 @@ fn a_request_for_a_peer_s_client_goes_there_with_one_hop_less() {
     }
 }
 
+// covers: peers.pool_size
 #[test]
 fn requests_to_a_peer_are_bounded_and_go_no_further_than_three_hops() {
     let mut world = with_a_peer();

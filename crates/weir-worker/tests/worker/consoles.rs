@@ -25,6 +25,7 @@ fn answer(world: &mut World, text: &str) {
     world.order(Order::ConsoleReply(request.client, reply));
 }
 
+// covers: admin_users stats_users
 #[test]
 fn listed_users_get_in_with_their_rights() {
     for (user, admin) in [("admin", true), ("stats", false)] {

@@ -60,6 +60,7 @@ fn new_connections_go_to_the_hosts_in_turn() {
     assert_eq!(places(&world), [1, 2, 3, 1, 2]);
 }
 
+// covers: databases.load_balance_hosts
 #[test]
 fn without_balancing_they_go_to_the_first_that_answers() {
     let mut first = Database { pool_size: Some(size(5)), ..on(&["n1", "n2", "n3"]) };
@@ -194,6 +195,7 @@ fn a_database_that_is_removed_ends_its_clients() {
     assert_eq!(world.snapshot().servers.len(), 1);
 }
 
+// covers: databases.user databases.password
 #[test]
 fn a_forced_user_is_shared_by_all_clients() {
     let mut database = on(&["n1"]);
@@ -230,6 +232,7 @@ fn names(world: &World) -> Vec<String> {
     world.snapshot().pools.into_iter().map(|pool| pool.database).collect()
 }
 
+// covers: autodb_idle_timeout
 #[test]
 fn automatic_databases_are_forgotten_when_nobody_has_used_them_for_long() {
     let mut world = world(automatic());
@@ -312,6 +315,7 @@ fn parameters_of_a_database_hold_for_clients_that_ask_for_nothing_else() {
     assert!(set(&ran, "application_name", "own") && !set(&ran, "timezone", "UTC"), "{ran:?}");
 }
 
+// covers: databases.auth_user databases.auth_query databases.auth_dbname
 #[test]
 fn auth_settings_of_a_database_are_its_own() {
     let mut elsewhere = on(&["n2"]);
@@ -373,6 +377,7 @@ fn sessions_keep_connections_that_are_to_be_replaced() {
     assert_eq!(world.ran(), [""; 0], "what is closed needs no reset");
 }
 
+// covers: server_fast_close
 #[test]
 fn with_server_fast_close_they_end_with_their_transaction() {
     let (mut world, client, _) = session(true);

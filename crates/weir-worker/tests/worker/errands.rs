@@ -30,6 +30,7 @@ fn states(world: &World) -> Vec<&'static str> {
     world.snapshot().servers.iter().map(|server| server.state).collect()
 }
 
+// covers: server_check_query
 #[test]
 fn a_connection_that_has_rested_is_asked_before_it_is_given_out() {
     let mut world = checking("check 1");
@@ -44,6 +45,7 @@ fn a_connection_that_has_rested_is_asked_before_it_is_given_out() {
     assert_eq!(world.ran(), ["n1: select 3"], "only once");
 }
 
+// covers: server_check_delay
 #[test]
 fn the_delay_counts() {
     let mut world = checking("check 1");
@@ -130,6 +132,7 @@ fn as_many_are_checked_as_clients_wait() {
     assert_eq!(states(&world), ["idle", "idle"]);
 }
 
+// covers: databases.connect_query
 #[test]
 fn connect_query_runs_once_before_the_first_client() {
     let mut world = connecting("prepare ground");
@@ -198,6 +201,7 @@ fn resetting(mode: PoolMode, sql: &str, always: bool) -> World {
     })
 }
 
+// covers: server_reset_query
 #[test]
 fn the_reset_query_runs_behind_clients_of_session_mode_only() {
     let mut world = resetting(PoolMode::Transaction, "clean up", false);
@@ -213,6 +217,7 @@ fn the_reset_query_runs_behind_clients_of_session_mode_only() {
     assert_eq!(world.ran(), ["n1: select 1", "n1: select 2", "n1: clean up"]);
 }
 
+// covers: server_reset_query_always
 #[test]
 fn always_means_after_each_transaction() {
     for mode in [PoolMode::Transaction, PoolMode::Statement] {

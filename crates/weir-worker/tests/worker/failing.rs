@@ -31,6 +31,7 @@ fn fails_fast(world: &mut World, who: Who) {
     assert!(!world.is_open(who));
 }
 
+// covers: server_login_retry
 #[test]
 fn the_first_client_waits_and_all_others_fail_until_the_retry() {
     let mut world = on(&["n1"]);

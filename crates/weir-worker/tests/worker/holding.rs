@@ -327,6 +327,7 @@ fn the_last_old_connection_is_closed_before_the_first_new_one_is_dialed() {
     assert_eq!(world.heard(app[2]), ["INSERT 0 1", "ready I"]);
 }
 
+// covers: hold_timeout
 #[test]
 fn the_hold_timeout_is_the_configurations() {
     let mut world = World::configured(|config| {

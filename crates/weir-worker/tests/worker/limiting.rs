@@ -51,6 +51,7 @@ fn server_users(world: &mut World) -> Vec<String> {
     pids.into_iter().map(user).collect()
 }
 
+// covers: max_db_connections
 #[test]
 fn users_of_a_database_share_its_limit_and_idle_connections_make_room() {
     let (mut world, _) = configured(|config| config.limits.max_db_connections = 1);
@@ -67,6 +68,7 @@ fn users_of_a_database_share_its_limit_and_idle_connections_make_room() {
     assert_eq!(world.pids().len(), 2, "another database has a limit of its own");
 }
 
+// covers: databases.max_db_connections
 #[test]
 fn a_database_may_have_its_own_limit() {
     let (mut world, mut config) = configured(|config| {
@@ -87,6 +89,7 @@ fn a_database_may_have_its_own_limit() {
     assert_eq!(world.heard(waiting), echo("select 1"));
 }
 
+// covers: max_user_connections users.max_user_connections
 #[test]
 fn a_users_limit_holds_over_all_databases() {
     let (mut world, _) = configured(|config| {
@@ -105,6 +108,7 @@ fn a_users_limit_holds_over_all_databases() {
     assert_eq!(world.pids().len(), 3);
 }
 
+// covers: max_host_connections
 #[test]
 fn a_host_has_a_limit_over_everything_that_leads_there() {
     let (mut world, _) = configured(|config| {
@@ -135,6 +139,8 @@ fn a_host_has_a_limit_over_everything_that_leads_there() {
     assert_eq!(world.pids().len(), 2 + readers);
 }
 
+// covers: max_db_client_connections max_user_client_connections
+// covers: databases.max_db_client_connections users.max_user_client_connections
 #[test]
 fn clients_of_a_database_and_of_a_user_are_limited() {
     let (mut world, mut config) = configured(|config| {
@@ -170,6 +176,7 @@ fn no_limit_on_clients_at_all_is_possible() {
     assert_eq!(world.ask(client, "select 1"), echo("select 1"));
 }
 
+// covers: databases.pool_size users.pool_size users.pool_mode
 #[test]
 fn a_users_pool_size_and_mode_come_before_the_databases() {
     let (mut world, mut config) = configured(|config| {
@@ -208,6 +215,7 @@ fn a_pool_without_a_size_grows_with_its_clients() {
     assert_eq!(world.snapshot().pools[0].pool_size, 0);
 }
 
+// covers: reserve_pool_timeout users.reserve_pool_size
 #[test]
 fn the_reserve_is_for_who_has_waited_long() {
     let (mut world, _) = configured(|config| {
@@ -235,6 +243,30 @@ fn the_reserve_is_for_who_has_waited_long() {
     assert_eq!(world.pids().len(), 0);
 }
 
+// covers: reserve_pool_size databases.reserve_pool_size databases.reserve_pool
+#[test]
+fn each_database_may_have_a_reserve_of_its_own() {
+    let (mut world, _) = configured(|config| {
+        config.pool.size = size(1);
+        config.pool.reserve_size = 1;
+        config.pool.reserve_timeout = Some(Duration::from_secs(1));
+        for (name, reserve) in [("larger", 2), ("none", 0)] {
+            let own = Database { reserve_pool_size: Some(reserve), ..Database::default() };
+            config.databases.insert(name.to_owned(), own);
+        }
+    });
+    for (database, expected) in [("mrg", 2), ("larger", 3), ("none", 1)] {
+        let before = world.pids().len();
+        for _ in 0..4 {
+            let client = enter(&mut world, "app", database);
+            world.query(client, "begin");
+        }
+        world.pass(Duration::from_secs(10));
+        assert_eq!(world.pids().len() - before, expected, "{database}");
+    }
+}
+
+// covers: min_pool_size databases.min_pool_size
 #[test]
 fn a_least_number_is_kept_while_there_is_a_client() {
     let (mut world, mut config) = configured(|config| {
@@ -278,6 +310,7 @@ fn a_fixed_user_needs_no_client_for_it_but_a_secret() {
     }
 }
 
+// covers: server_round_robin
 #[test]
 fn connections_are_used_in_turn_if_asked() {
     for (round_robin, expected) in [(false, 1), (true, 2)] {
@@ -298,6 +331,24 @@ fn connections_are_used_in_turn_if_asked() {
     }
 }
 
+// covers: databases.pool_mode
+#[test]
+fn a_databases_mode_comes_before_the_general_one() {
+    let (mut world, _) = configured(|config| {
+        let own = Database { pool_mode: Some(PoolMode::Session), ..Database::default() };
+        config.databases.insert("tied".to_owned(), own);
+    });
+    for (database, connections) in [("mrg", 1), ("tied", 2)] {
+        let before = world.pids().len();
+        for _ in 0..2 {
+            let client = enter(&mut world, "app", database);
+            assert_eq!(world.ask(client, "select 1"), echo("select 1"));
+        }
+        assert_eq!(world.pids().len() - before, connections, "{database}");
+    }
+}
+
+// covers: databases.server_lifetime
 #[test]
 fn a_databases_lifetime_comes_before_the_general_one_and_zero_means_once() {
     let (mut world, _) = configured(|config| {
@@ -315,6 +366,7 @@ fn a_databases_lifetime_comes_before_the_general_one_and_zero_means_once() {
     }
 }
 
+// covers: databases.query_wait_timeout users.query_wait_timeout
 #[test]
 fn who_waits_too_long_is_told_by_the_users_clock_or_the_databases() {
     let (mut world, _) = configured(|config| {

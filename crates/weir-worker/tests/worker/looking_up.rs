@@ -31,6 +31,17 @@ fn a_user_of_the_server_gets_in() {
     assert_eq!(users, ["auth", "late"]);
 }
 
+// covers: auth_dbname
+#[test]
+fn the_query_runs_in_the_clients_database_or_in_one_for_all() {
+    for (place, expected) in [(None, "mrg"), (Some("users"), "users")] {
+        let mut world = World::configured(|config| config.auth.database = place.map(str::to_owned));
+        world.client_of(Role::Write, "late");
+        let asked = world.shell.backends.values().find(|backend| backend.user == "auth").unwrap();
+        assert!(asked.startup.contains(&("database".to_owned(), expected.to_owned())), "{:?}", asked.startup);
+    }
+}
+
 #[test]
 fn a_wrong_password_does_not() {
     let mut world = World::new();

@@ -36,6 +36,19 @@ fn a_statement_that_was_rolled_back_is_sent_once_more() {
     }
 }
 
+// covers: retry_bytes_max
+#[test]
+fn what_is_longer_than_weir_keeps_is_not_sent_again() {
+    for (retry_bytes_max, heard) in
+        [(64, &echo("select 1")[..]), (8, &["ERROR 08007", "ready I"].map(str::to_owned))]
+    {
+        let mut world = World::configured(|config| config.limits.retry_bytes_max = retry_bytes_max);
+        let (client, pid) = under_way(&mut world, simple("select 1"));
+        world.kill(pid, Some(SqlState::ADMIN_SHUTDOWN));
+        assert_eq!(world.heard(client), heard, "{retry_bytes_max}");
+    }
+}
+
 #[test]
 fn a_second_loss_is_told() {
     let mut world = World::new();

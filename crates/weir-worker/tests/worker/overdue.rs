@@ -23,6 +23,7 @@ fn ended(world: &mut World, who: usize, code: &str, words: &str) {
     assert!(!world.is_open(who));
 }
 
+// covers: query_timeout
 #[test]
 fn a_query_that_takes_too_long_is_cancelled_and_its_client_closed() {
     let mut world = limited(|limits| limits.query_timeout = Some(LIMIT));
@@ -56,6 +57,7 @@ fn a_queued_query_counts_as_well() {
     assert!(world.is_open(busy));
 }
 
+// covers: client_idle_timeout
 #[test]
 fn a_client_that_rests_too_long_is_closed() {
     let mut world = limited(|limits| limits.client_idle_timeout = Some(LIMIT));
@@ -82,6 +84,7 @@ fn session_pooling_knows_idle_clients_too() {
     assert_eq!(world.pids().len(), 1, "the server connection is cleaned and kept");
 }
 
+// covers: idle_transaction_timeout
 #[test]
 fn a_transaction_that_rests_too_long_is_rolled_back() {
     let mut world = limited(|limits| limits.idle_transaction_timeout = Some(LIMIT));
@@ -98,6 +101,7 @@ fn a_transaction_that_rests_too_long_is_rolled_back() {
     assert_eq!(world.pids().len(), 1, "PostgreSQL rolls back when its connection ends");
 }
 
+// covers: transaction_timeout
 #[test]
 fn a_transaction_that_takes_too_long_is_rolled_back() {
     let mut world = limited(|limits| limits.transaction_timeout = Some(LIMIT));
@@ -110,6 +114,7 @@ fn a_transaction_that_takes_too_long_is_rolled_back() {
     assert!(world.is_open(idle) && world.pids().is_empty());
 }
 
+// covers: users.client_idle_timeout
 #[test]
 fn users_have_limits_of_their_own() {
     let own = |user: User| {
@@ -130,6 +135,47 @@ fn users_have_limits_of_their_own() {
     assert!(world.is_open(client));
     world.pass(LATE);
     ended(&mut world, client, "57P05", "client_idle_timeout");
+}
+
+// covers: users.query_timeout users.idle_transaction_timeout users.transaction_timeout
+#[test]
+fn users_have_limits_of_their_own_on_what_they_run() {
+    let own: [(User, &[&str], &str, &str); 3] = [
+        (
+            User { query_timeout: Some(Some(LIMIT)), ..User::default() },
+            &["sleep 1"],
+            "57014",
+            "query timeout",
+        ),
+        (
+            User { idle_transaction_timeout: Some(Some(LIMIT)), ..User::default() },
+            &["begin"],
+            "25P03",
+            "idle transaction timeout",
+        ),
+        (
+            User { transaction_timeout: Some(Some(LIMIT)), ..User::default() },
+            &["begin", "sleep 1"],
+            "25P04",
+            "transaction timeout",
+        ),
+    ];
+    for (user, statements, code, words) in own {
+        let mut world = World::configured(|config| config.users.extend([("app".to_owned(), user)]));
+        let limited = world.client();
+        let other = world.client_of(weir_worker::Role::Write, "other");
+        for client in [limited, other] {
+            for sql in statements {
+                world.query(client, sql);
+            }
+            world.heard(client);
+        }
+        world.pass(EARLY);
+        assert!(world.is_open(limited), "{words}");
+        world.pass(LATE);
+        ended(&mut world, limited, code, words);
+        assert!(world.is_open(other), "{words} is the first user's only");
+    }
 }
 
 #[test]
@@ -190,6 +236,7 @@ fn waits_have_limits_by_database_and_user() {
     assert!(world.is_open(waits));
 }
 
+// covers: query_wait_notify
 #[test]
 fn a_queued_client_is_told_so_once() {
     let mut world = World::configured(|config| {
@@ -211,6 +258,7 @@ fn a_queued_client_is_told_so_once() {
     }
 }
 
+// covers: client_login_timeout
 #[test]
 fn a_login_has_a_limit_unless_it_is_zero() {
     let begun = |limit: Duration| {

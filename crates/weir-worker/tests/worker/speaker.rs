@@ -35,6 +35,8 @@ pub(crate) struct Speaker {
     pub(crate) behind_login: Vec<u8>,
     /// How it was asked to prove who it is, with nothing for the steps in between.
     pub(crate) asked: Vec<&'static str>,
+    /// What weir answered to the first message of SCRAM: nonce, salt, iterations.
+    pub(crate) challenge: String,
     inbox: Vec<u8>,
     user: String,
     password: String,
@@ -56,6 +58,7 @@ impl Speaker {
             logged_in: false,
             behind_login: Vec::new(),
             asked: Vec::new(),
+            challenge: String::new(),
             inbox: Vec::new(),
             user: String::new(),
             password: String::new(),
@@ -169,6 +172,7 @@ impl Speaker {
                 frontend::sasl_initial_response(Mechanism::Sha256.name(), &message, &mut out);
             }
             Authentication::SaslContinue(challenge) => {
+                self.challenge = text(challenge);
                 let credential =
                     Credential::Password { password: self.password.as_str().into(), derived: None };
                 let (last, message) = self.first.take().unwrap().respond(challenge, &credential).unwrap();

@@ -26,6 +26,7 @@ fn set(name: &str, value: &str) -> String {
     format!("SELECT pg_catalog.set_config('{name}','{value}',false)")
 }
 
+// covers: ignore_startup_parameters
 #[test]
 fn unknown_parameters_are_applied_and_ignored_ones_are_not() {
     check(&mut World::new(), &[("work_mem", "8MB")], &set("work_mem", "8MB"));
@@ -54,6 +55,22 @@ fn options_can_be_ignored_as_a_whole_except_for_what_is_tracked() {
     assert_eq!(strict.heard(who), ["FATAL 42601"]);
 }
 
+// covers: track_extra_parameters
+#[test]
+fn what_is_tracked_beside_the_usual_is_never_ignored() {
+    let ignoring = |tracked: &[&str]| {
+        World::configured(|config| {
+            config.session.ignore_startup_parameters = vec!["work_mem".to_owned(), "options".to_owned()];
+            config.session.track_extra_parameters = tracked.iter().map(|name| (*name).to_owned()).collect();
+        })
+    };
+    for asked in [("work_mem", "8MB"), ("options", "-c work_mem=8MB")] {
+        check(&mut ignoring(&[]), &[asked], "SELECT 1");
+        check(&mut ignoring(&["Work_Mem"]), &[asked], &set("work_mem", "8MB"));
+    }
+}
+
+// covers: application_name_add_host
 #[test]
 fn the_address_can_stand_behind_the_name_of_the_application() {
     let mut world = World::configured(|config| config.session.application_name_add_host = true);
@@ -61,6 +78,7 @@ fn the_address_can_stand_behind_the_name_of_the_application() {
     check(&mut world, &[("application_name", "psql")], &set("application_name", "psql - unix"));
 }
 
+// covers: disable_pqexec
 #[test]
 fn simple_queries_can_be_refused() {
     let mut world = World::configured(|config| config.session.disable_simple_protocol = true);
@@ -70,6 +88,7 @@ fn simple_queries_can_be_refused() {
     assert!(!world.is_open(who));
 }
 
+// covers: max_packet_size
 #[test]
 fn messages_can_be_bounded_in_both_directions() {
     let mut world = World::configured(|config| config.limits.max_packet_size = 100);

@@ -7,6 +7,7 @@ use weir_discovery::SessionEvidence;
 use crate::settings::{address, size};
 use crate::world::{World, echo};
 
+// covers: query_wait_timeout
 #[test]
 fn a_wait_for_a_busy_pool_has_an_end() {
     let mut world = World::configured(|config| {
@@ -52,6 +53,19 @@ fn so_has_a_login_to_the_server() {
     assert_eq!(world.heard(client), ["ready I"]);
 }
 
+// covers: server_connect_timeout
+#[test]
+fn the_deadline_is_the_configurations() {
+    let mut world = World::configured(|config| config.pool.server_connect_timeout = Duration::from_secs(3));
+    world.member("n1").silent = true;
+    world.hello(weir_worker::Role::Write, "app", crate::settings::PASSWORD);
+    world.pass(Duration::from_secs(2));
+    let pid = *world.shell.backends.keys().next().unwrap();
+    assert!(world.shell.evidence.is_empty());
+    world.pass(Duration::from_secs(2));
+    assert!(!world.shell.backends.contains_key(&pid));
+}
+
 #[test]
 fn dials_that_fail_are_repeated_less_and_less_often() {
     let mut world = World::new();
@@ -66,6 +80,7 @@ fn dials_that_fail_are_repeated_less_and_less_often() {
     assert!(in_two_seconds <= 10 && (5..=12).contains(&in_ten_more), "{in_two_seconds}, {in_ten_more}");
 }
 
+// covers: server_idle_timeout
 #[test]
 fn unused_connections_are_closed() {
     let mut world =
@@ -80,6 +95,7 @@ fn unused_connections_are_closed() {
     assert_eq!(world.ask(client, "select 2"), echo("select 2"));
 }
 
+// covers: server_lifetime
 #[test]
 fn old_connections_are_closed_when_nobody_uses_them() {
     let mut world = World::configured(|config| config.pool.server_lifetime = Some(Duration::from_secs(10)));

@@ -173,6 +173,9 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
     use std::fs;
+    use std::time::Duration;
+
+    use weir_config::LogFormat;
 
     use super::*;
 
@@ -190,17 +193,39 @@ mod tests {
         assert_eq!(message("daemon", Level::INFO, "{}\n"), format!("<30>pool[{id}]: {{}}"));
     }
 
+    // covers: syslog syslog_ident syslog_facility
     #[test]
-    fn a_datagram_arrives() {
+    fn a_line_arrives_at_syslog_if_it_is_wanted_there() {
         let directory = std::env::temp_dir().join(format!("weir-syslog-{}", process::id()));
         fs::create_dir_all(&directory).unwrap();
         let receiver = UnixDatagram::bind(directory.join("log")).unwrap();
-        let mut sender = Sender::new(Syslog { ident: "i".to_owned(), facility: "user".to_owned() });
-        sender.to = directory.join("log");
-        sender.send(Level::ERROR, b"x] ERROR y");
-        let mut buffer = [0; 100];
-        let length = receiver.recv(&mut buffer).unwrap();
-        assert!(buffer[..length].starts_with(b"<11>i[") && buffer[..length].ends_with(b"]: ERROR y"));
+        receiver.set_nonblocking(true).unwrap();
+        let sinks = |syslog: Option<(&str, &str)>| {
+            let syslog = syslog
+                .map(|(ident, facility)| Syslog { ident: ident.to_owned(), facility: facility.to_owned() });
+            let log = Log {
+                format: LogFormat::Text,
+                level: "info".to_owned(),
+                file: None,
+                syslog,
+                connections: true,
+                disconnections: true,
+                pooler_errors: true,
+                stats: true,
+                stats_period: Duration::from_secs(60),
+            };
+            let sinks = Sinks::open(&log, false).unwrap();
+            if let Some(sender) = &mut sinks.lock().syslog {
+                sender.to = directory.join("log");
+            }
+            sinks.make_writer().write_all(b"x] INFO y\n").unwrap();
+            let mut buffer = [0; 100];
+            receiver.recv(&mut buffer).ok().map(|length| String::from_utf8(buffer[..length].into()).unwrap())
+        };
+        let id = process::id();
+        assert_eq!(sinks(None), None);
+        assert_eq!(sinks(Some(("i", "user"))), Some(format!("<14>i[{id}]: INFO y")));
+        assert_eq!(sinks(Some(("pool", "local7"))), Some(format!("<190>pool[{id}]: INFO y")));
         fs::remove_dir_all(directory).unwrap();
     }
 

@@ -14,9 +14,9 @@ const INLINE_TEST_LINES_MAX: usize = 160;
 /// Functions that are longer than the limit today: path of the file, name, lines. None may grow, none may be added.
 const LONG_FUNCTIONS: [(&str, &str, usize); 0] = [];
 
-struct Source {
-    path: String,
-    lines: Vec<String>,
+pub(crate) struct Source {
+    pub(crate) path: String,
+    pub(crate) lines: Vec<String>,
 }
 
 #[test]
@@ -125,7 +125,8 @@ fn function_name(line: &str) -> Option<String> {
     (!name.is_empty()).then_some(name)
 }
 
-fn sources() -> Result<Vec<Source>> {
+/// Every Rust source of the workspace.
+pub(crate) fn sources() -> Result<Vec<Source>> {
     let root = root();
     let mut paths = Vec::new();
     for folder in ["crates", "tests", "benches"] {

@@ -43,11 +43,15 @@ fn an_auth_query_can_have_its_user_at_a_single_database() {
     assert!(load_ini(&text).unwrap().config.auth.query.is_some());
 }
 
+// covers: conffile service_name job_name pkt_buf sbuf_loopcnt
 #[test]
 fn what_has_no_meaning_is_said_once() {
-    let text = "[pgbouncer]\nauth_type=trust\npkt_buf=8192\nsbuf_loopcnt=1\nservice_name=x\n[databases]\na = password=x\n";
+    let text = "[pgbouncer]\nauth_type=trust\npkt_buf=8192\nsbuf_loopcnt=1\nservice_name=x\njob_name=y\n\
+                conffile=/p.ini\n[databases]\na = password=x\n";
     let warnings = load_ini(text).unwrap().warnings;
-    let listed = "these settings have no meaning in weir: service_name (it names a service of Windows), \
+    let listed = "these settings have no meaning in weir: \
+                  conffile (the file to read again is the one that weir was started with), \
+                  service_name (it names a service of Windows), job_name (it names a service of Windows), \
                   pkt_buf (an idle connection has no buffer, and busy ones share one), \
                   sbuf_loopcnt (a turn of the event loop has its own bound)";
     assert!(warnings.contains(&listed.to_owned()), "{warnings:?}");
@@ -57,12 +61,14 @@ fn what_has_no_meaning_is_said_once() {
     );
 }
 
+// covers: auth_ldap_options login_notify_message pool_idle_timeout client_tls_dheparams
 #[test]
 fn everything_that_is_wrong_is_said_at_once_in_pgbouncer_s_names() {
     let text = "[databases]\na = host=h pool_size=x pool_mode=foo\n[pgbouncer]\nauth_type = ldap\nfoo = 1\n\
                 quary_timeout = 5\nquery_timeout = soon\ndefault_pool_size = -5\npool_mode = sesion\n\
                 listen_port = 0\nhold_timeout = 5\nauth_ldap_options = x\nlogin_notify_message = hi\n\
-                log_connections = perhaps\n[wier]\na = 1\n[weir]\nread_listen_port = x\n";
+                log_connections = perhaps\n[wier]\na = 1\n[weir]\nread_listen_port = x\n\
+                [pgbouncer]\npool_idle_timeout = 60\nclient_tls_dheparams = legacy\n";
     assert_eq!(
         problems(text),
         [
@@ -81,6 +87,8 @@ fn everything_that_is_wrong_is_said_at_once_in_pgbouncer_s_names() {
             "14: log_connections: \"perhaps\" is neither yes nor no; write 1 or 0",
             "16: a: there is no section [wier]; did you mean [weir]?",
             "18: read_listen_port: \"x\" is not a port; write a number from 1 to 65535",
+            "20: pool_idle_timeout: empty pools are not freed on a clock; leave it out",
+            "21: client_tls_dheparams: \"legacy\": there is no DHE key exchange, only ECDHE; write \"auto\", or leave it out",
         ]
     );
 }

@@ -171,6 +171,7 @@ fn a_drain_ends_with_the_last_client() {
     });
 }
 
+// covers: shutdown_timeout
 #[test]
 fn a_drain_ends_when_patience_does() {
     on_control_thread(async {
@@ -270,15 +271,18 @@ fn wait_close_waits_for_replaced_connections() {
     });
 }
 
+// covers: suspend_timeout
 #[test]
 fn suspend_answers_when_all_has_left_and_ends_with_its_console() {
     on_control_thread(async {
-        let (control, mut worker) = control(plain(), None);
+        let mut config = plain();
+        config.limits.suspend_timeout = Duration::from_secs(7);
+        let (control, mut worker) = control(config, None);
         let mut console = client(9, 3);
         worker.snapshot.borrow_mut().clients = vec![console.clone(), client(10, 4)];
         worker.snapshot.borrow_mut().clients[1].buffered.outgoing = 5;
         say(&control, "SUSPEND", true);
-        assert!(matches!(next(&mut worker).await, Order::Suspend(patience) if patience.as_secs() == 10));
+        assert!(matches!(next(&mut worker).await, Order::Suspend(patience) if patience.as_secs() == 7));
         assert!(timeout(Duration::from_millis(100), next(&mut worker)).await.is_err());
         worker.snapshot.borrow_mut().clients[1].buffered.outgoing = 0;
         assert!(answer(&mut worker).await.contains("SUSPEND"));

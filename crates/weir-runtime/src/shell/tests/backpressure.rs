@@ -108,3 +108,22 @@ fn a_client_that_does_not_read_its_own_answers_is_not_read() {
         sending.await.unwrap().unwrap();
     });
 }
+
+// covers: suspend_timeout
+#[test]
+fn a_suspended_shell_waits_for_slow_readers_as_long_as_it_is_told() {
+    run(async {
+        for (patience, survives) in [(Duration::from_secs(3600), true), (Duration::ZERO, false)] {
+            let mut world = World::new(forward);
+            let (_, mut fast) = world.connect().await;
+            let (_, _slow) = world.connect().await;
+            world.pair(FAST, SLOW);
+            let sending = task::spawn_local(async move { fast.write_all(&pattern(48 << 20)).await.is_err() });
+            world.until(|shell| shell.choked == 1).await;
+            world.shell.borrow_mut().order(Order::Suspend(patience));
+            world.shell.borrow_mut().tick();
+            assert_eq!(world.shell.borrow().names.contains_key(&SLOW), survives, "{patience:?}");
+            sending.abort();
+        }
+    });
+}
