@@ -215,93 +215,37 @@ pub const STATES: [&str; 6] =
 impl PoolStats {
     /// What was added since `before`. A pool that was dropped in between can only make it too small, never wrap.
     pub fn since(&self, before: &Self) -> Self {
-        let Self {
-            server_assignments,
-            transactions,
-            queries,
-            bytes_received,
-            bytes_sent,
-            transaction_micros,
-            query_micros,
-            wait_micros,
-            client_parses,
-            server_parses,
-            binds,
-            retries,
-            in_doubt,
-            transactions_lost,
-            servers_opened,
-            servers_closed,
-            wait_timeouts,
-            session_states,
-        } = *self;
+        self.with_each(before, u64::saturating_sub)
+    }
+
+    /// Every sum of this one put together with the other's.
+    fn with_each(&self, other: &Self, put: impl Fn(u64, u64) -> u64) -> Self {
         Self {
-            server_assignments: server_assignments.saturating_sub(before.server_assignments),
-            transactions: transactions.saturating_sub(before.transactions),
-            queries: queries.saturating_sub(before.queries),
-            bytes_received: bytes_received.saturating_sub(before.bytes_received),
-            bytes_sent: bytes_sent.saturating_sub(before.bytes_sent),
-            transaction_micros: transaction_micros.saturating_sub(before.transaction_micros),
-            query_micros: query_micros.saturating_sub(before.query_micros),
-            wait_micros: wait_micros.saturating_sub(before.wait_micros),
-            client_parses: client_parses.saturating_sub(before.client_parses),
-            server_parses: server_parses.saturating_sub(before.server_parses),
-            binds: binds.saturating_sub(before.binds),
-            retries: retries.saturating_sub(before.retries),
-            in_doubt: in_doubt.saturating_sub(before.in_doubt),
-            transactions_lost: transactions_lost.saturating_sub(before.transactions_lost),
-            servers_opened: servers_opened.saturating_sub(before.servers_opened),
-            servers_closed: servers_closed.saturating_sub(before.servers_closed),
-            wait_timeouts: wait_timeouts.saturating_sub(before.wait_timeouts),
-            session_states: std::array::from_fn(|at| {
-                session_states[at].saturating_sub(before.session_states[at])
-            }),
+            server_assignments: put(self.server_assignments, other.server_assignments),
+            transactions: put(self.transactions, other.transactions),
+            queries: put(self.queries, other.queries),
+            bytes_received: put(self.bytes_received, other.bytes_received),
+            bytes_sent: put(self.bytes_sent, other.bytes_sent),
+            transaction_micros: put(self.transaction_micros, other.transaction_micros),
+            query_micros: put(self.query_micros, other.query_micros),
+            wait_micros: put(self.wait_micros, other.wait_micros),
+            client_parses: put(self.client_parses, other.client_parses),
+            server_parses: put(self.server_parses, other.server_parses),
+            binds: put(self.binds, other.binds),
+            retries: put(self.retries, other.retries),
+            in_doubt: put(self.in_doubt, other.in_doubt),
+            transactions_lost: put(self.transactions_lost, other.transactions_lost),
+            servers_opened: put(self.servers_opened, other.servers_opened),
+            servers_closed: put(self.servers_closed, other.servers_closed),
+            wait_timeouts: put(self.wait_timeouts, other.wait_timeouts),
+            session_states: std::array::from_fn(|at| put(self.session_states[at], other.session_states[at])),
         }
     }
 }
 
 impl AddAssign for PoolStats {
     fn add_assign(&mut self, other: Self) {
-        let Self {
-            server_assignments,
-            transactions,
-            queries,
-            bytes_received,
-            bytes_sent,
-            transaction_micros,
-            query_micros,
-            wait_micros,
-            client_parses,
-            server_parses,
-            binds,
-            retries,
-            in_doubt,
-            transactions_lost,
-            servers_opened,
-            servers_closed,
-            wait_timeouts,
-            session_states,
-        } = other;
-        self.server_assignments += server_assignments;
-        self.transactions += transactions;
-        self.queries += queries;
-        self.bytes_received += bytes_received;
-        self.bytes_sent += bytes_sent;
-        self.transaction_micros += transaction_micros;
-        self.query_micros += query_micros;
-        self.wait_micros += wait_micros;
-        self.client_parses += client_parses;
-        self.server_parses += server_parses;
-        self.binds += binds;
-        self.retries += retries;
-        self.in_doubt += in_doubt;
-        self.transactions_lost += transactions_lost;
-        self.servers_opened += servers_opened;
-        self.servers_closed += servers_closed;
-        self.wait_timeouts += wait_timeouts;
-        for (sum, more) in self.session_states.iter_mut().zip(session_states) {
-            *sum += more;
-        }
+        *self = self.with_each(&other, |own, more| own + more);
     }
 }
 
