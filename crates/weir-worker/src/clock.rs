@@ -25,6 +25,7 @@ impl Worker {
         self.end_slow_cancels(now, effects);
         self.end_overdue_clients(now, effects);
         self.notify_queued(now, effects);
+        self.end_rests(now, effects);
         self.make_kept_pools(now, effects);
         for index in self.pools.indices() {
             self.end_long_waits(now, index, effects);

@@ -86,6 +86,7 @@ use crate::census::Census;
 use crate::client::{Client, Stage};
 use crate::deadlines::Deadlines;
 use crate::ending::Ending;
+use crate::loss::Resting;
 use crate::pools::Pools;
 use crate::secrets::Secrets;
 use crate::server::ServerConn;
@@ -108,6 +109,8 @@ pub struct Worker {
     census: Census,
     /// Clients that were given a server connection and have not used it yet.
     due: VecDeque<ClientId>,
+    /// Clients whose requests will be sent once more, in the order of their losses.
+    resting: VecDeque<Resting>,
     /// `due` is being worked through.
     is_serving: bool,
     last_serial: u64,
@@ -143,6 +146,7 @@ impl Worker {
             totals: ProcessTotals::default(),
             census: Census::default(),
             due: VecDeque::new(),
+            resting: VecDeque::new(),
             is_serving: false,
             last_serial: 0,
             index,

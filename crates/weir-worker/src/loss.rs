@@ -1,6 +1,6 @@
 //! Server connections that died: what their clients are told, and what discovery hears.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use weir_discovery::SessionEvidence;
 use weir_pool::{ClientId, ServerId};
@@ -8,6 +8,7 @@ use weir_session::{AfterLoss, LossCause};
 
 use crate::client::Stage;
 use crate::io::{ConnId, Effect, Effects};
+use crate::pools::PoolIndex;
 use crate::server::{ServerConn, ServerStage};
 use crate::traffic::TurnWires;
 use crate::{Worker, key};
@@ -95,6 +96,7 @@ impl Worker {
             server: None,
             inside: client.inside.as_deref_mut(),
         };
+        let mut rests = false;
         let before = server.is_owing();
         let was_open = open.session.tx() != weir_session::server::TxStatus::Idle;
         let after = open.session.server_lost(server, &cause, &mut wires);
@@ -108,6 +110,7 @@ impl Worker {
                 stats.retries += 1;
                 bytes.append(&mut client.carry);
                 client.carry = bytes;
+                rests = client.inside.is_none();
             }
             AfterLoss::Close(report) => return self.refuse_client(now, id, &report, effects),
             AfterLoss::CloseSilently => {
@@ -118,6 +121,59 @@ impl Worker {
         if client.inside.is_some() {
             self.lookup_interrupted(now, id, effects);
         }
+        if rests {
+            return self.rest(now, id);
+        }
         self.client_turn(now, id, &[], effects);
     }
+
+    /// Lets a client wait before its request is sent once more: a server that shuts down ends its connections within
+    /// moments of each other, and the next one at hand would only be the next to die. A request is repeated once.
+    fn rest(&mut self, now: Instant, id: ClientId) {
+        let Some(client) = self.clients.get_mut(key(id.0)) else { return };
+        let serial = client.serial;
+        if let Some(open) = client.open_mut() {
+            open.waiting_since = Some(now);
+            self.resting.push_back(Resting { client: id, serial, since: now });
+        }
+    }
+
+    /// Takes up requests that have rested long enough.
+    pub(crate) fn end_rests(&mut self, now: Instant, effects: &mut Effects) {
+        let is_over = |resting: &mut Resting| now.saturating_duration_since(resting.since) >= REST;
+        while let Some(resting) = self.resting.pop_front_if(is_over) {
+            if self.rests(&resting).is_none() {
+                continue;
+            }
+            if let Some(open) =
+                self.clients.get_mut(key(resting.client.0)).and_then(|client| client.open_mut())
+            {
+                open.waiting_since = None;
+            }
+            self.client_turn(now, resting.client, &[], effects);
+        }
+    }
+
+    /// The pools of clients that rest. They are in no pool's queue.
+    pub(crate) fn pools_rested_for(&self) -> impl Iterator<Item = PoolIndex> {
+        self.resting.iter().filter_map(|resting| self.rests(resting))
+    }
+
+    /// The pool of the client, unless it is gone or a cancel request has answered it.
+    fn rests(&self, resting: &Resting) -> Option<PoolIndex> {
+        let client =
+            self.clients.get(key(resting.client.0)).filter(|client| client.serial == resting.serial)?;
+        client.open().filter(|open| open.waiting_since == Some(resting.since)).map(|open| open.pool)
+    }
 }
+
+/// A client whose request will be sent once more.
+pub(crate) struct Resting {
+    client: ClientId,
+    /// Tells a reused id.
+    serial: u64,
+    since: Instant,
+}
+
+/// Longer than a server takes to end all of its connections, and too short for anybody to notice beside a new login.
+const REST: Duration = Duration::from_millis(100);

@@ -54,6 +54,9 @@ impl Worker {
                 rows[at].cl_active += 1;
             }
         }
+        for at in self.pools_rested_for().filter_map(row_of) {
+            rows[at].cl_waiting += 1;
+        }
         for replicating in self.visible_clients().filter_map(|(_, client)| client.replicating()) {
             let Some(at) = row_of(replicating.pool) else { continue };
             rows[at].cl_active += u32::from(replicating.is_welcome());

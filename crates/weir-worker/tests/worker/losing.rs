@@ -10,6 +10,9 @@ use weir_worker::Role;
 use crate::settings::{address, leaderless, led, size};
 use crate::world::{World, batch, echo, simple};
 
+/// Longer than a request rests before it is sent once more.
+const REST: Duration = Duration::from_millis(200);
+
 /// A client with a statement under way, and the server connection that runs it.
 fn under_way(world: &mut World, bytes: Vec<u8>) -> (usize, u32) {
     let client = world.client();
@@ -27,6 +30,8 @@ fn a_statement_that_was_rolled_back_is_sent_once_more() {
         let mut world = World::new();
         let (client, pid) = under_way(&mut world, bytes);
         world.kill(pid, Some(SqlState::ADMIN_SHUTDOWN));
+        assert!(world.ran().is_empty(), "the next connection may die as well");
+        world.pass(REST);
         let heard = world.heard(client);
         assert!(heard.ends_with(&echo("select 1")), "{heard:?}");
         assert_eq!(world.ran(), ["n1: select 1"]);
@@ -50,11 +55,48 @@ fn what_is_longer_than_weir_keeps_is_not_sent_again() {
 }
 
 #[test]
+fn a_server_that_ends_all_of_its_connections_costs_no_request() {
+    let mut world = World::new();
+    let (client, pid) = under_way(&mut world, simple("select 1"));
+    let other = world.client();
+    assert_eq!(world.ask(other, "select 2"), echo("select 2"));
+    world.ran();
+    let idle: Vec<u32> = world.pids().into_iter().filter(|other| *other != pid).collect();
+    assert!(!idle.is_empty(), "there is one that the request could be sent to");
+    world.member("n1").slow = Some("t 1");
+    for pid in [pid].into_iter().chain(idle) {
+        world.kill(pid, Some(SqlState::ADMIN_SHUTDOWN));
+    }
+    world.member("n1").slow = None;
+    world.pass(REST);
+    assert_eq!(world.heard(client), echo("select 1"));
+    assert_eq!(world.ran(), ["n1: select 1"]);
+}
+
+#[test]
+fn who_rests_can_be_canceled_and_can_leave() {
+    let mut world = World::new();
+    let (client, pid) = under_way(&mut world, simple("select 1"));
+    world.kill(pid, Some(SqlState::ADMIN_SHUTDOWN));
+    crate::showing::agree(&world.snapshot());
+    world.cancel(client);
+    assert_eq!(world.heard(client), ["ERROR 57014", "ready I"]);
+    world.pass(REST);
+    assert_eq!(world.ran(), [""; 0]);
+    let (client, pid) = under_way(&mut world, simple("select 1"));
+    world.kill(pid, Some(SqlState::ADMIN_SHUTDOWN));
+    world.vanish(client);
+    world.pass(REST);
+    assert_eq!(world.ran(), [""; 0]);
+}
+
+#[test]
 fn a_second_loss_is_told() {
     let mut world = World::new();
     let (client, first) = under_way(&mut world, simple("select 1"));
     world.member("n1").slow = Some("t 1");
     world.kill(first, Some(SqlState::ADMIN_SHUTDOWN));
+    world.pass(REST);
     let [second] = world.pids()[..] else { panic!("one connection") };
     world.kill(second, Some(SqlState::ADMIN_SHUTDOWN));
     assert_eq!(world.heard(client), ["ERROR 08007", "ready I"]);
@@ -71,6 +113,7 @@ fn what_waits_behind_a_repeated_request_stays_behind_it() {
     world.kill(pid, Some(SqlState::ADMIN_SHUTDOWN));
     world.send(client, piece[7..].to_vec());
     world.send(client, simple("select 3"));
+    world.pass(REST);
     world.dials_held = false;
     world.run();
     assert_eq!(world.heard(client), [echo("select 1"), echo("select 2"), echo("select 3")].concat());
@@ -196,6 +239,7 @@ fn a_read_is_repeated_on_another_replica_however_it_was_lost() {
     let [pid] = world.pids()[..] else { panic!("one connection") };
     world.adopt(led("n1", 1, &["n3"]));
     world.kill(pid, None);
+    world.pass(REST);
     assert_eq!(world.heard(client), echo("select 1"));
     assert_eq!(world.ran(), ["n3: select 1"]);
 }
