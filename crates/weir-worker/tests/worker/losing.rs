@@ -50,6 +50,7 @@ fn what_is_longer_than_weir_keeps_is_not_sent_again() {
         let mut world = World::configured(|config| config.limits.retry_bytes_max = retry_bytes_max);
         let (client, pid) = under_way(&mut world, simple("select 1"));
         world.kill(pid, Some(SqlState::ADMIN_SHUTDOWN));
+        world.pass(REST);
         assert_eq!(world.heard(client), heard, "{retry_bytes_max}");
     }
 }
