@@ -67,6 +67,28 @@ fn a_quiet_cluster_is_asked_once_a_second() {
     assert!((29..=31).contains(&world.sent["ping"]), "{:?}", world.sent);
 }
 
+// covers: poll_interval
+#[test]
+fn or_as_often_as_it_should_be() {
+    let poll_interval = std::time::Duration::from_secs(5);
+    let mut world = World::with(weir_discovery::Settings { poll_interval, ..settings(&["a", "b", "c"]) });
+    world.run_millis(70_000);
+    world.sent.clear();
+    world.run_millis(50_000);
+    assert!((29..=31).contains(&world.sent["primary"]), "{:?}", world.sent);
+}
+
+// covers: patroni_scope
+#[test]
+fn members_of_a_cluster_of_another_name_are_not_followed() {
+    for (scope, leader) in [("s", Some("a")), ("other", None)] {
+        let scope = Some(scope.to_owned());
+        let mut world = World::with(weir_discovery::Settings { scope, ..settings(&["a"]) });
+        world.run_millis(3_000);
+        assert_eq!(world.leader().as_deref(), leader, "{}", world.why());
+    }
+}
+
 #[test]
 fn evidence_makes_it_ask_at_once_and_decides_nothing() {
     let mut world = World::three();
@@ -271,6 +293,7 @@ fn the_restarted_leader_keeps_its_number_on_its_timeline_only() {
     assert_eq!(world.discovery.failovers().len(), 2);
 }
 
+// covers: max_lag
 #[test]
 fn replicas_leave_and_come_back_by_lag_and_tag() {
     let mut world = World::three();
@@ -306,6 +329,7 @@ fn lag_that_moves_makes_no_new_generation() {
     assert_eq!(world.discovery.topology().generation, before);
 }
 
+// covers: read_fallback
 #[test]
 fn without_a_replica_the_fallback_decides() {
     for (fallback, readers) in

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -23,12 +24,18 @@ use crate::control::follow;
 use crate::control::state::Control;
 use crate::handle::{ToWorker, WorkerHandle};
 
-/// Nothing that the tests configure is in a file.
-struct NoFiles;
+/// What is in the only file that tests configure.
+pub(super) const PASSWORD: &str = "monitor's password";
 
-impl Files for NoFiles {
-    fn read(&self, _path: &Path) -> Result<FileContents, String> {
-        Err("no such file".to_owned())
+struct OneFile;
+
+impl Files for OneFile {
+    fn read(&self, path: &Path) -> Result<FileContents, String> {
+        let bytes = format!("{PASSWORD}\n").into_bytes();
+        let is_it = path == Path::new("monitor.password");
+        is_it
+            .then(|| FileContents { bytes: bytes.into(), world_readable: false })
+            .ok_or("no such file".to_owned())
     }
 }
 
@@ -36,7 +43,7 @@ impl Files for NoFiles {
 pub(super) fn config(text: &str) -> Config {
     let text = format!("{text}\n[auth]\ntype = \"trust\"\n");
     let source = Source { path: Path::new("test.toml"), text: &text, world_readable: false };
-    weir_config::load(Some(source), &[], &NoFiles).unwrap().config
+    weir_config::load(Some(source), &[], &OneFile).unwrap().config
 }
 
 pub(super) fn plain() -> Config {
@@ -101,6 +108,27 @@ pub(super) async fn rest(answer: impl Fn(&str) -> Vec<u8> + 'static) -> SocketAd
     address
 }
 
+/// A REST API that takes requests and answers none; `asked` says when `/primary` was wanted.
+pub(super) async fn silent_rest(asked: Rc<RefCell<Vec<Instant>>>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    spawn_local(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let asked = Rc::clone(&asked);
+            spawn_local(async move {
+                let mut request = Vec::new();
+                while stream.read_buf(&mut request).await.unwrap_or(0) != 0 {
+                    if request.ends_with(b"\r\n\r\n") && request.starts_with(b"GET /primary ") {
+                        asked.borrow_mut().push(Instant::now());
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
 /// Patroni's kind of answer: HTTP/1.0, neither Content-Length nor keep-alive.
 pub(super) fn http(status: u16, body: &str) -> Vec<u8> {
     format!("HTTP/1.0 {status} X\r\nServer: BaseHTTP/0.6 Python/3.11.2\r\nContent-Type: application/json\r\n\r\n{body}")
@@ -115,6 +143,8 @@ pub(super) struct Postgres {
     pub(super) mood: Rc<RefCell<Mood>>,
     /// Connections let in.
     pub(super) logins: Rc<Cell<u32>>,
+    /// The startup packet that came last.
+    pub(super) startup: Rc<RefCell<Vec<u8>>>,
     /// Bumped to make every connection end with FATAL.
     ending: Rc<tokio::sync::Notify>,
 }
@@ -126,6 +156,8 @@ pub(super) enum Mood {
     Refusing(SqlState),
     /// Says nothing at all.
     Frozen,
+    /// A login to who knows this password.
+    Asking(&'static str),
 }
 
 impl Postgres {
@@ -136,6 +168,7 @@ impl Postgres {
             in_hot_standby: Rc::new(Cell::new(in_hot_standby)),
             mood: Rc::new(RefCell::new(Mood::Friendly)),
             logins: Rc::default(),
+            startup: Rc::default(),
             ending: Rc::default(),
         };
         let accepting = server.clone();
@@ -163,9 +196,20 @@ impl Postgres {
     async fn serve(&self, mut stream: TcpStream) {
         let Some(startup) = startup(&mut stream).await else { return };
         assert!(!startup.is_empty());
+        *self.startup.borrow_mut() = startup;
         let mut out = Vec::new();
+        let wanted = match &*self.mood.borrow() {
+            Mood::Asking(password) => Some(format!("{password}\0")),
+            Mood::Friendly | Mood::Refusing(_) | Mood::Frozen => None,
+        };
+        if let Some(wanted) = wanted {
+            stream.write_all(&[b'R', 0, 0, 0, 8, 0, 0, 0, 3]).await.ok();
+            if message(&mut stream).await != Some((b'p', wanted.into_bytes())) {
+                return;
+            }
+        }
         let refusal = match &*self.mood.borrow() {
-            Mood::Friendly => None,
+            Mood::Friendly | Mood::Asking(_) => None,
             Mood::Refusing(code) => Some(Some(*code)),
             Mood::Frozen => Some(None),
         };

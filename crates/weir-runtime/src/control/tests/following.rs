@@ -5,12 +5,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use weir_discovery::{Leadership, Monitor, SessionEvidence, Topology};
+use weir_discovery::{Leadership, Monitor, ReadFallback, SessionEvidence, Topology};
 use weir_protocol::sqlstate::SqlState;
 use weir_worker::Order;
 
-use super::fakes::{Mood, Postgres, Worker, control, http, patroni, plain, rest};
+use super::fakes::{
+    Mood, PASSWORD, Postgres, Worker, config, control, http, patroni, plain, rest, silent_rest,
+};
 use super::on_control_thread;
+use crate::control::follow::settings;
 use crate::control::state::now;
 
 /// A cluster of one member with this PostgreSQL, leading as long as `leads` says so.
@@ -185,5 +188,57 @@ fn evidence_is_taken_as_a_hint_only() {
         let before = polls.get();
         until(|| polls.get() >= before + 2).await;
         assert!(is_led(&control.topology(now())));
+    });
+}
+
+// covers: patroni_urls patroni_scope max_lag read_fallback poll_interval
+#[test]
+fn discovery_is_told_what_the_configuration_says() {
+    let config = config(
+        "[patroni]\nurls = [\"http://127.0.0.1:1\", \"http://127.0.0.1:2\"]\nscope = \"x\"\nmax_lag = \"5kB\"\n\
+         read_fallback = \"wait\"\npoll_interval = \"7s\"",
+    );
+    let weir_config::Upstream::Patroni(patroni) = &config.upstream else { panic!("no cluster") };
+    let told = settings(&config, patroni);
+    let seeds: Vec<String> = told.seeds.iter().map(ToString::to_string).collect();
+    assert_eq!(seeds, ["http://127.0.0.1:1", "http://127.0.0.1:2"]);
+    assert_eq!((told.scope.as_deref(), told.max_lag_bytes), (Some("x"), 5 << 10));
+    assert_eq!((told.fallback, told.poll_interval), (ReadFallback::Wait, Duration::from_secs(7)));
+}
+
+// covers: poll_timeout
+#[test]
+fn who_does_not_answer_in_time_is_asked_again() {
+    on_control_thread(async {
+        let asked: Rc<RefCell<Vec<Instant>>> = Rc::default();
+        let silent = silent_rest(Rc::clone(&asked)).await;
+        let hasty = format!("[patroni]\nurls = [\"http://{silent}\"]\npoll_timeout = \"50ms\"");
+        let (_control, _worker) = control(config(&hasty), None);
+        until(|| asked.borrow().len() >= 6).await;
+        let asked = asked.borrow();
+        let shortest = asked.windows(2).map(|pair| pair[1] - pair[0]).min();
+        // With what holds by default nobody would be asked twice within a second.
+        assert!(shortest.unwrap() < Duration::from_millis(900), "{asked:?}");
+    });
+}
+
+// covers: monitor_user monitor_password_file monitor_database
+#[test]
+fn the_monitor_logs_in_as_configured() {
+    on_control_thread(async {
+        let postgres = Postgres::start(false).await;
+        *postgres.mood.borrow_mut() = Mood::Asking(PASSWORD);
+        let seed = cluster(&postgres, Rc::new(RefCell::new(true))).await;
+        let config = config(&format!(
+            "[patroni]\nurls = [\"http://{seed}\"]\nmonitor_user = \"watcher\"\nmonitor_database = \"watched\"\n\
+             monitor_password_file = \"monitor.password\""
+        ));
+        let (control, mut worker) = control(config, None);
+        told(&mut worker, is_led).await;
+        assert!(matches!(control.topology(now()).members[0].monitor, Monitor::Primary { .. }));
+        let startup = postgres.startup.borrow();
+        for pair in [&b"user\0watcher\0"[..], b"database\0watched\0"] {
+            assert!(startup.windows(pair.len()).any(|part| part == pair), "{startup:?}");
+        }
     });
 }
