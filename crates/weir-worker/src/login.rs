@@ -107,6 +107,17 @@ impl Worker {
         }
     }
 
+    /// The user of a client on its way in exists, and no password fits: enough where none is asked for.
+    pub(crate) fn answer_existence(&mut self, now: Instant, id: ClientId, effects: &mut Effects) {
+        let Some(client) = self.clients.get_mut(key(id.0)) else { return };
+        let Stage::Login(login) = &mut client.stage else { return };
+        if login.is_doubting || matches!(login.demand, Demand::Password(_)) {
+            return self.answer_secret(now, id, None, effects);
+        }
+        login.asking = None;
+        self.admit(now, id, effects);
+    }
+
     fn ask_password(
         &mut self,
         now: Instant,

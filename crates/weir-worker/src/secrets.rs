@@ -77,7 +77,9 @@ struct Asking {
 enum Found {
     /// The user has this secret.
     Secret(StoredSecret),
-    /// There is no such user, or no secret.
+    /// There is such a user, and nothing to hold a password against.
+    NoSecret,
+    /// There is no such user.
     Nobody,
     /// PostgreSQL (or weir) could not answer.
     Failed(Report),
@@ -388,7 +390,7 @@ impl Worker {
         self.secrets.lookups.remove(&wanted);
         let refusal = match &found {
             Found::Failed(report) => Some(self.lookup_error(&wanted.0, report)),
-            Found::Secret(_) | Found::Nobody => None,
+            Found::Secret(_) | Found::NoSecret | Found::Nobody => None,
         };
         match &found {
             Found::Secret(secret) => {
@@ -397,7 +399,7 @@ impl Worker {
                     .fetched
                     .retain(|_, fetched| now.saturating_duration_since(fetched.at) < FETCHED_KEPT);
             }
-            Found::Nobody => self.secrets.forget(&wanted.1),
+            Found::NoSecret | Found::Nobody => self.secrets.forget(&wanted.1),
             Found::Failed(report) => {
                 tracing::warn!(database = %wanted.0, user = %wanted.1, "auth_query failed: {}", report.message);
             }
@@ -409,6 +411,7 @@ impl Worker {
             match (&refusal, &found) {
                 (Some(report), _) => self.refuse_login(now, id, report, effects),
                 (None, Found::Secret(secret)) => self.answer_secret(now, id, Some(secret.clone()), effects),
+                (None, Found::NoSecret) => self.answer_existence(now, id, effects),
                 (None, Found::Nobody | Found::Failed(_)) => self.answer_secret(now, id, None, effects),
             }
         }
@@ -536,7 +539,8 @@ fn read_row(body: &[u8]) -> Found {
                 .hint("Return the user name and the secret, as in pg_shadow."),
         );
     };
-    let Some(text) = secret.and_then(|secret| std::str::from_utf8(secret).ok()) else { return Found::Nobody };
+    let Some(secret) = secret else { return Found::NoSecret };
+    let Ok(text) = std::str::from_utf8(secret) else { return Found::Nobody };
     StoredSecret::parse(text).map_or_else(
         |_| {
             Found::Failed(Report::error(

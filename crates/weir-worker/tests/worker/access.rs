@@ -107,6 +107,28 @@ fn trust_wants_to_know_the_user() {
 }
 
 #[test]
+fn a_user_without_a_secret_is_a_user() {
+    for (method, user, code) in [
+        (AuthMethod::Trust, "bare", None),
+        (AuthMethod::Trust, "nobody", Some("28000")),
+        (AuthMethod::ScramSha256, "bare", Some("28P01")),
+        (AuthMethod::Md5, "bare", Some("28P01")),
+        (AuthMethod::Plain, "bare", Some("28P01")),
+    ] {
+        let mut world = world(method, |_| {});
+        for member in &mut world.members {
+            member.shadow.insert("bare".to_owned(), "none".to_owned());
+            member.users.insert("bare".to_owned(), None);
+        }
+        let who = log_in(&mut world, by_tcp("10.0.0.1"), user, "mrg", "");
+        match code {
+            None => is_in(&mut world, who, &[]),
+            Some(code) => assert_eq!(world.heard(who), [format!("FATAL {code}")], "{method:?}"),
+        }
+    }
+}
+
+#[test]
 fn any_needs_a_user_of_the_database() {
     let mut world = world(AuthMethod::Any, |config| {
         let own = weir_config::Database {

@@ -385,6 +385,10 @@ impl Backend {
     fn shadow(&mut self, user: &str, member: &Member) {
         match member.shadow.get(user) {
             Some(secret) if secret == "fail" => self.fail(SqlState::INSUFFICIENT_PRIVILEGE),
+            Some(secret) if secret == "none" => {
+                backend::data_row(&[Some(user.as_bytes()), None], &mut self.out);
+                backend::command_complete("SELECT 1", &mut self.out);
+            }
             Some(secret) => self.row(&[user, secret]),
             None => backend::command_complete("SELECT 0", &mut self.out),
         }
