@@ -116,14 +116,22 @@ impl Settings {
 
     /// SQL that turns a connection carrying `applied` into one carrying `self`. `None` for `applied` means that the
     /// connection's state is not known, so everything is reset first. Empty when nothing has to be done.
+    ///
+    /// A request follows in the same write. If PostgreSQL refuses a value, it is left in a failed transaction block, so
+    /// that the request is not run with other values than the client's.
     #[must_use]
     pub fn statements_from(&self, applied: Option<&Settings>) -> Vec<u8> {
         let mut sql = Vec::new();
+        let carried = |name: &str| applied.and_then(|set| set.value(name));
+        let may_fail = self.values.iter().any(|(name, value)| carried(name) != Some(value));
+        if may_fail {
+            sql.extend_from_slice(b"BEGIN;");
+        }
         let prepared = applied.map_or(&[][..], |applied| &applied.prepared);
         for (name, _) in prepared.iter().filter(|pair| !self.prepared.contains(pair)) {
-            sql.extend_from_slice(b"DEALLOCATE ");
-            sql::quote_name(name, &mut sql);
-            sql.push(b';');
+            let mut text = b"DEALLOCATE ".to_vec();
+            sql::quote_name(name, &mut text);
+            push_attempt(&String::from_utf8_lossy(&text), &mut sql);
         }
         match applied {
             None => sql.extend_from_slice(b"RESET SESSION AUTHORIZATION;RESET ALL;"),
@@ -135,14 +143,14 @@ impl Settings {
                 }
             }
         }
-        let carried = |name: &str| applied.and_then(|set| set.value(name));
         for (name, value) in self.values.iter().filter(|(name, value)| carried(name) != Some(value)) {
             push_set(name, value, &mut sql);
         }
         for (_, text) in self.prepared.iter().filter(|pair| !prepared.contains(pair)) {
-            sql.extend_from_slice(text.as_bytes());
-            // A comment may end the text.
-            sql.extend_from_slice(b"\n;");
+            push_attempt(text, &mut sql);
+        }
+        if may_fail {
+            sql.extend_from_slice(b"COMMIT;");
         }
         sql
     }
@@ -184,6 +192,17 @@ fn push_set(name: &str, value: &str, sql: &mut Vec<u8>) {
     sql.push(b',');
     sql::quote_literal(value, sql);
     sql.extend_from_slice(b",false);");
+}
+
+/// A statement whose failure is nobody's but its own: a function may have deallocated what weir is to deallocate, and
+/// what a client has prepared may name a table that is gone.
+fn push_attempt(text: &str, sql: &mut Vec<u8>) {
+    let mut execute = b"BEGIN EXECUTE ".to_vec();
+    sql::quote_literal(text, &mut execute);
+    execute.extend_from_slice(b"; EXCEPTION WHEN OTHERS THEN NULL; END");
+    sql.extend_from_slice(b"DO ");
+    sql::quote_literal(&String::from_utf8_lossy(&execute), sql);
+    sql.push(b';');
 }
 
 /// Values that PostgreSQL reports by ParameterStatus, in the order of first report. `in_hot_standby` is never among them:

@@ -237,3 +237,39 @@ async fn a_reset_in_session_pooling_goes_back_to_the_client_s_own() -> Result<()
     ensure!(one(&mut wire, "SHOW work_mem").await? == "9MB");
     Ok(())
 }
+
+/// What a client has cannot always be made anew on the server connection that it gets.
+#[tokio::test]
+async fn what_cannot_be_made_anew_hurts_nobody() -> Result<()> {
+    let stack = shared("track").await?;
+    let mut first = stack.wire().await?;
+    let mut second = stack.wire().await?;
+    first.query("CREATE TABLE gone (a int); CREATE TABLE kept (a int)").await?;
+    // A request is not run with other values than its client's.
+    let mut wrong = stack.wire_with(&[("work_mem", "much")]).await?;
+    wrong.send(&wire::query("INSERT INTO kept VALUES (1)")).await?;
+    let seen = wrong.until_closed().await?;
+    ensure!(code(&seen) == "22023", "{seen:?}");
+    ensure!(one(&mut second, "SELECT count(*) FROM kept").await? == "0");
+    // The table of a statement is gone when its client comes back.
+    first.query("PREPARE lost AS SELECT * FROM gone").await?;
+    second.query("DROP TABLE gone").await?;
+    ensure!(one(&mut first, "SELECT 5").await? == "5");
+    ensure!(code(&first.query("EXECUTE lost").await?) == "26000");
+    // A function has taken away what weir knows of.
+    let forget = "CREATE FUNCTION forget() RETURNS int LANGUAGE plpgsql AS \
+        $$ BEGIN EXECUTE 'DEALLOCATE mine'; RETURN 1; END $$";
+    for sql in [forget, "PREPARE mine AS SELECT 3", "SELECT forget()"] {
+        first.query(sql).await?;
+    }
+    ensure!(one(&mut second, "SELECT 6").await? == "6");
+    // A statement that is let go of before weir has learned of it.
+    for _ in 0..5 {
+        first.query("PREPARE brief AS SELECT 7").await?;
+        first.query("DEALLOCATE brief").await?;
+        ensure!(one(&mut second, "SELECT 8").await? == "8");
+    }
+    // Quotes do not hide what is called.
+    first.query("SELECT \"pg_catalog\".\"set_config\"('work_mem', '8MB', false)").await?;
+    alternate(&mut first, &mut second, "SHOW work_mem", ["8MB", "4MB"]).await
+}

@@ -42,6 +42,9 @@ pub fn assignments(sql: &[u8]) -> Assignments {
                 found.call(&mut lexer);
             }
         }
+        if token == Token::Quoted && is(text, b"\"set_config\"") {
+            found.call(&mut lexer);
+        }
         first = false;
     }
     if lexer.doubtful() {
@@ -103,7 +106,13 @@ impl Assignments {
         }
         match ahead.next() {
             Some(Token::Word(word)) if is(word, b"DEFAULT") => self.others = true,
-            _ => self.names.push(name.to_ascii_lowercase()),
+            _ => self.keep(name.to_ascii_lowercase()),
+        }
+    }
+
+    fn keep(&mut self, name: String) {
+        if !OF_TRANSACTIONS.contains(&name.as_str()) {
+            self.names.push(name);
         }
     }
 
@@ -120,7 +129,7 @@ impl Assignments {
             _ if local => {}
             Some((Token::Text, text)) if plain && text.first() == Some(&b'\'') => {
                 let name = text.get(1..text.len() - 1).unwrap_or_default();
-                self.names.push(String::from_utf8_lossy(name).to_ascii_lowercase());
+                self.keep(String::from_utf8_lossy(name).to_ascii_lowercase());
             }
             _ => {
                 self.others = true;
@@ -129,6 +138,10 @@ impl Assignments {
         }
     }
 }
+
+/// These end with their transaction, however they are set.
+const OF_TRANSACTIONS: [&str; 3] =
+    ["transaction_isolation", "transaction_read_only", "transaction_deferrable"];
 
 /// The call's last argument is the constant TRUE; `lexer` stands at its first one.
 fn third_is_true(mut lexer: Lexer<'_>) -> bool {

@@ -101,7 +101,10 @@ impl<'a> Lexer<'a> {
                 }
                 [b'\'', ..] if ends_in_lone_e(between) => _ = self.escape_string(),
                 [b'\'', ..] => _ = self.plain_string(),
-                [b'"', ..] => _ = self.quoted_identifier(),
+                [b'"', quoted @ ..] => {
+                    self.quoted_identifier();
+                    self.marks.add(marks::of_quoted_call(quoted, self.rest));
+                }
                 [b'$', ..] if ends_in_word(between) => _ = self.word(),
                 [b'$', ..] => _ = self.dollar(),
                 [b'-', b'-', ..] => self.skip_blanks(),

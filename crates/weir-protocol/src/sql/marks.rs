@@ -176,6 +176,21 @@ pub(super) fn of_call(text: &[u8]) -> Marks {
     }
 }
 
+/// The same for a name in double quotes, with what follows its opening quote and its closing one.
+#[inline]
+pub(super) fn of_quoted_call(quoted: &[u8], behind: &[u8]) -> Marks {
+    let is_call = match behind {
+        [b'(', ..] => true,
+        [b' ' | b'\t' | b'\n' | b'\r', ..] => behind.trim_ascii_start().starts_with(b"("),
+        _ => false,
+    };
+    if !is_call {
+        return Marks::NONE;
+    }
+    let name = quoted.len().checked_sub(behind.len() + 1).and_then(|length| quoted.get(..length));
+    of_call(name.unwrap_or_default())
+}
+
 fn of_suspect(name: &[u8]) -> Marks {
     let ends = |word: &[u8]| {
         let at = name.len().checked_sub(word.len());

@@ -16,25 +16,27 @@ fn check(from: Option<&[(&str, &str)]>, to: &[(&str, &str)], expected: &str) {
 fn the_difference_goes_both_ways() {
     check(Some(&[]), &[], "");
     check(Some(&[("a", "1")]), &[("a", "1")], "");
-    check(Some(&[]), &[("a", "1")], "SELECT pg_catalog.set_config('a','1',false);");
+    check(Some(&[]), &[("a", "1")], "BEGIN;SELECT pg_catalog.set_config('a','1',false);COMMIT;");
     check(Some(&[("a", "1")]), &[], "RESET \"a\";");
-    check(Some(&[("a", "1")]), &[("a", "2")], "SELECT pg_catalog.set_config('a','2',false);");
+    check(Some(&[("a", "1")]), &[("a", "2")], "BEGIN;SELECT pg_catalog.set_config('a','2',false);COMMIT;");
     check(
         Some(&[("a", "1"), ("b", "1"), ("c", "1")]),
         &[("b", "1"), ("c", "2"), ("d", "3")],
-        "RESET \"a\";SELECT pg_catalog.set_config('c','2',false);SELECT pg_catalog.set_config('d','3',false);",
+        "BEGIN;RESET \"a\";SELECT pg_catalog.set_config('c','2',false);\
+            SELECT pg_catalog.set_config('d','3',false);COMMIT;",
     );
     check(None, &[], "RESET SESSION AUTHORIZATION;RESET ALL;");
     check(
         None,
         &[("a", "1")],
-        "RESET SESSION AUTHORIZATION;RESET ALL;SELECT pg_catalog.set_config('a','1',false);",
+        "BEGIN;RESET SESSION AUTHORIZATION;RESET ALL;SELECT pg_catalog.set_config('a','1',false);COMMIT;",
     );
 }
 
 #[test]
 fn names_and_values_are_quoted() {
-    check(Some(&[]), &[("a'b", "x'; drop")], "SELECT pg_catalog.set_config('a''b','x''; drop',false);");
+    let quoted = "BEGIN;SELECT pg_catalog.set_config('a''b','x''; drop',false);COMMIT;";
+    check(Some(&[]), &[("a'b", "x'; drop")], quoted);
     check(Some(&[("my.\"x", "1")]), &[], "RESET \"my\".\"\"\"x\";");
     let sql = set(&[("a", r"back\slash'")]).statements_from(Some(&set(&[])));
     let sql = String::from_utf8(sql).unwrap_or_default();

@@ -92,8 +92,8 @@ impl Answer {
 
 /// `transaction_isolation` and its kin belong to a transaction, whatever their source.
 const LISTED: &str = "SELECT 's',name,setting FROM pg_catalog.pg_settings \
-    WHERE source OPERATOR(pg_catalog.=) 'session' \
-    AND pg_catalog.left(name,12) OPERATOR(pg_catalog.<>) 'transaction_'";
+    WHERE source OPERATOR(pg_catalog.=) 'session' AND name OPERATOR(pg_catalog.<>) \
+    ALL ('{transaction_isolation,transaction_read_only,transaction_deferrable}'::pg_catalog.text[])";
 
 const ROLE: &str = "SELECT 'r','','' WHERE pg_catalog.current_setting('role') OPERATOR(pg_catalog.<>) 'none' \
     OR session_user IS DISTINCT FROM (SELECT r.rolname FROM pg_catalog.pg_roles r \

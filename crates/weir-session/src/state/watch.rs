@@ -42,6 +42,12 @@ impl Watch {
         self.suspects.is_empty() && self.kept.is_empty() && !self.restores && self.asked.is_empty()
     }
 
+    /// What is there, or may be. What was asked for counts as long as the answer has not come: it tells how things were
+    /// when PostgreSQL read the question.
+    fn may_have(&self) -> Marks {
+        self.kept.with(self.suspects).with(self.asked)
+    }
+
     /// Nothing has to be done at the end of a request.
     pub(crate) fn has_nothing_to_do(&self) -> bool {
         self.suspects.is_empty() && !self.restores && !self.reported_changed && !self.forgets_settings
@@ -110,7 +116,7 @@ impl Session {
             if lets_go && !self.has_any(kind, server) {
                 continue;
             }
-            if lets_go && !server.watch.kept.has(Marks::ROLE) {
+            if lets_go && !server.watch.may_have().has(Marks::ROLE) {
                 marked = marked.without(Marks::ROLE);
             }
             if !lets_go {
@@ -140,7 +146,7 @@ impl Session {
 
     /// There may be something of this kind to let go of.
     fn has_any(&self, kind: StateKind, server: &Server) -> bool {
-        let there = server.watch.kept.with(server.watch.suspects).has(kind.marks());
+        let there = server.watch.may_have().has(kind.marks());
         let tracked = kind == StateKind::Prepared && !self.settings().prepared().is_empty();
         there || tracked || kind == StateKind::Setting
     }

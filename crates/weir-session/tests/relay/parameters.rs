@@ -10,7 +10,9 @@ fn the_difference_goes_in_front_of_the_first_message() {
     scene(|stage| {
         let paris = stage.client_with(Mode::Transaction, &[("TimeZone", "Europe/Paris"), ("user", "u")]);
         stage.client_sends(paris, query("BEGIN"));
-        stage.server_got("Q:SELECT pg_catalog.set_config('timezone','Europe/Paris',false);  Q:BEGIN");
+        stage.server_got(
+            "Q:BEGIN;SELECT pg_catalog.set_config('timezone','Europe/Paris',false);COMMIT;  Q:BEGIN",
+        );
         stage.replies("T:set_config  D:Europe/Paris  C:SELECT 1  S:TimeZone=Europe/Paris  Z:I  C:BEGIN  Z:T");
         stage.that_client_got(paris, "S:TimeZone=Europe/Paris  C:BEGIN  Z:T");
         stage.client_sends(paris, query("COMMIT"));
@@ -70,7 +72,7 @@ fn a_connection_that_dies_while_parameters_are_applied() {
         stage.resume();
         stage.that_server_got(
             elsewhere,
-            "Q:SELECT pg_catalog.set_config('timezone','Europe/Paris',false);  Q:insert into t values (1)",
+            "Q:BEGIN;SELECT pg_catalog.set_config('timezone','Europe/Paris',false);COMMIT;  Q:insert into t values (1)",
         );
     });
 }

@@ -465,8 +465,9 @@ fn encodings_and_search_paths_tell_statements_apart() {
         let other = stage.client_with(Mode::Transaction, &[("search_path", "audit")]);
         prepared(stage, 0, 0, "s", "select 1");
         stage.client_sends(other, [parse("s", "select 1"), sync()].concat());
-        stage
-            .server_got("Q:SELECT pg_catalog.set_config('search_path','audit',false);  P:weir_2=select 1  S");
+        stage.server_got(
+            "Q:BEGIN;SELECT pg_catalog.set_config('search_path','audit',false);COMMIT;  P:weir_2=select 1  S",
+        );
     });
 }
 

@@ -29,8 +29,13 @@ fn answer(stage: &mut Stage, rows: &[(&str, &str, &str)]) {
 #[track_caller]
 fn suspect(stage: &mut Stage, sql: &str, tag: &str, question: &str) {
     stage.round(query(sql), &format!("C:{tag}  Z:I"));
+    asks_for(stage, question);
+}
+
+#[track_caller]
+fn asks_for(stage: &mut Stage, question: &str) {
     let got = asked(&std::mem::take(&mut stage.servers[0].got));
-    assert!(got.starts_with("Q:SELECT '") && got.contains(question), "{sql}: {got}");
+    assert!(got.starts_with("Q:SELECT '") && got.contains(question), "{question}: {got}");
     stage.is_attached(true);
 }
 
@@ -51,7 +56,7 @@ fn a_setting_follows_the_client_that_made_it() {
         stage.replies("C:RESET  Z:I  C:SELECT 1  Z:I");
         stage.that_client_got(other, "C:SELECT 1  Z:I");
         stage.sends(query("select 2"));
-        stage.server_got("Q:SELECT pg_catalog.set_config('work_mem','8MB',false);  Q:select 2");
+        stage.server_got("Q:BEGIN;SELECT pg_catalog.set_config('work_mem','8MB',false);COMMIT;  Q:select 2");
     });
 }
 
@@ -153,11 +158,43 @@ fn statements_prepared_by_sql_follow_their_client() {
         answer(stage, &[("p", "p", "PREPARE p AS select 1")]);
         stage.is_attached(false);
         stage.client_sends(other, query("select 1"));
-        stage.server_got("Q:DEALLOCATE \"p\";  Q:select 1");
-        stage.replies("C:DEALLOCATE  Z:I  C:SELECT 1  Z:I");
+        // Neither may fail: a function may have been there before, and a table that is named may be gone.
+        let attempt = |sql| format!("Q:DO 'BEGIN EXECUTE ''{sql}''; EXCEPTION WHEN OTHERS THEN NULL; END';");
+        stage.server_got(&format!("{}  Q:select 1", attempt("DEALLOCATE \"p\"")));
+        stage.replies("C:DO  Z:I  C:SELECT 1  Z:I");
         stage.sends(query("EXECUTE p"));
-        stage.server_got("Q:PREPARE p AS select 1\n;  Q:EXECUTE p");
+        stage.server_got(&format!("{}  Q:EXECUTE p", attempt("PREPARE p AS select 1")));
     });
+}
+
+#[test]
+fn what_is_taken_away_while_it_is_asked_for_is_asked_for_again() {
+    for (makes, tag, mark, takes, gone, row) in [
+        (
+            "PREPARE p AS select 1",
+            "PREPARE",
+            "'p'",
+            "DEALLOCATE p",
+            "DEALLOCATE",
+            ["p", "p", "PREPARE p AS select 1"],
+        ),
+        ("LISTEN x", "LISTEN", "'l'", "UNLISTEN x", "UNLISTEN", ["l", "", ""]),
+        ("SET ROLE x", "SET", "'r'", "RESET ROLE", "RESET", ["r", "", ""]),
+    ] {
+        scene(|stage| {
+            suspect(stage, makes, tag, mark);
+            // The client has its reply, and goes on before the answer to the question has come.
+            stage.sends(query(takes));
+            stage.server_got(&format!("Q:{takes}"));
+            answer(stage, &[(row[0], row[1], row[2])]);
+            stage.is_attached(true);
+            stage.replies(&format!("C:{gone}  Z:I"));
+            stage.client_got(&format!("C:{gone}  Z:I"));
+            asks_for(stage, mark);
+            answer(stage, &[]);
+            stage.is_attached(false);
+        });
+    }
 }
 
 #[test]

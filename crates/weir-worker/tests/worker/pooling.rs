@@ -88,7 +88,7 @@ fn startup_parameters_follow_their_client() {
     world.ran();
     assert_eq!(world.ask(one, "select 1"), echo("select 1"));
     let ran = world.ran();
-    assert!(ran[0].contains("set_config") && ran[1] == "n1: select 1", "{ran:?}");
+    assert!(ran[1].contains("set_config") && ran[3] == "n1: select 1", "{ran:?}");
     assert_eq!(world.ask(two, "select 2").last().unwrap(), "ready I");
     assert_eq!(world.ran(), ["n1: RESET \"application_name\"", "n1: select 2"]);
 }

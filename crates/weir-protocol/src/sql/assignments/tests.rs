@@ -44,6 +44,14 @@ fn calls_of_set_config() {
     check("SELECT set_config('a', $1, true), set_config('b', (SELECT 1), TRUE)", &[], false, false);
     check("SELECT set_config('a', $1, not true)", &["a"], false, false);
     check("SELECT set_config($1, $2, false)", &[], true, true);
+    check("SELECT set_config('transaction_isolation', $1, false)", &[], false, false);
+    check(
+        "SET transaction_read_only = on; SET transaction_timeout = 1",
+        &["transaction_timeout"],
+        false,
+        false,
+    );
+    check("SELECT \"pg_catalog\".\"set_config\"('a', $1, false)", &["a"], false, false);
     check("SELECT set_config($1, $2, true)", &[], false, false);
     check("SELECT set_config('a' || 'b', $2, false)", &[], true, true);
     check("SELECT set_config", &[], false, false);

@@ -47,6 +47,10 @@ fn settings() {
     }
     check("SELECT set_config('a', 'b', false)", Marks::SETTING);
     check("SELECT pg_catalog.set_config ('a', 'b', true)", Marks::SETTING);
+    check("SELECT \"pg_catalog\".\"set_config\"('a', 'b', false)", Marks::SETTING);
+    check("SELECT 1, \"pg_advisory_lock\"\n (42)", Marks::LOCK);
+    check("SELECT \"set_config\" FROM (t)", Marks::NONE);
+    check("SELECT \"set_config", Marks::NONE);
     check("SET a TO DEFAULT", Marks::SETTING.with(Marks::RESETS));
     check("RESET a", Marks::SETTING.with(Marks::RESETS).with(Marks::LETS_GO));
     check("SET ROLE x", Marks::ROLE);
