@@ -92,11 +92,17 @@ impl Pool {
     }
 
     /// A login waits for what only a server connection can tell: one is dialled even if no client waits, unless the
-    /// pool has one or is dialing one. Void after the next login of a server.
+    /// pool has one or is dialing one. Void after the next login of a server, and by [`Pool::demand_none`].
     pub fn demand_one(&mut self, now: Instant) {
         if self.ledger.open() == self.ledger.private {
             self.demanded.get_or_insert(now);
         }
+        self.finish();
+    }
+
+    /// Undoes [`Pool::demand_one`]: the login that waited has ended.
+    pub fn demand_none(&mut self) {
+        self.demanded = None;
         self.finish();
     }
 

@@ -39,6 +39,15 @@ pub(crate) enum Lane {
     Peer(u16),
 }
 
+impl Lane {
+    pub(crate) fn pool(self) -> Option<PoolIndex> {
+        match self {
+            Self::Pool(index) => Some(index),
+            Self::Peer(_) => None,
+        }
+    }
+}
+
 /// How far a request has come.
 pub(crate) enum Progress {
     /// Too many others are under way. The key as the client sent it.

@@ -39,6 +39,15 @@ impl Worker {
         for client in std::mem::take(&mut self.pools.entry_mut(index).welcoming) {
             self.refuse_login(now, client, report, effects);
         }
+        self.demand_if_welcoming(index);
+    }
+
+    /// Nobody is dialed for a login that has ended.
+    pub(crate) fn demand_if_welcoming(&mut self, index: PoolIndex) {
+        let entry = self.pools.entry_mut(index);
+        if entry.welcoming.is_empty() {
+            entry.pool.demand_none();
+        }
     }
 
     /// Clients that came while logins fail are not welcomed: nothing is known yet that they could be told. True if so.

@@ -1,5 +1,5 @@
 //! Pools that nothing belongs to any more: those of databases that the configuration does not name are forgotten, and with
-//! them the databases. Refuses to touch a pool that a client or a server connection still refers to.
+//! them the databases. Refuses to touch a pool that a client, a server connection or a cancel request still refers to.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -61,7 +61,8 @@ impl Worker {
         }
         let clients = self.clients.iter().filter_map(|(_, client)| pool_of(client));
         let servers = self.servers.iter().map(|(_, conn)| conn.pool);
-        let used: HashSet<PoolIndex> = clients.chain(servers).collect();
+        let cancels = self.cancels.iter().filter_map(|(_, cancel)| cancel.lane.pool());
+        let used: HashSet<PoolIndex> = clients.chain(servers).chain(cancels).collect();
         unused.retain(|index| !used.contains(index));
         unused
     }

@@ -75,6 +75,7 @@ impl Worker {
             Stage::Login(login) => self.forget_asking(id, login.asking),
             Stage::Welcoming(waiting) => {
                 self.pools.entry_mut(waiting.pool).welcoming.retain(|other| *other != id);
+                self.demand_if_welcoming(waiting.pool);
             }
             Stage::Console(_) | Stage::Left => {}
             Stage::Replicating(replicating) => self.end_replication(now, id, &replicating, effects),

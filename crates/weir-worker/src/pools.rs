@@ -22,8 +22,8 @@ use crate::server::{ServerConn, ServerStage};
 use crate::sharing::Shared;
 use crate::{Worker, key, server_id, sizes};
 
-/// A pool's place in the table. It is good as long as a client or a server connection belongs to the pool: only unused
-/// pools are removed (see `forgetting`). Their number is bounded by [`POOLS_MAX`].
+/// A pool's place in the table. It is good as long as a client, a server connection or a cancel request belongs to the
+/// pool: only unused pools are removed (see `forgetting`). Their number is bounded by [`POOLS_MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct PoolIndex(usize);
 

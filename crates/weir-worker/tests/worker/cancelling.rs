@@ -1,11 +1,12 @@
 //! Cancel requests: for whom, when, and what they must never hit.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use weir_config::{Peer, PoolMode};
-use weir_worker::Role;
+use weir_config::{Database, Peer, PoolMode};
+use weir_worker::{Order, Role};
 
-use crate::settings::{leaderless, size};
+use crate::settings::{self, PASSWORD, leaderless, led, size};
 use crate::world::{World, echo};
 
 fn one_connection() -> World {
@@ -243,6 +244,30 @@ fn sessions_can_be_cancelled_and_left_in_any_order() {
     world.run();
     let next = world.client();
     assert_eq!(world.ask(next, "select 1"), echo("select 1"));
+}
+
+#[test]
+fn a_request_may_outlive_its_pool() {
+    let mut config = settings::config();
+    config.any_database = None;
+    for name in ["mrg", "second"] {
+        config.databases.insert(name.to_owned(), Database::default());
+    }
+    let mut world = World::with(config.clone(), led("n1", 1, &[]), 1);
+    let parameters = [("user", "app"), ("database", "second")];
+    let client = world.hello_with(Role::Write, &parameters, PASSWORD);
+    world.run();
+    world.query(client, "sleep 1");
+    world.cancels_held = true;
+    world.cancel(client);
+    config.databases.remove("second");
+    world.order(Order::Configure(Arc::new(config)));
+    assert!(!world.is_open(client));
+    // Longer than removed databases are remembered, and than a request may take.
+    world.pass(Duration::from_secs(15));
+    assert!(world.shell.cancels.is_empty() && world.snapshot().pools.is_empty());
+    let other = world.client();
+    assert_eq!(world.ask(other, "select 1"), echo("select 1"));
 }
 
 #[test]

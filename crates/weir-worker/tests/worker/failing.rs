@@ -79,6 +79,29 @@ fn newcomers_hear_why_the_server_does_not_let_weir_in() {
 }
 
 #[test]
+fn nobody_is_dialed_for_logins_that_have_ended() {
+    let mut world = on(&["n1"]);
+    let dials = |world: &World| world.shell.journal.iter().filter(|(what, _)| *what == "dial").count();
+    world.member("n1").refusal = Some(SqlState::INVALID_CATALOG_NAME);
+    let refused = world.hello(Role::Write, "app", PASSWORD);
+    world.run();
+    assert_eq!(world.heard(refused), ["FATAL 3D000"]);
+    world.pass(Duration::from_secs(20));
+    assert_eq!(dials(&world), 1);
+    // One that leaves by itself has no use for another try either.
+    world.member("n1").refusal = Some(SqlState::CANNOT_CONNECT_NOW);
+    let leaves = world.hello(Role::Write, "app", PASSWORD);
+    world.run();
+    world.vanish(leaves);
+    let before = dials(&world);
+    world.pass(Duration::from_secs(20));
+    assert_eq!(dials(&world), before);
+    world.member("n1").refusal = None;
+    let client = world.client();
+    assert_eq!(world.ask(client, "select 1"), echo("select 1"));
+}
+
+#[test]
 fn who_waits_with_a_request_hears_it_too() {
     let mut world = on(&["n1"]);
     let client = world.client();
