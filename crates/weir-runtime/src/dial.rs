@@ -2,7 +2,7 @@
 //! The machine's deadlines decide; the bounds here only keep a forgotten dial from living for ever.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,14 +35,14 @@ pub(crate) struct Dialer {
     pub(crate) resolver: Rc<Resolver>,
 }
 
-/// Opens a connection. Dropping the future gives up at once.
-pub(crate) async fn dial(address: &Address, dialer: &Dialer) -> Result<Link, DialError> {
+/// Opens a connection, to this address of the host if one is given. Dropping the future gives up at once.
+pub(crate) async fn dial(address: &Address, remote: Option<IpAddr>, dialer: &Dialer) -> Result<Link, DialError> {
     if unix_socket::is_place(&address.host) {
         return dial_unix(address).await;
     }
     let tls = &*dialer.tls;
     let attempt = async {
-        let stream = connect(address, dialer).await?;
+        let stream = connect(address, remote, dialer).await?;
         match tls.server_mode() {
             TlsMode::Disable | TlsMode::Allow => Ok(Link { socket: Socket::Tcp(stream), tls: None }),
             TlsMode::Prefer => negotiate(stream, address, tls, true).await,
@@ -73,10 +73,17 @@ fn connect_abstract(name: &str) -> io::Result<UnixStream> {
     UnixStream::from_std(socket.into())
 }
 
-/// Tries every address of the host until one accepts.
-async fn connect(address: &Address, dialer: &Dialer) -> Result<TcpStream, DialError> {
+/// Tries every address of the host until one accepts, or only the one that is given.
+async fn connect(
+    address: &Address,
+    remote: Option<IpAddr>,
+    dialer: &Dialer,
+) -> Result<TcpStream, DialError> {
     let no_address = |why| DialError::NoAddress(format!("host \"{}\": {why}", address.host));
-    let candidates = dialer.resolver.addresses(&address.host).await.map_err(no_address)?;
+    let candidates = match remote {
+        Some(remote) => vec![remote],
+        None => dialer.resolver.addresses(&address.host).await.map_err(no_address)?,
+    };
     let patience = if candidates.len() > 1 { ONE_OF_MANY_TIME_MAX } else { DIAL_TIME_MAX };
     let mut last = DialError::NoAddress(format!("host \"{}\" has no address", address.host));
     for candidate in candidates {

@@ -13,6 +13,7 @@ pub(crate) mod tests;
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::mem;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::rc::{Rc, Weak};
@@ -331,7 +332,8 @@ impl<M: Machine> Shell<M> {
                 self.start_tls(client, bytes);
                 self.begin_handshake(client, bytes.get(range).unwrap_or_default());
             }
-            Effect::Dial(id, address) => self.start_dial(id, address),
+            Effect::Dial(id, address) => self.start_dial(id, address, None),
+            Effect::DialCancel(id, address, remote) => self.start_dial(ConnId::Cancel(id), address, remote),
             Effect::Close(id) => self.close(id, bytes),
             Effect::Abort(id) => self.abort(id),
             Effect::StopReading(id) => self.set_stopped(id, true),
@@ -402,14 +404,14 @@ impl<M: Machine> Shell<M> {
         }
     }
 
-    fn start_dial(&mut self, id: ConnId, address: weir_discovery::Address) {
+    fn start_dial(&mut self, id: ConnId, address: weir_discovery::Address, remote: Option<IpAddr>) {
         let Some(shell) = self.me.upgrade() else { return };
         self.dials += 1;
         let number = self.dials;
         let dialer =
             Dialer { tls: Arc::clone(&self.tls), tcp: self.tcp.clone(), resolver: Rc::clone(&self.resolver) };
         let task = task::spawn_local(async move {
-            let result = dial::dial(&address, &dialer).await;
+            let result = dial::dial(&address, remote, &dialer).await;
             shell.borrow_mut().dialed(id, number, result);
         });
         let replaced = self.dialing.insert(id, Dialing { number, task: task.abort_handle() });

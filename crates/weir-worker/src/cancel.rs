@@ -5,6 +5,7 @@
 //! Requests under way to the servers of one pool are bounded by the pool's size, those to one peer by the peer's; the
 //! others wait, at most for `cancel_wait_timeout`.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use weir_discovery::Address;
@@ -89,6 +90,8 @@ impl Cancel {
 struct Destination {
     lane: Lane,
     address: Address,
+    /// Which one of the host's addresses.
+    remote: Option<IpAddr>,
     errand: Errand,
 }
 
@@ -173,7 +176,7 @@ impl Worker {
             return None;
         };
         let errand = Errand { server: None, key, is_sent: false };
-        Some(Destination { lane: Lane::Peer(peer_id), address: Address { host, port }, errand })
+        Some(Destination { lane: Lane::Peer(peer_id), address: Address { host, port }, remote: None, errand })
     }
 
     fn towards_server(&self, server: ServerId) -> Option<Destination> {
@@ -184,7 +187,8 @@ impl Worker {
         }
         let key = BackendKey { pid: conn.pid, secret: conn.secret.clone()? };
         let errand = Errand { server: Some((server, conn.serial)), key, is_sent: false };
-        Some(Destination { lane: Lane::Pool(conn.pool), address: (*conn.address).clone(), errand })
+        let (lane, address) = (Lane::Pool(conn.pool), (*conn.address).clone());
+        Some(Destination { lane, address, remote: conn.remote, errand })
     }
 
     /// A client that waits for a server connection gets its answer at once; an idle one has nothing to cancel.
@@ -229,7 +233,7 @@ impl Worker {
     }
 
     fn send_out(&mut self, now: Instant, id: CancelId, destination: Destination, effects: &mut Effects) {
-        let Destination { lane, address, errand } = destination;
+        let Destination { lane, address, remote, errand } = destination;
         let Some(cancel) = self.cancels.get_mut(key(id.0)) else { return };
         if let Some(conn) = errand.server.and_then(|(server, _)| self.servers.get_mut(key(server.0))) {
             conn.cancels += 1;
@@ -237,7 +241,7 @@ impl Worker {
         cancel.lane = lane;
         cancel.since = now;
         cancel.progress = Progress::UnderWay(errand);
-        effects.list.push(Effect::Dial(ConnId::Cancel(id), address));
+        effects.list.push(Effect::DialCancel(id, address, remote));
     }
 
     /// One request of the lane is done: the next one that waits has its turn. What it is for may have ended meanwhile.

@@ -45,6 +45,9 @@ pub enum Effect {
     BeginTls(ClientId, Range<usize>),
     /// Open a connection (TCP or Unix socket, then TLS as configured) and report to [`crate::Worker::dialed`].
     Dial(ConnId, Address),
+    /// The same for a cancel request. With an address, that one of the host's and no other: the server connection that it
+    /// is for goes there, and where a name has several addresses the others are other servers.
+    DialCancel(CancelId, Address, Option<IpAddr>),
     /// Flush what was sent (bounded in time), then close. The worker has forgotten the connection.
     Close(ConnId),
     /// Close at once, unsent bytes dropped. The worker has forgotten the connection.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use weir_config::{Database, Peer, PoolMode};
 use weir_worker::{Order, Role};
 
-use crate::settings::{self, PASSWORD, leaderless, led, size};
+use crate::settings::{self, PASSWORD, address, leaderless, led, size};
 use crate::world::{World, echo};
 
 fn one_connection() -> World {
@@ -244,6 +244,20 @@ fn sessions_can_be_cancelled_and_left_in_any_order() {
     world.run();
     let next = world.client();
     assert_eq!(world.ask(next, "select 1"), echo("select 1"));
+}
+
+#[test]
+fn a_request_goes_to_the_address_that_its_server_connection_goes_to() {
+    let mut world = World::new();
+    world.found_at = Some(address("n2").host);
+    let client = world.client();
+    world.query(client, "sleep 1");
+    world.dials_held = true;
+    world.cancel(client);
+    assert_eq!(world.shell.dials[0].1, address("n2"), "other addresses of the name are other servers");
+    world.dials_held = false;
+    world.run();
+    assert_eq!(world.heard(client), ["ERROR 57014", "ready I"]);
 }
 
 #[test]

@@ -47,6 +47,10 @@ impl Shell {
                     self.handshakes.push(ConnId::Client(client));
                 }
                 Effect::Dial(conn, address) => self.dial(conn, address),
+                Effect::DialCancel(id, Address { host, port }, remote) => {
+                    let host = remote.map_or(host, |remote| remote.to_string());
+                    self.dial(ConnId::Cancel(id), Address { host, port });
+                }
                 Effect::Close(conn) => self.end(conn, true),
                 Effect::Abort(conn) => self.end(conn, false),
                 Effect::StopReading(conn) => self.speaker(conn).stopped = true,
@@ -66,6 +70,7 @@ impl Shell {
             Effect::Close(conn) => ("close", *conn),
             Effect::StartTls(_)
             | Effect::BeginTls(..)
+            | Effect::DialCancel(..)
             | Effect::StopReading(_)
             | Effect::ReadAgain(_)
             | Effect::Console(_)

@@ -26,6 +26,8 @@ pub(crate) struct World {
     pub(crate) executed: Vec<Executed>,
     /// Dials wait until this is taken back.
     pub(crate) dials_held: bool,
+    /// Which one of the host's addresses the next dial reaches.
+    pub(crate) found_at: Option<String>,
     /// Cancel requests wait at PostgreSQL's door until this is taken back.
     pub(crate) cancels_held: bool,
     effects: Effects,
@@ -59,6 +61,7 @@ impl World {
             members: members.into(),
             executed: Vec::new(),
             dials_held: false,
+            found_at: None,
             cancels_held: false,
             effects: Effects::default(),
             last_pid: 100,
@@ -322,7 +325,8 @@ impl World {
                 }
             };
             self.shell.names.insert(conn, end);
-            let peer = format!("{}:{}", to.host, to.port).parse().ok();
+            let host = self.found_at.take().unwrap_or(to.host);
+            let peer = format!("{host}:{}", to.port).parse().ok();
             Ok(Dialed { peer, local: None, tls: None, end_point: None })
         } else {
             Err(DialError::Refused("connection refused".to_owned()))

@@ -18,7 +18,7 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) async fn dial(address: &Address, dialer: &Dialer) -> Result<Self, DialError> {
-        let link = dial::dial(address, dialer).await?;
+        let link = dial::dial(address, None, dialer).await?;
         Ok(Self { link, buffer: vec![0; READ_BYTES], cipher: Vec::new() })
     }
 

@@ -3,6 +3,7 @@
 use tokio::net::{TcpListener, UnixListener};
 use weir_config::TlsMode;
 use weir_discovery::Address;
+use weir_worker::CancelId;
 
 use super::*;
 use crate::tls::tests::{Authority, both_sides, towards_servers};
@@ -145,6 +146,23 @@ fn bytes_behind_the_answer_to_sslrequest_are_refused() {
             let outcome = dial_outcome(towards_servers(mode, None), answers(answer).await).await;
             assert!(matches!(outcome, Err(DialError::Tls(_))), "{outcome:?}");
         }
+    });
+}
+
+#[test]
+fn a_cancel_request_goes_to_the_address_that_is_given_whatever_the_name_says() {
+    run(async {
+        let listener = TcpListener::bind(loopback()).await.unwrap();
+        let address = Address { host: "nobody.invalid".to_owned(), ..address_of(&listener) };
+        let remote = Some(loopback().ip());
+        let mut world = World::new(move |event: &Event, effects: &mut Effects| {
+            if let Event::Ordered = event {
+                ask(Effect::DialCancel(CancelId(0), address.clone(), remote), effects);
+            }
+        });
+        world.shell.borrow_mut().order(Order::Resume(None));
+        assert!(matches!(world.event().await, Event::Ordered));
+        let Event::Dialed(ConnId::Cancel(CancelId(0)), Ok(_)) = world.event().await else { panic!() };
     });
 }
 
