@@ -116,6 +116,7 @@ impl World {
                     | Effect::StopReading(_)
                     | Effect::ReadAgain(_)
                     | Effect::Console(_)
+                    | Effect::DialCancel(..)
                     | Effect::Evidence(_) => anyhow::bail!("{effect:?} is not in the script"),
                 }
             }

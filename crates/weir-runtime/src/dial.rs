@@ -36,7 +36,11 @@ pub(crate) struct Dialer {
 }
 
 /// Opens a connection, to this address of the host if one is given. Dropping the future gives up at once.
-pub(crate) async fn dial(address: &Address, remote: Option<IpAddr>, dialer: &Dialer) -> Result<Link, DialError> {
+pub(crate) async fn dial(
+    address: &Address,
+    remote: Option<IpAddr>,
+    dialer: &Dialer,
+) -> Result<Link, DialError> {
     if unix_socket::is_place(&address.host) {
         return dial_unix(address).await;
     }
@@ -74,11 +78,7 @@ fn connect_abstract(name: &str) -> io::Result<UnixStream> {
 }
 
 /// Tries every address of the host until one accepts, or only the one that is given.
-async fn connect(
-    address: &Address,
-    remote: Option<IpAddr>,
-    dialer: &Dialer,
-) -> Result<TcpStream, DialError> {
+async fn connect(address: &Address, remote: Option<IpAddr>, dialer: &Dialer) -> Result<TcpStream, DialError> {
     let no_address = |why| DialError::NoAddress(format!("host \"{}\": {why}", address.host));
     let candidates = match remote {
         Some(remote) => vec![remote],

@@ -5,18 +5,23 @@
 //! The system's own resolver (getaddrinfo: /etc/hosts, DNS, whatever nsswitch.conf names) is asked unless `resolv_conf`
 //! or `zone_check_period` is set: then the name servers are asked directly, after /etc/hosts.
 
+mod absences;
 mod servers;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
+use tokio::task;
 use tokio::time::timeout;
 use weir_admin::snapshot::{DnsHostRow, DnsZoneRow};
 use weir_config::Dns;
+
+use absences::Absences;
 
 /// One thread's knowledge of names.
 #[derive(Debug)]
@@ -24,7 +29,8 @@ pub(crate) struct Resolver {
     dns: RefCell<Dns>,
     hosts: RefCell<BTreeMap<String, Host>>,
     zones: RefCell<BTreeMap<String, Zone>>,
-    left: RefCell<Vec<AddressesLeft>>,
+    /// Addresses that left, by host.
+    left: RefCell<BTreeMap<String, Vec<IpAddr>>>,
 }
 
 /// A name has other addresses than before.
@@ -43,8 +49,9 @@ struct Host {
     until: Instant,
     /// Which address is the next one's first.
     turn: usize,
-    /// Held by whoever asks, so that the others wait for the same answer.
-    asking: Rc<Mutex<()>>,
+    absences: Absences,
+    /// Held while name servers are asked, so that all wait for the same answer.
+    asking: Arc<Mutex<()>>,
 }
 
 /// What is known of one zone.
@@ -80,7 +87,7 @@ impl Resolver {
     ///
     /// # Errors
     /// Why there are none, for the log.
-    pub(crate) async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, String> {
+    pub(crate) async fn addresses(self: &Rc<Self>, host: &str) -> Result<Vec<IpAddr>, String> {
         if let Ok(address) = host.parse() {
             return Ok(vec![address]);
         }
@@ -88,25 +95,34 @@ impl Resolver {
             return answer;
         }
         let asking = self.entry(host);
-        let _turn = asking.lock().await;
-        // Somebody else may have asked while this one waited.
-        if let Some(answer) = self.fresh(host) {
-            return answer;
+        if let Ok(turn) = Arc::clone(&asking).try_lock_owned() {
+            let (resolver, host) = (Rc::clone(self), host.to_owned());
+            task::spawn_local(async move {
+                resolver.ask(&host).await;
+                drop(turn);
+            });
         }
+        drop(asking.lock().await);
+        // However short answers may be kept, this one has just come.
+        self.known(host, |_| true).unwrap_or_else(|| Err("too many other names are in use".to_owned()))
+    }
+
+    /// Asks for a name, whether those who want to know have the patience or not: the answer is there for the next ones.
+    async fn ask(&self, host: &str) {
         let dns = self.dns.borrow().clone();
         let found = timeout(ASK_TIME_MAX, servers::ask(host, &dns)).await;
         let found = found.unwrap_or_else(|_| Err("no answer in time".to_owned()));
         self.learn(host, found, &dns, Instant::now());
-        self.fresh(host).unwrap_or_else(|| Err("its addresses may not be kept at all".to_owned()))
     }
 
     /// What is known and not too old.
     fn fresh(&self, host: &str) -> Option<Result<Vec<IpAddr>, String>> {
+        self.known(host, |known| known.until > Instant::now())
+    }
+
+    fn known(&self, host: &str, will_do: impl Fn(&Host) -> bool) -> Option<Result<Vec<IpAddr>, String>> {
         let mut hosts = self.hosts.borrow_mut();
-        let known = hosts.get_mut(host)?;
-        if known.until <= Instant::now() {
-            return None;
-        }
+        let known = hosts.get_mut(host).filter(|known| will_do(known))?;
         let mut answer = known.answer.clone();
         if let Ok(addresses) = &mut answer
             && !addresses.is_empty()
@@ -118,7 +134,7 @@ impl Resolver {
         Some(answer)
     }
 
-    fn entry(&self, host: &str) -> Rc<Mutex<()>> {
+    fn entry(&self, host: &str) -> Arc<Mutex<()>> {
         let mut hosts = self.hosts.borrow_mut();
         if !hosts.contains_key(host) && hosts.len() >= HOSTS_MAX {
             let oldest = hosts.iter().min_by_key(|(_, known)| known.until).map(|(name, _)| name.clone());
@@ -128,9 +144,10 @@ impl Resolver {
             answer: Err("not asked for yet".to_owned()),
             until: Instant::now(),
             turn: 0,
-            asking: Rc::default(),
+            absences: Absences::default(),
+            asking: Arc::default(),
         };
-        Rc::clone(&hosts.entry(host.to_owned()).or_insert_with(unknown).asking)
+        Arc::clone(&hosts.entry(host.to_owned()).or_insert_with(unknown).asking)
     }
 
     /// Takes an answer in. While name servers are out of order a name keeps the addresses it had.
@@ -140,11 +157,10 @@ impl Resolver {
         match (found, &known.answer) {
             (Ok(fresh), before) => {
                 let before = before.as_deref().unwrap_or_default();
-                let gone: Vec<IpAddr> =
-                    before.iter().filter(|address| !fresh.contains(address)).copied().collect();
+                let gone = known.absences.note(before, &fresh);
                 if !gone.is_empty() {
                     tracing::info!("host \"{host}\" no longer has {gone:?}, but {fresh:?}");
-                    self.left.borrow_mut().push(AddressesLeft { host: host.to_owned(), gone });
+                    self.note_left(host, gone, &fresh);
                 }
                 known.answer = Ok(fresh);
                 known.until = now + dns.max_ttl.max(AT_LEAST);
@@ -160,9 +176,20 @@ impl Resolver {
         }
     }
 
+    /// What nobody asks for does not add up.
+    fn note_left(&self, host: &str, gone: Vec<IpAddr>, fresh: &[IpAddr]) {
+        let mut left = self.left.borrow_mut();
+        let sum = left.entry(host.to_owned()).or_default();
+        sum.retain(|address| !fresh.contains(address) && !gone.contains(address));
+        sum.extend(gone);
+        let too_many = sum.len().saturating_sub(LEFT_MAX);
+        sum.drain(..too_many);
+    }
+
     /// What has changed since this was called last.
     pub(crate) fn changes(&self) -> Vec<AddressesLeft> {
-        std::mem::take(&mut self.left.borrow_mut())
+        let left = std::mem::take(&mut *self.left.borrow_mut());
+        left.into_iter().map(|(host, gone)| AddressesLeft { host, gone }).collect()
     }
 
     /// Names whose addresses are too old, for those who are to go on knowing them.
@@ -249,6 +276,9 @@ const ASK_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// Names that are kept.
 const HOSTS_MAX: usize = 1024;
+
+/// Addresses of one host that left and that nobody has asked for yet.
+const LEFT_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests;

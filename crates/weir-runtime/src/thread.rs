@@ -98,5 +98,6 @@ async fn listen_to_control<M: Machine>(
 /// How often the machine is told that time passes: no deadline is finer than this.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Host names are resolved on other threads, so many at a time.
-const RESOLVER_THREADS_MAX: usize = 4;
+/// Host names are resolved on other threads, so many at a time: names whose servers do not answer occupy one each for up to
+/// half a minute, and the others must not wait for that.
+const RESOLVER_THREADS_MAX: usize = 16;

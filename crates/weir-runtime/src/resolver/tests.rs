@@ -8,7 +8,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use tokio::net::UdpSocket;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::task::spawn_local;
+use tokio::sync::Notify;
+use tokio::task::{spawn_local, yield_now};
 
 use super::*;
 use crate::listen::tests::Folder;
@@ -19,6 +20,10 @@ struct NameServer {
     serial: Rc<Cell<u32>>,
     /// Questions for addresses that were answered.
     asked: Rc<Cell<u32>>,
+    /// A question has come.
+    question: Rc<Notify>,
+    /// Held while answers wait.
+    answering: Rc<Mutex<()>>,
     dns: Dns,
     _folder: Folder,
 }
@@ -34,15 +39,20 @@ impl NameServer {
             addresses: Rc::new(RefCell::new(vec![Ipv4Addr::new(10, 0, 0, 1)])),
             serial: Rc::new(Cell::new(1)),
             asked: Rc::default(),
+            question: Rc::default(),
+            answering: Rc::default(),
             dns: Dns { resolv_conf: Some(path), ..Dns::default() },
             _folder: folder,
         };
         let (addresses, serial, asked) =
             (Rc::clone(&server.addresses), Rc::clone(&server.serial), Rc::clone(&server.asked));
+        let (came, answering) = (Rc::clone(&server.question), Rc::clone(&server.answering));
         spawn_local(async move {
             let mut question = [0; 512];
             loop {
                 let (length, from): (usize, SocketAddr) = socket.recv_from(&mut question).await.unwrap();
+                came.notify_one();
+                drop(answering.lock().await);
                 let reply = answer(&question[..length], &addresses.borrow(), serial.get(), &asked);
                 socket.send_to(&reply, from).await.unwrap();
             }
@@ -124,6 +134,40 @@ fn an_answer_is_used_for_max_ttl_whatever_the_name_server_says() {
 }
 
 #[test]
+fn a_name_that_deals_its_addresses_out_closes_no_connections() {
+    run(async {
+        let server = NameServer::start("dealt").await;
+        let resolver = Resolver::new(Dns { max_ttl: Duration::from_secs(15), ..server.dns.clone() });
+        let mut changes = Vec::new();
+        for round in 0..20 {
+            server.set(&[[10, 0, 0, 1 + round % 2]]);
+            let found = resolver.addresses("db.test").await.unwrap();
+            assert_eq!(found, ips(&[[10, 0, 0, 1 + round % 2]]), "new connections go where the answer says");
+            age(&resolver, Duration::from_secs(16));
+            changes.push(resolver.changes().len());
+        }
+        assert!(changes.iter().skip(4).all(|count| *count == 0), "{changes:?}");
+    });
+}
+
+#[test]
+fn what_nobody_asks_for_does_not_add_up() {
+    run(async {
+        let server = NameServer::start("unasked").await;
+        let resolver = Resolver::new(server.dns.clone());
+        for last in 1..=200 {
+            server.set(&[[10, 0, 0, last]]);
+            resolver.addresses("db.test").await.unwrap();
+            age(&resolver, Duration::from_secs(16));
+        }
+        let changes = resolver.changes();
+        assert_eq!(changes.len(), 1);
+        assert_eq!(changes[0].gone.len(), LEFT_MAX);
+        assert_eq!(changes[0].gone.last(), Some(&IpAddr::from([10, 0, 0, 199])));
+    });
+}
+
+#[test]
 fn those_who_ask_together_share_one_question_and_take_turns() {
     run(async {
         let server = NameServer::start("turns").await;
@@ -142,6 +186,25 @@ fn those_who_ask_together_share_one_question_and_take_turns() {
 }
 
 // covers: dns_nxdomain_ttl
+#[test]
+fn a_slow_answer_is_there_for_those_who_come_after_the_impatient() {
+    run(async {
+        let server = NameServer::start("slow").await;
+        let resolver = Resolver::new(server.dns.clone());
+        let hold = server.answering.lock().await;
+        tokio::select! {
+            _ = resolver.addresses("db.test") => panic!("nobody has answered"),
+            () = server.question.notified() => {}
+        }
+        drop(hold);
+        while resolver.host_rows(Instant::now())[0].addresses.is_empty() {
+            yield_now().await;
+        }
+        assert_eq!(resolver.addresses("db.test").await.unwrap(), ips(&[[10, 0, 0, 1]]));
+        assert_eq!(server.asked.get(), 1);
+    });
+}
+
 #[test]
 fn a_name_that_does_not_exist_is_asked_for_again_after_nxdomain_ttl() {
     run(async {

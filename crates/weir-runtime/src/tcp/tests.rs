@@ -63,7 +63,7 @@ fn so_has_a_connection_to_postgresql() {
         let address = Address { host: "127.0.0.1".to_owned(), port: listener.local_addr().unwrap().port() };
         let dialer =
             Dialer { tls: Arc::new(no_tls()), tcp: all_different(), resolver: Resolver::new(Dns::default()) };
-        let link = dial::dial(&address, &dialer).await.unwrap();
+        let link = dial::dial(&address, None, &dialer).await.unwrap();
         let Socket::Tcp(stream) = &link.socket else { panic!("{link:?}") };
         assert_eq!(seen(&SockRef::from(stream)), all_different());
     });
