@@ -188,6 +188,14 @@ impl Session {
         if tag != FromServer::ReadyForQuery {
             return None;
         }
+        if self.mode == Mode::Statement {
+            if server.status != TxStatus::Idle {
+                // Nobody is to believe that the block has begun.
+                run.withdraw();
+                return Some(Then::Refuse(Box::new(no_blocks())));
+            }
+            run.flush(server, wires);
+        }
         if server.applying.is_none()
             && !Rc::ptr_eq(&self.told, &server.reported)
             && server.owed.head().is_some()
@@ -196,10 +204,6 @@ impl Session {
             self.tell_news(server, wires);
         }
         self.tend_state(server, wires);
-        if self.mode == Mode::Statement && server.status != TxStatus::Idle {
-            run.flush(server, wires);
-            return Some(Then::Refuse(Box::new(no_blocks())));
-        }
         None
     }
 

@@ -63,6 +63,16 @@ impl Worker {
         }
     }
 
+    /// A client wants what is not there. PgBouncer says so in front of the line with the reason; a wrong password has that
+    /// line only.
+    pub(crate) fn log_login_failed(&self, id: ClientId, user: &str, database: &str) {
+        if self.config.log.connections
+            && let Some(client) = self.clients.get(key(id.0))
+        {
+            tracing::info!("{} login failed: db={database} user={user}", self.client_name(client));
+        }
+    }
+
     pub(crate) fn log_client_closing(&self, now: Instant, client: &Client, why: &str) {
         if self.config.log.disconnections && client.inside.is_none() {
             let age = now.saturating_duration_since(client.accepted).as_secs();

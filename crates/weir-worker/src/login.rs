@@ -188,6 +188,7 @@ impl Worker {
         }
         let peer = client.peer_text();
         let Some(database) = self.config.database(&admitted.database) else {
+            self.log_login_failed(id, &admitted.user, &admitted.database);
             return Err(no_such_database(&admitted.database));
         };
         self.check_disabled(&admitted.database)?;

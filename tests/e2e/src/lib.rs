@@ -5,6 +5,7 @@
 //! in what checks them.
 
 pub mod measure;
+pub mod peer;
 pub mod pgbench;
 pub mod stack;
 pub mod wire;

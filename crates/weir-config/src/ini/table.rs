@@ -63,7 +63,7 @@ pub(crate) enum Notation {
     Patience,
     /// Bytes.
     Size,
-    /// 0, 1 for 45 seconds, or seconds.
+    /// On or off, of which on is a second.
     Defer,
 }
 
@@ -97,10 +97,9 @@ impl Notation {
                 Ok(bytes) => Value::Number(bytes),
                 Err(_) => Value::Text(text.to_owned()),
             }),
-            Self::Defer => match number(text) {
-                Ok(0) => time(Duration::ZERO),
-                Ok(1) => time(DEFER),
-                Ok(_) | Err(_) => time(seconds(text)?),
+            Self::Defer => match number(text)? {
+                0 => time(Duration::ZERO),
+                _ => time(DEFER),
             },
         })
     }
@@ -301,8 +300,9 @@ pub(crate) const SETTINGS: &[Setting] = &[
 /// What a limit of 0 becomes where a wait needs an end.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// What PgBouncer takes for `tcp_defer_accept = 1`.
-const DEFER: Duration = Duration::from_secs(45);
+/// What PgBouncer passes on for `tcp_defer_accept`, whatever number stands there: its manual speaks of 45 seconds, in which a
+/// client that says nothing would not be seen by `client_login_timeout`.
+const DEFER: Duration = Duration::from_secs(1);
 
 /// A hundred years; the checks have closer bounds.
 const MILLIS_MAX: f64 = 3.2e12;

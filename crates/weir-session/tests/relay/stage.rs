@@ -176,6 +176,11 @@ impl Stage {
         assert_eq!(words::heard(&got), expected, "client {client}, pieces of {}", self.piece);
     }
 
+    /// What client 0 received since it was last asked, for what depends on the size of the pieces.
+    pub(crate) fn heard(&mut self) -> String {
+        words::heard(&std::mem::take(&mut self.clients[0].got))
+    }
+
     /// What the last error said to client 0; takes what it received.
     pub(crate) fn error_told(&mut self) -> Report {
         words::last_error(&std::mem::take(&mut self.clients[0].got))

@@ -163,7 +163,6 @@ fn the_defaults_in_the_table_hold_and_are_pgbouncer_s() {
         {
             let as_written = |text: &str| match text {
                 "forever" => "forever".to_owned(),
-                "1" if row.key == "tcp_defer_accept" => "45".to_owned(),
                 "16MB" => (16 << 20).to_string(),
                 "64kB" => (64 << 10).to_string(),
                 text => text.to_owned(),
@@ -177,6 +176,21 @@ fn the_defaults_in_the_table_hold_and_are_pgbouncer_s() {
     assert_eq!(config.limits.shutdown_timeout, None);
     assert_eq!((config.listen.write.len(), config.listen.read.len(), config.listen.http), (0, 0, None));
     assert_eq!(config.listen.unix.map(|unix| unix.dir).as_deref(), Some("/tmp"));
+}
+
+#[test]
+fn defer_accept_is_on_or_off_as_in_pgbouncer() {
+    let limit = |text: &str| {
+        load_ini(&format!("[pgbouncer]\nauth_type = trust\ntcp_defer_accept = {text}\n"))
+            .unwrap()
+            .config
+            .listen
+            .defer_accept
+    };
+    assert_eq!(
+        ["0", "1", "45"].map(limit),
+        [None, Some(Duration::from_secs(1)), Some(Duration::from_secs(1))]
+    );
 }
 
 #[test]
