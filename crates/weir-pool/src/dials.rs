@@ -45,7 +45,7 @@ impl Pool {
 
     fn dial_step(&mut self, now: Instant, is_turn: bool, dice: &mut (impl Dice + ?Sized)) -> NextDial {
         let Some(want) = self.want(now) else {
-            self.ledger.share.leave_line();
+            self.leave_line();
             return NextDial::Nothing;
         };
         let since = match want {
@@ -71,10 +71,20 @@ impl Pool {
         }
         let members: Vec<MemberId> = full.iter().map(|target| target.member).collect();
         match since.filter(|_| !members.is_empty()) {
-            Some(since) => self.ledger.share.stand_in_line(since, &members),
-            None => self.ledger.share.leave_line(),
+            Some(since) => {
+                let since = self.private_since.map_or(since, |private| private.min(since));
+                self.ledger.share.stand_in_line(since, &members);
+            }
+            None => self.leave_line(),
         }
         next
+    }
+
+    /// Nothing is to be dialed for the queue, but perhaps for a client that waits for a connection of its own.
+    fn leave_line(&mut self) {
+        if self.private_since.is_none() {
+            self.ledger.share.leave_line();
+        }
     }
 
     /// Whom to dial, if not these.

@@ -30,8 +30,8 @@ pub struct Pool {
     pub(crate) demanded: Option<Instant>,
     /// Somebody has use for the least number of connections.
     pub(crate) keeps_min: bool,
-    /// Clients wait for a connection of their own.
-    pub(crate) private_wanted: bool,
+    /// Since when a client has waited for a connection of its own.
+    pub(crate) private_since: Option<Instant>,
     pub(crate) moving: Move,
     pub(crate) moved_at: Option<Instant>,
     /// When a connection was last closed for its age.
@@ -54,7 +54,7 @@ impl Pool {
             resuming: false,
             demanded: None,
             keeps_min: false,
-            private_wanted: false,
+            private_since: None,
             moving: Move::Rest,
             moved_at: None,
             aged_at: None,
@@ -384,7 +384,7 @@ impl Pool {
     /// A connection is free: for the client that waits longest, for the idle list, or for nobody any more.
     fn settle(&mut self, server: ServerId, entry: Server, now: Instant) -> Settled {
         let too_many = self.ledger.slots() > self.slots_allowed();
-        let gives_way = self.private_wanted && self.ledger.slots() >= self.limits.size.get();
+        let gives_way = self.gives_way_to_private(entry.target);
         if entry.retire || self.paused || too_many || gives_way || self.must_yield(entry, now) {
             return self.end(server);
         }
@@ -458,7 +458,8 @@ impl Pool {
     pub(crate) fn finish(&mut self) {
         if self.ledger.share.is_in_line() {
             let may_dial = !self.paused && !self.suspended;
-            self.ledger.share.stand_for(self.unserved().filter(|_| may_dial));
+            let since = [self.unserved(), self.private_since].into_iter().flatten().min();
+            self.ledger.share.stand_for(since.filter(|_| may_dial));
         }
         if cfg!(debug_assertions) {
             self.slots_max = self.slots_max.min(self.slots_allowed().max(self.ledger.slots()));

@@ -14,34 +14,62 @@ pub enum PrivateRoom {
     Dial(Target),
     /// The pool is full, but this connection was idle: close it (the pool has forgotten it), and ask again.
     CloseFirst(ServerId),
-    /// Ask again when something has changed.
+    /// To close this unused connection of another pool, as with [`NextDial::Evict`](crate::NextDial::Evict), and ask
+    /// again.
+    Evict(ServerId),
+    /// Ask again when something has changed. A pool that a shared limit stops stands in line.
     None,
 }
 
 impl Pool {
     /// Whether a client that needs a connection of its own may have one now. While [`Pool::want_private`] is in force
-    /// connections that are given back make room for it.
-    pub fn private_room(&mut self, now: Instant, dice: &mut (impl Dice + ?Sized)) -> PrivateRoom {
+    /// connections that are given back make room for it. `is_turn`: [`Caps::next_turn`](crate::Caps::next_turn) has named
+    /// the pool.
+    pub fn private_room(
+        &mut self,
+        now: Instant,
+        is_turn: bool,
+        dice: &mut (impl Dice + ?Sized),
+    ) -> PrivateRoom {
         if self.paused || self.held() {
             return PrivateRoom::None;
         }
         let Some(target) = self.ledger.members.lightest(now, |_| false, dice) else {
             return PrivateRoom::None;
         };
-        // Under limits that pools share it takes what is free, and closes none of another pool.
-        let is_shared_free = self.ledger.share.claim(target.member, None, false) == Claim::Free;
-        if self.ledger.slots() < self.limits.size.get() && is_shared_free {
+        let since = self.private_since.unwrap_or(now);
+        let claim = self.ledger.share.claim(target.member, Some(since), is_turn);
+        let is_small = self.ledger.slots() < self.limits.size.get();
+        if is_small && claim == Claim::Free {
             return PrivateRoom::Dial(target);
         }
-        let Some(idle) = self.ledger.members.pick_idle(false, dice) else { return PrivateRoom::None };
-        self.close(idle);
-        self.finish();
-        PrivateRoom::CloseFirst(idle)
+        if let Some(idle) = self.ledger.members.pick_idle(false, dice) {
+            self.close(idle);
+            self.finish();
+            return PrivateRoom::CloseFirst(idle);
+        }
+        if is_small {
+            self.ledger.share.stand_in_line(since, &[target.member]);
+        }
+        match claim {
+            Claim::Evict(_, server) if is_small => PrivateRoom::Evict(server),
+            Claim::Evict(..) | Claim::Free | Claim::Blocked => PrivateRoom::None,
+        }
     }
 
-    /// Whether clients wait for a connection of their own.
-    pub fn want_private(&mut self, wanted: bool) {
-        self.private_wanted = wanted;
+    /// Since when the first of the clients has waited that wait for a connection of their own; `None`: nobody does.
+    pub fn want_private(&mut self, since: Option<Instant>) {
+        self.private_since = since;
+        self.finish();
+    }
+
+    /// A connection that is given back makes room for one that a client has for itself.
+    pub(crate) fn gives_way_to_private(&self, to: Target) -> bool {
+        let is_full = || {
+            let is_small = self.ledger.slots() < self.limits.size.get();
+            !is_small || self.ledger.share.claim(to.member, None, true) != Claim::Free
+        };
+        self.private_since.is_some() && is_full()
     }
 
     /// The caller dials `target` for one client, as [`Pool::private_room`] allowed. [`Pool::dial_failed`] if that fails.

@@ -63,8 +63,8 @@ pub(crate) struct PoolEntry {
     pub(crate) last_failure: Option<Report>,
     /// Proven clients that wait for `reported`.
     pub(crate) welcoming: Vec<ClientId>,
-    /// Clients that wait for a server connection of their own, in order.
-    pub(crate) wants_private: VecDeque<ClientId>,
+    /// Clients that wait for a server connection of their own, in order, and since when.
+    pub(crate) wants_private: VecDeque<(ClientId, Instant)>,
     pub(crate) stats: PoolStats,
     /// Kinds of session state whose first user has been named in the log.
     pub(crate) named_states: Vec<StateKind>,

@@ -136,26 +136,35 @@ impl Worker {
             from_server: Tunnel::default(),
         }));
         self.point_if_new(now, pool, effects);
-        self.queue_private(pool, id);
+        self.queue_private(now, pool, id);
         self.pump(now, pool, effects);
     }
 
-    fn queue_private(&mut self, pool: PoolIndex, id: ClientId) {
+    fn queue_private(&mut self, now: Instant, pool: PoolIndex, id: ClientId) {
         let entry = self.pools.entry_mut(pool);
-        entry.wants_private.push_back(id);
-        entry.pool.want_private(true);
+        entry.wants_private.push_back((id, now));
+        entry.note_private();
     }
 
-    /// Dials for the clients that need a connection of their own, as far as there is room.
-    pub(crate) fn pump_private(&mut self, now: Instant, index: PoolIndex, effects: &mut Effects) {
-        while let Some(&id) = self.pools.entry(index).wants_private.front() {
+    /// Dials for the clients that need a connection of their own, as far as there is room. With `is_turn`, the first of
+    /// them need not stand back for others in line; returns whether that turn is still to be had.
+    pub(crate) fn pump_private(
+        &mut self,
+        now: Instant,
+        index: PoolIndex,
+        mut is_turn: bool,
+        effects: &mut Effects,
+    ) -> bool {
+        while let Some(&(id, _)) = self.pools.entry(index).wants_private.front() {
             let entry = self.pools.entry_mut(index);
-            match entry.pool.private_room(now, &mut self.chance) {
-                PrivateRoom::None => return,
+            match entry.pool.private_room(now, is_turn, &mut self.chance) {
+                PrivateRoom::None => break,
                 PrivateRoom::CloseFirst(server) => self.close_server(server, effects),
+                PrivateRoom::Evict(server) => self.evict(now, server, effects),
                 PrivateRoom::Dial(target) => {
+                    is_turn = false;
                     entry.forget_private(id);
-                    let Some(server) = self.dial(now, index, target, effects) else { return };
+                    let Some(server) = self.dial(now, index, target, effects) else { break };
                     self.pools.entry_mut(index).pool.private_started(server, target, now);
                     let Some(replicating) = self.replicating(id) else { continue };
                     replicating.server = Some(server);
@@ -166,6 +175,7 @@ impl Worker {
                 }
             }
         }
+        is_turn
     }
 
     fn replicating(&mut self, id: ClientId) -> Option<&mut Replicating> {
@@ -288,7 +298,7 @@ impl Worker {
         let pool = replicating.pool;
         match report {
             Some(report) => self.refuse_login(now, id, report, effects),
-            None => self.queue_private(pool, id),
+            None => self.queue_private(now, pool, id),
         }
     }
 
@@ -348,8 +358,12 @@ impl Worker {
 
 impl PoolEntry {
     fn forget_private(&mut self, id: ClientId) {
-        self.wants_private.retain(|other| *other != id);
-        self.pool.want_private(!self.wants_private.is_empty());
+        self.wants_private.retain(|(other, _)| *other != id);
+        self.note_private();
+    }
+
+    fn note_private(&mut self) {
+        self.pool.want_private(self.wants_private.front().map(|(_, since)| *since));
     }
 }
 

@@ -115,10 +115,12 @@ impl Worker {
     /// to whichever pool's client came first.
     pub(crate) fn pump(&mut self, now: Instant, index: PoolIndex, effects: &mut Effects) {
         self.test_rested(now, index, effects);
-        self.pump_private(now, index, effects);
+        self.pump_private(now, index, false, effects);
         self.dial_for(now, index, false, effects);
         while let Some(pool) = self.pools.shared.caps.next_turn() {
-            self.dial_for(now, PoolIndex::from(pool), true, effects);
+            let index = PoolIndex::from(pool);
+            let is_turn = self.pump_private(now, index, true, effects);
+            self.dial_for(now, index, is_turn, effects);
         }
     }
 

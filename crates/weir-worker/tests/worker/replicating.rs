@@ -1,5 +1,7 @@
 //! Clients that replicate: a server connection of their own, relayed unread.
 
+use std::time::Duration;
+
 use weir_worker::Role;
 
 use crate::settings::{PASSWORD, leaderless, led};
@@ -28,6 +30,59 @@ fn each_has_a_server_connection_and_takes_it_along() {
     let other = world.client();
     assert_eq!(world.ask(other, "select 3"), echo("select 3"));
     assert_eq!(world.pids().len(), 2);
+}
+
+fn hello(world: &mut World, user: &str, replication: &str) -> Who {
+    let parameters = [("user", user), ("database", "mrg"), ("replication", replication)];
+    let who = world.hello_with(Role::Write, &parameters, PASSWORD);
+    world.run();
+    who
+}
+
+#[test]
+fn idle_connections_of_other_pools_make_room() {
+    let mut world = World::configured(|config| config.limits.max_db_connections = 1);
+    let other = world.client_of(Role::Write, "other");
+    assert_eq!(world.ask(other, "select 1"), echo("select 1"));
+    let client = replicate(&mut world);
+    assert_eq!(world.ask(client, "select 2"), echo("select 2"));
+    assert_eq!(world.pids().len(), 1);
+}
+
+#[test]
+fn it_stands_in_line_under_shared_limits() {
+    for busy_user in ["other", "app"] {
+        let mut world = World::configured(|config| config.limits.max_db_connections = 1);
+        let [busy, next, last] = [0; 3].map(|_| world.client_of(Role::Write, busy_user));
+        world.query(busy, "begin");
+        let client = hello(&mut world, "app", "database");
+        world.pass(Duration::from_millis(100));
+        world.query(next, "begin");
+        world.query(last, "begin");
+        world.heard(busy);
+        world.query(busy, "commit");
+        assert_eq!(world.heard(client), ["ready I"], "{busy_user}");
+        assert_eq!((world.heard(next), world.heard(last)), (vec![], vec![]));
+        world.vanish(client);
+        assert_eq!(world.heard(next), ["BEGIN", "ready T"], "{busy_user}");
+        world.query(next, "commit");
+        assert_eq!(world.heard(last), ["BEGIN", "ready T"], "{busy_user}");
+    }
+}
+
+#[test]
+fn one_that_leaves_the_line_is_not_served() {
+    let mut world = World::configured(|config| config.limits.max_db_connections = 1);
+    let [busy, next] = [0; 2].map(|_| world.client_of(Role::Write, "other"));
+    world.query(busy, "begin");
+    let client = hello(&mut world, "app", "true");
+    world.pass(Duration::from_millis(100));
+    world.query(next, "select 1");
+    world.vanish(client);
+    let pids = world.pids();
+    world.query(busy, "commit");
+    assert_eq!(world.heard(next), echo("select 1"));
+    assert_eq!(world.pids(), pids, "nobody is left who needs the slot");
 }
 
 #[test]
