@@ -17,7 +17,7 @@ use super::shutdown;
 use super::state::Control;
 use crate::takeover::{self, DONE, GREETING, Inheritance, Offered, READY};
 use crate::unix_socket::SocketFile;
-use weir_discovery::Leadership;
+use weir_discovery::{Leadership, Topology};
 
 /// What goes with the doors: the page for metrics, and the files of Unix sockets.
 pub(super) struct Estate {
@@ -51,11 +51,15 @@ pub(super) async fn run(control: Rc<Control>, inheritance: Option<Inheritance>, 
     }
 }
 
+/// Whether clients of this topology could be served: databases with hosts of their own need no leader.
+pub(super) fn serves(topology: &Topology) -> bool {
+    *topology == Topology::nobody() || matches!(topology.leader, Leadership::Led { .. })
+}
+
 /// A new process knows whom to send clients to before the old one stops; clients would have to wait otherwise.
 async fn follows_somebody(control: &Control) {
-    let is_led = || matches!(control.topology(super::state::now()).leader, Leadership::Led { .. });
     let led = async {
-        while !is_led() {
+        while !serves(&control.topology(super::state::now())) {
             tokio::time::sleep(LEADER_LOOK).await;
         }
     };

@@ -10,8 +10,8 @@ use tokio::task::spawn_local;
 
 use super::fakes::{control, patroni, plain};
 use super::on_control_thread;
-use crate::control::http;
 use crate::control::state::Control;
+use crate::control::{handover, http};
 
 async fn serve(control: &Rc<Control>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -71,6 +71,8 @@ fn nothing_is_held_where_nobody_is_followed() {
         let (control, _worker) = control(config, None);
         let address = serve(&control).await;
         assert_eq!(ask(address, "GET", "/readyz").await, (200, "ready\n".to_owned()));
+        let now = Instant::now();
+        assert!(handover::serves(&control.topology(now)), "nothing has to be waited for");
     });
 }
 
