@@ -58,15 +58,29 @@ impl Doors {
     ) -> Result<Self, RunError> {
         let mut all = Self::default();
         for (role, addresses) in [(Role::Write, &listen.write), (Role::Read, &listen.read)] {
+            let (before, mut missing) = (all.doors.len(), None);
             for &address in addresses {
                 let old = inherited.as_mut().and_then(|inherited| inherited.take_tcp(address));
                 let listener = match old {
-                    Some(listener) => Some(reopen(listener, address, listen, tcp)?),
-                    None => open_tcp(listen, addresses, address, tcp)?,
+                    Some(listener) => reopen(listener, address, listen, tcp).map(Some),
+                    None => open_tcp(listen, addresses, address, tcp),
                 };
-                if let Some(listener) = listener {
-                    all.doors.push(Door { role, socket: DoorSocket::Tcp(listener) });
+                match listener {
+                    Ok(Some(listener)) => all.doors.push(Door { role, socket: DoorSocket::Tcp(listener) }),
+                    Ok(None) => {}
+                    Err(error) if is_elsewhere(&error) => {
+                        if let Some(earlier) = missing.replace(error) {
+                            tracing::warn!("{earlier}");
+                        }
+                    }
+                    Err(error) => return Err(error),
                 }
+            }
+            // An address that wanders between machines may be another's at the moment, as with PgBouncer.
+            match missing {
+                Some(error) if all.doors.len() > before => tracing::warn!("{error}"),
+                Some(error) => return Err(error),
+                None => {}
             }
         }
         for (role, port) in unix_ports(listen) {
@@ -126,6 +140,11 @@ fn open_tcp(
         }
         Err(source) => Err(RunError::Listen { address: address.to_string(), source }),
     }
+}
+
+/// Whether the address is none of this machine's.
+fn is_elsewhere(error: &RunError) -> bool {
+    matches!(error, RunError::Listen { source, .. } if source.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
 /// Gives an old process's listening socket this one's options.

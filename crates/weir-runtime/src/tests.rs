@@ -119,3 +119,16 @@ fn an_address_in_use_is_named() {
     let error = outcome.unwrap_err().to_string();
     assert!(error.starts_with(&format!("cannot listen on {address}: ")), "{error}");
 }
+
+#[test]
+fn an_address_of_another_machine_is_passed_over_beside_one_of_this() {
+    // TEST-NET-1 (RFC 5737): nobody's.
+    let elsewhere = SocketAddr::from(([192, 0, 2, 1], free_address().port()));
+    let mut config = config(free_address(), free_address());
+    config.listen.write.insert(0, elsewhere);
+    let doors = listen::Doors::open(&config.listen, &config.tcp, None).unwrap();
+    assert_eq!(doors.doors.len(), 2);
+    config.listen.write.truncate(1);
+    let error = listen::Doors::open(&config.listen, &config.tcp, None).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("cannot listen on {elsewhere}: ")), "{error}");
+}
