@@ -10,6 +10,7 @@ mod table;
 mod translate;
 
 pub(crate) use lines::read as read_lines;
+pub use lines::text_of;
 pub use rows::{ConfigRow, config_rows};
 pub(crate) use set::set;
 pub(crate) use translate::translate;
@@ -17,6 +18,9 @@ pub(crate) use translate::translate;
 /// Sections that only PgBouncer's file has. Those of weir.toml that share a name carry the name of a database or user
 /// behind it.
 const SECTIONS: [&str; 5] = ["databases", "users", "pgbouncer", "peers", "weir"];
+
+/// The section that PgBouncer does not start without.
+pub(crate) const MAIN: &str = "pgbouncer";
 
 /// Whether this is PgBouncer's kind of file: its name ends in `.ini`, or its first section is one of PgBouncer's.
 pub(crate) fn is_ini(path: &std::path::Path, text: &str) -> bool {

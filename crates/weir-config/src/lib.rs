@@ -25,7 +25,7 @@ use std::path::Path;
 pub use check::CONSOLE_DATABASES;
 pub use convert::to_toml;
 pub use diff::{Change, diff, reload};
-pub use ini::{ConfigRow, config_rows, ini_keys};
+pub use ini::{ConfigRow, config_rows, ini_keys, text_of};
 pub use key::{Fallback, Key, TakesEffect};
 pub use keys::{DATABASE_KEYS, DEFAULT_AUTH_QUERY, KEYS, PEER_KEYS, USER_KEYS, WORKERS_MAX};
 pub use model::*;
@@ -120,7 +120,7 @@ fn read_settings(
     warnings: &mut Vec<String>,
 ) -> settings::Settings {
     if ini::is_ini(path, text) {
-        let lines = ini::read_lines(path, text, files, problems);
+        let lines = ini::read_lines(path, text, ini::MAIN, files, problems);
         return ini::translate(path, &lines, problems, warnings);
     }
     settings::Settings::from_toml(path, text, problems)

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use weir_auth::{HbaMethod, Secret, StoredSecret, UserList};
 
+use crate::ini::text_of;
 use crate::model::{Auth, AuthMethod, Database, Dialect};
 use crate::problem::{Place, Problem, Wrong};
 use crate::reader::{Reader, Secrecy};
@@ -97,12 +98,15 @@ pub(crate) fn read_password(reader: &mut Reader<'_>, key: &str, file: &Path) -> 
 
 fn read_user_list(reader: &mut Reader<'_>, file: &Path) -> Option<UserList> {
     let contents = reader.contents("auth.file", file, Secrecy::Secret)?;
-    let Ok(text) = str::from_utf8(contents.expose()) else {
-        let what = format!("{} is not UTF-8 text", file.display());
-        reader.complain("auth.file", Wrong::new(what, "name a user list in PgBouncer's format"));
-        return None;
+    let text = match text_of(contents.expose()) {
+        Ok(text) => text,
+        Err(why) => {
+            let what = format!("cannot read {}: {why}", file.display());
+            reader.complain("auth.file", Wrong::new(what, "write it as UTF-8"));
+            return None;
+        }
     };
-    match UserList::parse(text) {
+    match UserList::parse(&text) {
         Ok(users) => Some(users),
         Err(problems) => {
             reader.problems.extend(problems.into_iter().map(|problem| Problem {

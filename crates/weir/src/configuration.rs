@@ -24,9 +24,8 @@ impl Text {
     pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
         let unreadable = |why| Failure::Unreadable { file: path.to_owned(), why };
         let FileContents { bytes, world_readable } = Disk.read(path).map_err(unreadable)?;
-        let text =
-            str::from_utf8(bytes.expose()).map_err(|_| unreadable("it is not UTF-8 text".to_owned()))?;
-        Ok(Self { path: path.to_owned(), text: text.to_owned(), world_readable })
+        let text = weir_config::text_of(bytes.expose()).map_err(unreadable)?.into_owned();
+        Ok(Self { path: path.to_owned(), text, world_readable })
     }
 
     /// As the checks take it.

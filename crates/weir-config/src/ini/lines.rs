@@ -1,5 +1,6 @@
 //! The notation of PgBouncer's file: sections, `key = value`, comments, `%include`. Knows no section and no key.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use crate::problem::{Place, Problem, Wrong};
@@ -15,14 +16,48 @@ pub(crate) struct IniLine {
     pub(crate) value: String,
 }
 
-/// Cuts a file, and what it includes, into its settings in their order. What cannot be read is a problem.
-pub(crate) fn read(path: &Path, text: &str, files: &dyn Files, problems: &mut Vec<Problem>) -> Vec<IniLine> {
-    let mut cutter = Cutter { files, problems, section: None, lines: Vec::new() };
+/// Cuts a file, and what it includes, into its settings in their order. What cannot be read is a problem, and so is a
+/// file without `main`, the section that every such file has: an empty one was cut short, and means no defaults.
+pub(crate) fn read(
+    path: &Path,
+    text: &str,
+    main: &str,
+    files: &dyn Files,
+    problems: &mut Vec<Problem>,
+) -> Vec<IniLine> {
+    let mut cutter = Cutter { main, has_main: false, files, problems, section: None, lines: Vec::new() };
     cutter.file(path, text, 0);
-    cutter.lines
+    let Cutter { has_main, lines, .. } = cutter;
+    if !has_main {
+        let wrong = Wrong::new(format!("there is no section [{main}]"), format!("write [{main}] on a line"));
+        problems.push(Problem { place: Place::File(path.to_owned()), key: String::new(), wrong });
+    }
+    lines
+}
+
+/// A file's text. Outside of comments it has to be UTF-8; comments are left empty if they are not.
+///
+/// # Errors
+/// Where it is not, for people.
+pub fn text_of(bytes: &[u8]) -> Result<Cow<'_, str>, String> {
+    if let Ok(text) = str::from_utf8(bytes) {
+        return Ok(Cow::Borrowed(text));
+    }
+    let mut text = String::with_capacity(bytes.len());
+    for (index, line) in bytes.split_inclusive(|&byte| byte == b'\n').enumerate() {
+        match str::from_utf8(line) {
+            Ok(line) => text.push_str(line),
+            Err(_) if line.trim_ascii_start().starts_with(b";") => text.push_str(";\n"),
+            Err(_) if line.trim_ascii_start().starts_with(b"#") => text.push_str("#\n"),
+            Err(_) => return Err(format!("line {} is not UTF-8 text", index + 1)),
+        }
+    }
+    Ok(Cow::Owned(text))
 }
 
 struct Cutter<'a> {
+    main: &'a str,
+    has_main: bool,
     files: &'a dyn Files,
     problems: &'a mut Vec<Problem>,
     /// It goes on behind an include, as if the included lines stood there.
@@ -50,6 +85,7 @@ impl Cutter<'_> {
             match rest.split_once(']') {
                 // PgBouncer reads on behind the bracket as if a line began there.
                 Some((section, rest)) => {
+                    self.has_main |= section == self.main;
                     self.section = Some(section.to_owned());
                     self.line(place, rest.trim_start());
                 }
@@ -89,14 +125,14 @@ impl Cutter<'_> {
             return;
         }
         let contents = self.files.read(&path).map(|contents| contents.bytes);
-        match contents.as_ref().map(|bytes| str::from_utf8(bytes.expose())) {
-            Ok(Ok(text)) if self.lines.len() < LINES_MAX => self.file(&path, text, depth + 1),
+        match contents.as_ref().map(|bytes| text_of(bytes.expose())) {
+            Ok(Ok(text)) if self.lines.len() < LINES_MAX => self.file(&path, &text, depth + 1),
             Ok(Ok(_)) => {
                 let wrong = Wrong::new(format!("there are more than {LINES_MAX} settings"), "include less");
                 self.complain(place.clone(), wrong);
             }
-            Ok(Err(_)) => {
-                let wrong = Wrong::new(format!("{name} is not UTF-8 text"), "include another file");
+            Ok(Err(why)) => {
+                let wrong = Wrong::new(format!("cannot read {name}: {why}"), "write it as UTF-8");
                 self.complain(place.clone(), wrong);
             }
             Err(why) => {

@@ -105,11 +105,12 @@ impl Notation {
     }
 }
 
-/// Decimal, or hexadecimal behind `0x`.
+/// Decimal, or as in C: hexadecimal behind `0x`, octal behind `0`.
 fn number(text: &str) -> Result<i64, Wrong> {
-    let parsed = match text.strip_prefix("0x") {
-        Some(digits) => i64::from_str_radix(digits, 16),
-        None => text.parse(),
+    let parsed = match (text.strip_prefix("0x"), text.strip_prefix('0')) {
+        (Some(digits), _) => i64::from_str_radix(digits, 16),
+        (None, Some(digits)) if !digits.is_empty() => i64::from_str_radix(digits, 8),
+        (None, Some(_) | None) => text.parse(),
     };
     parsed.map_err(|_| not_a_number(text))
 }

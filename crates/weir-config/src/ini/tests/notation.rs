@@ -141,3 +141,31 @@ proptest! {
         prop_assert_eq!(again.databases["a"].dbname.as_deref(), Some(value.as_str()));
     }
 }
+
+#[test]
+fn an_empty_file_is_refused_as_one_that_was_cut_short() {
+    let missing = [" there is no section [pgbouncer]; write [pgbouncer] on a line"];
+    assert_eq!(problems(""), missing);
+    assert_eq!(problems("[databases]\na = host=h\n"), missing);
+    assert!(!problems("[databases]\n[pgbouncer]\n").join("").contains("no section"));
+}
+
+#[test]
+fn comments_need_not_be_utf8() {
+    let bytes = b"; d\xe9faut\n  # \xff\r\n[pgbouncer]\nauth_type=trust\n";
+    let text = crate::text_of(bytes).unwrap();
+    assert_eq!(text, ";\n#\n[pgbouncer]\nauth_type=trust\n");
+    let wrong = crate::text_of(b"; \xe9\n\n[databases]\nb\xfccher=\n").unwrap_err();
+    assert_eq!(wrong, "line 4 is not UTF-8 text");
+}
+
+#[test]
+fn numbers_are_written_as_in_c() {
+    for (written, means) in [("010", 8), ("0x10", 16), ("+5", 5), ("0", 0), ("10", 10)] {
+        assert_eq!(with(&format!("min_pool_size = {written}\n")).pool.min_size, means, "{written}");
+    }
+    for wrong in ["1_000", "08", "5.5", "", "0x", "1e3", "99999999999999999999"] {
+        let text = format!("[pgbouncer]\nauth_type=trust\nmin_pool_size = {wrong}\n");
+        assert_eq!(problems(&text).len(), 1, "{wrong}");
+    }
+}

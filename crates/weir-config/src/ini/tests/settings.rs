@@ -171,7 +171,7 @@ fn the_defaults_in_the_table_hold_and_are_pgbouncer_s() {
         }
     }
     assert_eq!(config.pool.mode, PoolMode::Session);
-    let problems = problems("[databases]\n");
+    let problems = problems("[pgbouncer]\n");
     assert!(problems.iter().all(|problem| problem.contains("md5")), "{problems:?}");
     assert_eq!(config.limits.shutdown_timeout, None);
     assert_eq!((config.listen.write.len(), config.listen.read.len(), config.listen.http), (0, 0, None));
