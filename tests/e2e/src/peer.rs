@@ -132,7 +132,7 @@ impl Peer {
 }
 
 fn ini(folder: &RunDir, postgres: &Postgres, port: u16, dead: u16, lines: &str) -> Result<String> {
-    let secrets = [schema::APP, schema::SUPERUSER, ADMIN, STATS]
+    let secrets = [schema::APP, schema::SUPERUSER, schema::AUTH, ADMIN, STATS]
         .map(|login| (login.user.to_owned(), login.password.to_owned()));
     let users = folder.write("userlist.txt", &user_list(&secrets))?;
     let (name, admin, stats) = (schema::DATABASE, ADMIN.user, STATS.user);

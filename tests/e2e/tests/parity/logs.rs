@@ -4,10 +4,10 @@ use anyhow::{Context, Result};
 use weir_cluster::schema::APP;
 use weir_cluster::sql::Login;
 use weir_cluster::wait::{Limit, until};
-use weir_e2e::peer::Peer;
-use weir_e2e::wire::{PATIENCE, terminate};
+use weir_e2e::peer::{Peer, command};
+use weir_e2e::wire::{PATIENCE, query, terminate};
 
-use crate::{Diary, asked, compare};
+use crate::{Diary, asked, compare, to_the_end};
 
 /// `2026-11-21 08:16:27.605 UTC [9744] LOG C-0x55: x/y@127.0.0.1:5 ...` without what differs from run to run.
 fn masked(line: &str) -> Option<String> {
@@ -78,6 +78,49 @@ async fn what_pgbadger_reads() -> Result<()> {
         note_line(peer, diary, "closing because: no such database").await?;
         note_line(peer, diary, "server idle timeout").await?;
         note_line(peer, diary, "stats:").await?;
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn why_connections_close() -> Result<()> {
+    let lines = "auth_type = trust\npool_mode = transaction\nquery_wait_timeout = 1\ndefault_pool_size = 1\nserver_lifetime = 1";
+    compare(lines, async |peer, diary| {
+        let console = peer.console().await?;
+        let (mut holder, mut waiter) = (peer.wire().await?, peer.wire().await?);
+        asked(&mut holder, "BEGIN").await?;
+        waiter.send(&query("SELECT 1")).await?;
+        to_the_end(&mut waiter).await?;
+        note_line(peer, diary, "closing because: query_wait_timeout").await?;
+        note_line(peer, diary, "pooler error: query_wait_timeout").await?;
+        asked(&mut holder, "COMMIT").await?;
+        note_line(peer, diary, "server lifetime over").await?;
+        for sql in [
+            "PAUSE mrg",
+            "RESUME mrg",
+            "RECONNECT mrg",
+            "DISABLE mrg",
+            "ENABLE mrg",
+            "SUSPEND",
+            "RELOAD",
+            "KILL mrg",
+        ] {
+            if sql != "RESUME mrg" {
+                asked(&mut holder, "SELECT 1").await?;
+            }
+            command(&console, sql).await;
+            let verb = sql.split(' ').next().unwrap_or_default();
+            note_line(peer, diary, &format!("LOG {verb}")).await?;
+            if sql == "SUSPEND" {
+                command(&console, "RESUME").await;
+            }
+        }
+        to_the_end(&mut holder).await?;
+        for why in ["pause mode", "obsolete connection"] {
+            note_line(peer, diary, &format!("LOG S-0xN: mrg/app_user@N:N closing because: {why}")).await?;
+        }
+        note_line(peer, diary, "LOG C-0xN: mrg/app_user@N:N closing because: database removed").await?;
         Ok(())
     })
     .await

@@ -6,6 +6,7 @@ mod differences;
 mod limits;
 mod logins;
 mod logs;
+mod pools;
 mod queries;
 mod servers;
 mod timeouts;
