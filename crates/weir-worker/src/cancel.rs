@@ -3,7 +3,7 @@
 //! process's client goes to that process.
 //!
 //! Requests under way to the servers of one pool are bounded by the pool's size, those to one peer by the peer's; the
-//! others wait, at most for `cancel_wait_timeout`.
+//! others wait, at most for `cancel_wait_timeout`, and no more of them than there may be clients.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -109,6 +109,11 @@ impl Worker {
             return self.end_request(now, requester, effects);
         };
         let lane = destination.lane;
+        // Requests stay when those who made them leave, and for a peer's client anybody can make one.
+        if self.cancels.len() >= self.open_max() {
+            tracing::warn!("a cancel request is dropped: {} others are waiting", self.cancels.len());
+            return self.end_request(now, requester, effects);
+        }
         let cancel = Cancel {
             lane,
             requester,

@@ -162,12 +162,16 @@ impl Worker {
         let serial = self.next_serial();
         let id = client_id(self.clients.insert(Client::new(accepted, now, serial)));
         self.logins.push_back((id, serial));
-        let open_max = (sizes::clients_max(&self.config) as usize).saturating_add(LOGINS_OVER_MAX);
-        if self.ending.is_some() || self.clients.len() > open_max {
+        if self.ending.is_some() || self.clients.len() > self.open_max() {
             self.clients.remove(key(id.0));
             effects.list.push(Effect::Abort(ConnId::Client(id)));
         }
         id
+    }
+
+    /// Most connections from clients at once, those on their way in included.
+    fn open_max(&self) -> usize {
+        (sizes::clients_max(&self.config) as usize).saturating_add(LOGINS_OVER_MAX)
     }
 
     /// Bytes arrived, decrypted. `bytes` is never empty.

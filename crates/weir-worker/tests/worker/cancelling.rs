@@ -384,6 +384,23 @@ fn requests_to_a_peer_are_bounded_and_go_no_further_than_three_hops() {
 }
 
 #[test]
+fn requests_that_strangers_leave_behind_are_bounded() {
+    let mut world = with_a_peer();
+    world.cancels_held = true;
+    let pid = u32::from_be_bytes([2, 0, 0, 9]);
+    for _ in 0..500 {
+        let requester = world.cancel_with(pid, &[1, 2, 3, 3]);
+        world.vanish(requester);
+    }
+    let row = world.snapshot().peers[0];
+    // max_client_conn, and those who may be on their way in beyond it.
+    assert_eq!(row.cl_active_cancel_req + row.cl_waiting_cancel_req, 100 + 256);
+    world.cancels_held = false;
+    world.run();
+    assert_eq!(world.snapshot().peers[0].cl_waiting_cancel_req, 0);
+}
+
+#[test]
 fn with_peers_own_clients_are_cancelled_directly_or_by_forwarded_requests() {
     let mut world = with_a_peer();
     let [client, other] = world.clients();
