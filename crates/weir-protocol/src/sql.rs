@@ -9,6 +9,7 @@
 //! more than [`CLASSIFY_BYTES_MAX`] bytes.
 
 mod assignments;
+mod block;
 mod keyword;
 mod lexer;
 mod marks;

@@ -13,7 +13,7 @@ use weir_protocol::sqlstate::SqlState;
 use weir_protocol::tag::FromClient;
 
 use crate::from_client::{Cut, Step, protocol_violation};
-use crate::owed::{Owed, ParseOf};
+use crate::owed::{Owed, ParseOf, Taken};
 use crate::prepared::{
     CLIENT_STATEMENTS_MAX, Catalog, KnownState, NAME_PREFIX, STATEMENT_BYTES_MAX, Statement, StatementKind,
     UNNAMED_BYTES_MAX,
@@ -154,7 +154,8 @@ impl Session {
             // before it has looked at the text, it is asked to give the name a second time.
             make_known(&held, server, wires);
             parse_to_server(&held.server_name, statement, server, wires);
-            server.owe_in_batch(Owed::Parse(ParseOf::Taken(held)));
+            let taken = Taken { name: name.into(), held, asked: Rc::clone(statement) };
+            server.owe_in_batch(Owed::Parse(ParseOf::Taken(Box::new(taken))));
             return Ok(());
         }
         if self.statements.len() >= CLIENT_STATEMENTS_MAX {

@@ -122,7 +122,7 @@ impl Session {
             FromServer::ErrorResponse => self.error(body, server),
             FromServer::NoticeResponse => notice(body),
             FromServer::ParameterStatus => self.parameter(body, whole, server, catalog),
-            FromServer::ParseComplete => parse_complete(server),
+            FromServer::ParseComplete => self.parse_complete(server),
             FromServer::CloseComplete => match server.owed.pop() {
                 Some(Owed::HiddenClose(evicted)) => {
                     if let Some(statement) = evicted {
@@ -403,6 +403,35 @@ impl Session {
         }
     }
 
+    fn parse_complete(&mut self, server: &mut Server) -> Fate {
+        match server.owed.pop() {
+            Some(Owed::Parse(ParseOf::Named(id, _))) => {
+                server.statements.confirm(id);
+                Fate::Forward
+            }
+            Some(Owed::Parse(ParseOf::AsIs)) => Fate::Forward,
+            Some(Owed::Parse(ParseOf::Taken(taken))) => {
+                // The name has become free in the meantime.
+                server.statements.replaced(taken.held);
+                self.statements.insert(taken.name, taken.asked);
+                Fate::Forward
+            }
+            Some(Owed::Parse(ParseOf::Unnamed(_))) => {
+                server.statements.unnamed_confirmed();
+                Fate::Forward
+            }
+            Some(Owed::HiddenParse(of)) => {
+                match of {
+                    ParseOf::Named(id, _) => server.statements.confirm(id),
+                    ParseOf::Unnamed(_) => server.statements.unnamed_confirmed(),
+                    ParseOf::AsIs | ParseOf::Taken(_) => {}
+                }
+                Fate::Drop
+            }
+            _ => Fate::Stop(Then::Desync("ParseComplete")),
+        }
+    }
+
     /// Named statements are gone, except for those whose Parse is behind the command in flight.
     fn forget_named(&mut self, server: &mut Server) {
         server.statements.forget_named();
@@ -466,33 +495,6 @@ impl Session {
             };
         }
         Fate::Drop
-    }
-}
-
-fn parse_complete(server: &mut Server) -> Fate {
-    match server.owed.pop() {
-        Some(Owed::Parse(ParseOf::Named(id, _))) => {
-            server.statements.confirm(id);
-            Fate::Forward
-        }
-        Some(Owed::Parse(ParseOf::AsIs)) => Fate::Forward,
-        Some(Owed::Parse(ParseOf::Taken(statement))) => {
-            server.statements.replaced(statement);
-            Fate::Forward
-        }
-        Some(Owed::Parse(ParseOf::Unnamed(_))) => {
-            server.statements.unnamed_confirmed();
-            Fate::Forward
-        }
-        Some(Owed::HiddenParse(of)) => {
-            match of {
-                ParseOf::Named(id, _) => server.statements.confirm(id),
-                ParseOf::Unnamed(_) => server.statements.unnamed_confirmed(),
-                ParseOf::AsIs | ParseOf::Taken(_) => {}
-            }
-            Fate::Drop
-        }
-        _ => Fate::Stop(Then::Desync("ParseComplete")),
     }
 }
 

@@ -48,6 +48,17 @@ pub enum Owed {
     CopyEnd,
 }
 
+/// A Parse under a name that the client has used already.
+#[derive(Debug, Clone)]
+pub struct Taken {
+    /// The client's name.
+    pub name: ClientStatementName,
+    /// What the name stands for; PostgreSQL is asked under weir's name for it.
+    pub held: Rc<Statement>,
+    /// What it would stand for.
+    pub asked: Rc<Statement>,
+}
+
 /// What a Parse was about.
 #[derive(Debug, Clone)]
 pub enum ParseOf {
@@ -56,7 +67,7 @@ pub enum ParseOf {
     /// A statement under weir's own name; the client's name for it when the client asked for it.
     Named(StatementId, Option<ClientStatementName>),
     /// A name that the client has used already: PostgreSQL is asked to take this statement a second time, and refuses.
-    Taken(Rc<Statement>),
+    Taken(Box<Taken>),
     /// A statement under the client's own name (session mode, or prepared statements not handled).
     AsIs,
 }

@@ -271,5 +271,12 @@ async fn what_cannot_be_made_anew_hurts_nobody() -> Result<()> {
     }
     // Quotes do not hide what is called.
     first.query("SELECT \"pg_catalog\".\"set_config\"('work_mem', '8MB', false)").await?;
-    alternate(&mut first, &mut second, "SHOW work_mem", ["8MB", "4MB"]).await
+    alternate(&mut first, &mut second, "SHOW work_mem", ["8MB", "4MB"]).await?;
+    // Nor does a block of code.
+    first
+        .query("DO $$ BEGIN PERFORM set_config('work_mem', '9MB', false); EXECUTE 'LISTEN news'; END $$")
+        .await?;
+    ensure!(one(&mut first, "SELECT count(*) FROM pg_listening_channels()").await? == "1");
+    first.query("UNLISTEN *").await?;
+    alternate(&mut first, &mut second, "SHOW work_mem", ["9MB", "4MB"]).await
 }

@@ -1,6 +1,7 @@
 //! Which run-time parameters a text sets for its session. Owns the grammar of SET and of calls of `set_config()`; refuses
 //! to know values: PostgreSQL is asked for those.
 
+use super::block::{self, Piece};
 use super::lexer::{Lexer, Token};
 
 /// What the text of a request sets for its session.
@@ -33,18 +34,10 @@ pub fn assignments(sql: &[u8]) -> Assignments {
             first = true;
             continue;
         }
-        if let Token::Word(word) = token {
-            if first && is(word, b"SET") {
-                found.set(&mut lexer);
-            } else if first && (is(word, b"RESET") || is(word, b"DISCARD")) {
-                found.others = true;
-            } else if is(text, b"set_config") {
-                found.call(&mut lexer);
-            }
+        if first && matches!(token, Token::Word(word) if is(word, b"DO")) {
+            block::of_do(&lexer, &mut |piece| found.piece(piece));
         }
-        if token == Token::Quoted && is(text, b"\"set_config\"") {
-            found.call(&mut lexer);
-        }
+        found.piece(&Piece { behind: &lexer, token, text, begins: first });
         first = false;
     }
     if lexer.doubtful() {
@@ -54,8 +47,19 @@ pub fn assignments(sql: &[u8]) -> Assignments {
 }
 
 impl Assignments {
+    fn piece(&mut self, piece: &Piece<'_, '_>) {
+        let begins = |word| piece.begins && matches!(piece.token, Token::Word(text) if is(text, word));
+        if begins(b"SET") {
+            self.set(piece.behind);
+        } else if begins(b"RESET") || begins(b"DISCARD") {
+            self.others = true;
+        } else if is(piece.text, b"set_config") || is(piece.text, b"\"set_config\"") {
+            self.call(piece.behind);
+        }
+    }
+
     /// Behind SET.
-    fn set(&mut self, lexer: &mut Lexer<'_>) {
+    fn set(&mut self, lexer: &Lexer<'_>) {
         let mut ahead = lexer.clone();
         let Some((mut token, mut text)) = ahead.next_with_text() else { return };
         if matches!(token, Token::Word(word) if is(word, b"SESSION")) {
@@ -117,7 +121,7 @@ impl Assignments {
     }
 
     /// Behind the word `set_config`.
-    fn call(&mut self, lexer: &mut Lexer<'_>) {
+    fn call(&mut self, lexer: &Lexer<'_>) {
         let mut ahead = lexer.clone();
         if ahead.next() != Some(Token::Open) {
             return;

@@ -2,6 +2,7 @@
 //! statements and functions; refuses to know what becomes of them.
 
 use super::Keyword;
+use super::block::{self, Piece};
 use super::lexer::{Lexer, Token};
 
 /// A set of traces that statements may leave on their session, or take away again.
@@ -78,7 +79,7 @@ impl Keyword {
         if !self.may_leave_marks() {
             return Marks::NONE;
         }
-        let table: [(Self, Rule); 11] = [
+        let table: [(Self, Rule); 12] = [
             (Self::Set, set),
             (Self::Reset, reset),
             (Self::Discard, discard),
@@ -90,6 +91,7 @@ impl Keyword {
             (Self::Drop, |_| Marks::TEMPORARY.with(Marks::LETS_GO)),
             (Self::Declare, declare),
             (Self::Close, |_| Marks::CURSOR.with(Marks::LETS_GO)),
+            (Self::Do, do_block),
         ];
         table.iter().find(|(keyword, _)| *keyword == self).map_or(Marks::NONE, |(_, marks)| marks(lexer))
     }
@@ -109,12 +111,40 @@ impl Keyword {
                 | Self::Drop
                 | Self::Declare
                 | Self::Close
+                | Self::Do
         )
     }
 }
 
 /// Tells by what follows a statement's first word.
 type Rule = fn(&Lexer<'_>) -> Marks;
+
+/// What the statements and calls in its body do; that some of them let go of something proves nothing.
+fn do_block(lexer: &Lexer<'_>) -> Marks {
+    let mut found = Marks::NONE;
+    block::of_do(lexer, &mut |piece| found = found.with(of_piece(piece)));
+    found.without(Marks::LETS_GO)
+}
+
+fn of_piece(piece: &Piece<'_, '_>) -> Marks {
+    match piece.token {
+        Token::Word(word) if piece.begins => {
+            let keyword = Keyword::of_word(word);
+            if keyword == Keyword::Do { Marks::NONE } else { keyword.marks(piece.behind) }
+        }
+        Token::Word(_) | Token::Quoted if piece.behind.clone().next() == Some(Token::Open) => {
+            of_call(piece.text.strip_suffix(b"\"").unwrap_or(piece.text))
+        }
+        Token::Word(_)
+        | Token::Quoted
+        | Token::Text
+        | Token::Semicolon
+        | Token::Open
+        | Token::Close
+        | Token::Comma
+        | Token::Other => Marks::NONE,
+    }
+}
 
 fn declare(lexer: &Lexer<'_>) -> Marks {
     if phrase(lexer, &[b"WITH", b"HOLD"]) { Marks::CURSOR } else { Marks::NONE }

@@ -329,6 +329,25 @@ fn deallocate_all_and_discard_all_forget() {
 }
 
 #[test]
+fn a_name_that_becomes_free_in_its_batch_is_the_clients_again() {
+    scene(|stage| {
+        prepared(stage, 0, 0, "s", "select 1");
+        let deallocate = [parse("", "DEALLOCATE ALL"), bind(""), execute()].concat();
+        stage.sends([deallocate, parse("s", "select 2"), bind("s"), execute(), sync()].concat());
+        stage.server_got("P:=DEALLOCATE ALL  B:  E:  P:weir_1=select 2  B:weir_1  E:  S");
+        stage.replies("1  2  C:DEALLOCATE ALL  1  2  C:SELECT 2  Z:I");
+        stage.client_got("1  2  C:DEALLOCATE ALL  1  2  C:SELECT 2  Z:I");
+        stage.sends(run("s"));
+        stage.server_got("P:weir_2=select 2  B:weir_2  E:  S");
+        // The first text gets its name back where it is wanted.
+        let other = stage.client(Mode::Transaction);
+        stage.replies("1  2  C:SELECT 2  Z:I");
+        stage.client_sends(other, [parse("x", "select 1"), bind("x"), sync()].concat());
+        stage.server_got("C:weir_1  P:weir_1=select 1  B:weir_1  S");
+    });
+}
+
+#[test]
 fn what_is_parsed_behind_deallocate_all_is_not_forgotten() {
     scene(|stage| {
         prepared(stage, 0, 0, "old", "select 0");

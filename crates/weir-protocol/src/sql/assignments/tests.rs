@@ -38,6 +38,19 @@ fn what_has_to_be_looked_for() {
 }
 
 #[test]
+fn blocks_of_code() {
+    check("DO $$ BEGIN SET a = 1; PERFORM set_config('b', 'x', false); END $$", &["a", "b"], false, false);
+    check("DO LANGUAGE plpgsql 'BEGIN IF true THEN SET a = 1; END IF; END'", &["a"], false, false);
+    check("DO $x$ BEGIN EXECUTE $$SET a = 1$$; EXECUTE 'RESET b'; END $x$", &["a"], true, false);
+    check("DO $$ BEGIN EXECUTE format('SET %I = 1', x); SET LOCAL c = 1; END $$", &[], true, false);
+    check("DO $$ BEGIN UPDATE t SET a = 1; RAISE 'SET a = 1'; END $$", &[], false, false);
+    check("DO $$ BEGIN UPDATE t SET a = 1; END $$; SET b = 1", &["b"], false, false);
+    check("DO 'SET", &[], true, false);
+    check("DO $", &[], false, false);
+    check("DO ''; DO $a$$a$", &[], false, false);
+}
+
+#[test]
 fn calls_of_set_config() {
     check("SELECT set_config('My.var', $1, false)", &["my.var"], false, false);
     check("SELECT pg_catalog.set_config('a', f(1, 2) || 'x', $2)", &["a"], false, false);

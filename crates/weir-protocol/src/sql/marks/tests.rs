@@ -51,6 +51,16 @@ fn settings() {
     check("SELECT 1, \"pg_advisory_lock\"\n (42)", Marks::LOCK);
     check("SELECT \"set_config\" FROM (t)", Marks::NONE);
     check("SELECT \"set_config", Marks::NONE);
+    check("DO $$ BEGIN PERFORM set_config('a', 'b', false); END $$", Marks::SETTING);
+    check(
+        "DO $$ BEGIN PERFORM \"pg_advisory_lock\"(1); CREATE TEMP TABLE t (); END $$",
+        Marks::LOCK.with(Marks::TEMPORARY),
+    );
+    check(
+        "DO $$ BEGIN EXECUTE 'LISTEN x'; PERFORM pg_advisory_unlock(1); END $$",
+        Marks::LISTENING.with(Marks::LOCK),
+    );
+    check("DO $$ BEGIN SELECT 1 INTO set; UPDATE t SET a = 1; RAISE 'SET a = 1'; END $$", Marks::NONE);
     check("SET a TO DEFAULT", Marks::SETTING.with(Marks::RESETS));
     check("RESET a", Marks::SETTING.with(Marks::RESETS).with(Marks::LETS_GO));
     check("SET ROLE x", Marks::ROLE);
