@@ -3,6 +3,7 @@
 
 mod cli;
 mod configuration;
+mod descriptors;
 mod disk;
 mod log;
 mod process;
@@ -129,6 +130,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
+    descriptors::allow_many(&config);
     let rereader = Rereader::new(text, overrides, log, &config);
     weir_runtime::run(Startup { config, reload: Some(Box::new(rereader)), take_over: cli.reboot })
         .map_err(Failure::Run)
