@@ -94,7 +94,6 @@ async fn waiting_too_long_is_a_clear_error() -> Result<()> {
     stack.wire().await?.expect_usable().await
 }
 
-// covers: pool_mode
 #[tokio::test]
 async fn session_mode_keeps_the_server_and_cleans_it() -> Result<()> {
     let stack = Setup::new().pool_size(1).mode("session").start().await?;

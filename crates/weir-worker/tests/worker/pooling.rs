@@ -194,6 +194,7 @@ fn requests_that_weir_answers_itself_pass_a_connection_along_any_queue() {
     }
 }
 
+// covers: pool_mode
 #[test]
 fn session_mode_keeps_the_connection_and_cleans_it_for_the_next() {
     let mut world = World::configured(|config| {
@@ -238,6 +239,7 @@ fn a_newcomer_may_get_the_name_of_one_whose_connection_is_being_cleaned() {
     assert_eq!(world.heard(newcomer), [vec!["ready I".to_owned()], echo("select 3")].concat());
 }
 
+// covers: pool_mode
 #[test]
 fn statement_mode_refuses_transaction_blocks() {
     let mut world = World::configured(|config| config.pool.mode = PoolMode::Statement);

@@ -222,8 +222,15 @@ fn databases_users_and_peers_have_all_their_keys() {
         transaction_timeout=8 client_idle_timeout=9\n\
         [peers]\n1 = host=/tmp\n2 = host=h2 port=3 pool_size=4\n[pgbouncer]\nauth_type=trust\npeer_id=2\n";
     let config = load_ini(text).unwrap().config;
+    for key in crate::ini_keys() {
+        let Some((_, name)) = key.split_once('.') else { continue };
+        assert!(text.contains(&format!("{name}=")), "{key} is not tried");
+    }
     let seconds = Duration::from_secs;
     let a = &config.databases["a"];
+    let hosts: Vec<_> = a.hosts.iter().map(|host| (host.host.as_str(), host.port)).collect();
+    assert_eq!(hosts, [("h", 1)]);
+    assert_eq!(a.password.as_ref().map(|password| password.expose()), Some(&b"p"[..]));
     let texts = [&a.dbname, &a.user, &a.auth_user, &a.auth_query, &a.auth_database, &a.connect_query];
     assert_eq!(
         texts.map(|text| text.as_deref().unwrap_or_default()),
@@ -236,8 +243,15 @@ fn databases_users_and_peers_have_all_their_keys() {
     assert_eq!((a.pool_mode, a.query_wait_timeout), (Some(PoolMode::Statement), Some(Some(seconds(5)))));
     assert_eq!((a.max_db_connections, a.max_db_client_connections), (Some(6), Some(7)));
     assert_eq!((a.server_lifetime, a.load_balance), (Some(Duration::ZERO), LoadBalance::Disable));
-    assert_eq!(a.parameters.len(), 4);
-    assert_eq!(a.parameters[1], ("datestyle".to_owned(), "ISO, DMY".to_owned()));
+    let parameters: Vec<_> =
+        a.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let given = [
+        ("client_encoding", "LATIN1"),
+        ("datestyle", "ISO, DMY"),
+        ("timezone", "UTC"),
+        ("application_name", "q"),
+    ];
+    assert_eq!(parameters, given);
     let c = &config.databases["c"];
     assert_eq!((c.reserve_pool_size, c.server_lifetime), (Some(8), Some(Duration::from_millis(1500))));
     let x = &config.users["x"];
@@ -249,7 +263,9 @@ fn databases_users_and_peers_have_all_their_keys() {
         (x.transaction_timeout, x.client_idle_timeout),
         (Some(Some(seconds(8))), Some(Some(seconds(9))))
     );
-    assert_eq!(config.peers[&2].pool_size.map(u32::from), Some(4));
+    let second = &config.peers[&2];
+    assert_eq!((second.host.as_deref(), second.port), (Some("h2"), 3));
+    assert_eq!(second.pool_size.map(u32::from), Some(4));
     assert_eq!((config.peers[&1].host.as_deref(), config.peers[&1].port), (Some("/tmp"), 6432));
 }
 
