@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use rustix::process::Signal;
 use weir_cluster::schema::{APP, DATABASE};
+use weir_cluster::wait::{Limit, until};
 use weir_cluster::{Postgres, PostgresOptions};
 use weir_e2e::peer::{Kind, Peer, command, rows, transcript};
 use weir_e2e::stack::STATS;
-use weir_e2e::wire::query;
+use weir_e2e::wire::{PATIENCE, query};
 
 use crate::{asked, compare, to_the_end, until_pools};
 
@@ -241,6 +243,44 @@ async fn shutting_down() -> Result<()> {
         diary.note("SHUTDOWN", command(&console, "SHUTDOWN").await);
         diary.note("idle", to_the_end(&mut idle).await?);
         diary.note("busy", to_the_end(&mut busy).await?);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn interrupted() -> Result<()> {
+    compare("auth_type = trust\npool_mode = transaction", async |peer, diary| {
+        let (mut idle, mut busy) = (peer.wire().await?, peer.wire().await?);
+        asked(&mut idle, "SELECT 1").await?;
+        asked(&mut busy, "BEGIN").await?;
+        peer.signal(Signal::INT);
+        until("the signal to be heard", Limit::quick(PATIENCE), async || {
+            peer.log().contains("SIGINT").then_some(())
+        })
+        .await?;
+        diary.note("in a transaction", asked(&mut busy, "SELECT 1").await?);
+        busy.send(&query("COMMIT")).await?;
+        diary.note("after it", to_the_end(&mut busy).await?);
+        diary.note("idle", to_the_end(&mut idle).await?);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_database_that_leaves_the_file() -> Result<()> {
+    compare("auth_type = trust\npool_mode = transaction", async |peer, diary| {
+        let console = peer.console().await?;
+        let mut idle = peer.wire().await?;
+        asked(&mut idle, "SELECT 1").await?;
+        let path = peer.folder.path().join("pgbouncer.ini");
+        let text = std::fs::read_to_string(&path)?;
+        let kept: Vec<&str> = text.lines().filter(|line| !line.starts_with(DATABASE)).collect();
+        std::fs::write(&path, kept.join("\n"))?;
+        diary.note("RELOAD", command(&console, "RELOAD").await);
+        diary.note("client", to_the_end(&mut idle).await?);
+        diary.note("newcomer", peer.try_wire(APP, &[]).await?.1);
         Ok(())
     })
     .await

@@ -33,7 +33,7 @@ const DIFFERENCES: &[(&str, &str, &str)] = &[
     ("FATAL 08P01 client_idle_timeout", "FATAL 57P05 client_idle_timeout", KEYED),
     ("FATAL 08P01 client_login_timeout", "FATAL 57P03 client_login_timeout", SAYS_WHAT),
     ("FATAL 08P01 transaction blocks not allowed", "FATAL 0A000 transaction blocks not allowed", SAYS_WHAT),
-    ("FATAL 08P01 database removed", "FATAL 57P01 database removed", KEYED),
+    ("killed: [FATAL 08P01 database", "killed: [FATAL 57P01 database", KEYED),
     ("FATAL 08P01 database \"mrg\" is disabled", "FATAL 57P03 database \"mrg\" is disabled", SAYS_WHAT),
     (
         "FATAL 08P01 database \"not_there\" does",

@@ -20,7 +20,7 @@ fn masked(line: &str) -> Option<String> {
 }
 
 /// Each run of digits, and each number with a point, as one N.
-fn numberless(word: &str) -> String {
+pub(crate) fn numberless(word: &str) -> String {
     let mut out = String::new();
     for letter in word.chars() {
         let digit = letter.is_ascii_digit() || (letter == '.' && out.ends_with('N'));

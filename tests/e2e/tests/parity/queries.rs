@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use weir_cluster::schema::APP;
+use weir_cluster::sql::Login;
 use weir_cluster::wait::{Limit, until};
 use weir_cluster::{Postgres, PostgresOptions};
 use weir_e2e::peer::{Peer, transcript};
@@ -135,6 +136,54 @@ async fn cancelling() -> Result<()> {
         cancel(peer, &queued).await?;
         diary.note("whom it waited for", asked(&mut wire, "COMMIT").await?);
         diary.note("in the queue", transcript(&queued.until_ready().await?));
+        Ok(())
+    })
+    .await
+}
+
+// covers: disable_pqexec
+#[tokio::test]
+async fn simple_queries_can_be_forbidden() -> Result<()> {
+    compare("auth_type = trust\npool_mode = transaction\ndisable_pqexec = 1", async |peer, diary| {
+        let mut wire = peer.wire().await?;
+        let batch =
+            [wire::parse("", "SELECT 1"), wire::bind("", "", &[]), wire::execute("", 0), wire::sync()];
+        wire.send(&batch.concat()).await?;
+        diary.note("extended", transcript(&wire.until_ready().await?));
+        wire.send(&query("SELECT 1")).await?;
+        diary.note("simple", to_the_end(&mut wire).await?);
+        Ok(())
+    })
+    .await
+}
+
+// covers: max_packet_size
+#[tokio::test]
+async fn messages_can_be_too_long() -> Result<()> {
+    compare("auth_type = trust\npool_mode = transaction\nmax_packet_size = 4096", async |peer, diary| {
+        let mut wire = peer.wire().await?;
+        diary.note("short", asked(&mut wire, &format!("SELECT length('{}')", "x".repeat(1000))).await?);
+        wire.send(&query(&format!("SELECT length('{}')", "x".repeat(10_000)))).await?;
+        diary.note("long", to_the_end(&mut wire).await?);
+        Ok(())
+    })
+    .await
+}
+
+// covers: application_name_add_host
+#[tokio::test]
+async fn databases_that_no_line_names_and_names_with_an_address() -> Result<()> {
+    let lines = "auth_type = trust\npool_mode = transaction\napplication_name_add_host = 1\n[databases]\n* = {server}";
+    compare(lines, async |peer, diary| {
+        for database in ["postgres", "mrg", "not_there"] {
+            let login = Login { database, ..APP };
+            diary.note(database, peer.login(login).await);
+        }
+        let login = Login { database: "postgres", ..APP };
+        let (mut wire, outcome) = peer.try_wire(login, &[("application_name", "mine")]).await?;
+        diary.note("login", outcome);
+        diary.note("name", crate::logs::numberless(&asked(&mut wire, "SHOW application_name").await?));
+        diary.note("database", asked(&mut wire, "SELECT current_database()").await?);
         Ok(())
     })
     .await
