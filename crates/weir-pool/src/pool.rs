@@ -34,6 +34,8 @@ pub struct Pool {
     pub(crate) private_since: Option<Instant>,
     pub(crate) moving: Move,
     pub(crate) moved_at: Option<Instant>,
+    /// The connection that was given back last had to end for other pools.
+    gave_way: bool,
     /// When a connection was last closed for its age.
     aged_at: Option<Instant>,
     /// The size, or more for as long as connections from before a smaller limit live.
@@ -55,6 +57,7 @@ impl Pool {
             demanded: None,
             keeps_min: false,
             private_since: None,
+            gave_way: false,
             moving: Move::Rest,
             moved_at: None,
             aged_at: None,
@@ -113,6 +116,7 @@ impl Pool {
     /// A client is done with its server connection, and the caller has proof that it is at rest: no open
     /// transaction, no reply owed.
     pub fn give_back(&mut self, server: ServerId, now: Instant) -> Settled {
+        self.gave_way = false;
         let settled = match self.ledger.get(server) {
             Some(entry) if entry.is_active() && self.is_aged(entry, now) => self.end(server),
             Some(entry) if entry.is_active() => self.settle(server, entry, now),
@@ -120,6 +124,12 @@ impl Pool {
         };
         self.finish();
         settled
+    }
+
+    /// Whether the connection that was given back last had to end because of a limit that pools share: for another pool's
+    /// client, or since the limit has become smaller.
+    pub fn gave_way(&self) -> bool {
+        self.gave_way
     }
 
     /// The client has let go of its server connection, which is not at rest yet (it is being cleaned, or a cancel request
@@ -385,7 +395,11 @@ impl Pool {
     fn settle(&mut self, server: ServerId, entry: Server, now: Instant) -> Settled {
         let too_many = self.ledger.slots() > self.slots_allowed();
         let gives_way = self.gives_way_to_private(entry.target);
-        if entry.retire || self.paused || too_many || gives_way || self.must_yield(entry, now) {
+        if entry.retire || self.paused || too_many || gives_way {
+            return self.end(server);
+        }
+        self.gave_way = self.must_yield(entry, now);
+        if self.gave_way {
             return self.end(server);
         }
         let next = if self.suspended { None } else { self.queue.pop(now) };

@@ -227,8 +227,14 @@ impl Worker {
     /// Closes an unused server connection whose slot another pool needs.
     pub(crate) fn evict(&mut self, now: Instant, server: ServerId, effects: &mut Effects) {
         let Some(conn) = self.servers.get(key(server.0)) else { return };
-        self.log_server_closing(now, conn, "evicted");
         self.pools.entry_mut(conn.pool).pool.discard(server);
+        self.close_evicted(now, server, effects);
+    }
+
+    /// The same for one that its pool has already forgotten.
+    pub(crate) fn close_evicted(&mut self, now: Instant, server: ServerId, effects: &mut Effects) {
+        let Some(conn) = self.servers.get(key(server.0)) else { return };
+        self.log_server_closing(now, conn, "evicted");
         self.end_server(server, effects);
     }
 

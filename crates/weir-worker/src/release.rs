@@ -64,6 +64,10 @@ impl Worker {
         match self.pools.entry_mut(index).pool.give_back(id, now) {
             Settled::Grant(client) => self.serve(now, client, id, effects),
             Settled::Idle => {}
+            Settled::Retire if self.pools.entry(index).pool.gave_way() => {
+                self.close_evicted(now, id, effects);
+                self.pump(now, index, effects);
+            }
             Settled::Retire => {
                 self.close_server(id, effects);
                 self.pump(now, index, effects);

@@ -284,6 +284,10 @@ fn busy_connections_are_never_closed_for_others() {
     assert_eq!(town.slots(), [1, 0]);
     town.free(busy);
     assert_eq!(town.slots(), [0, 1]);
+    assert!(town.pools[0].gave_way());
+    town.ready(0);
+    town.give_back(0);
+    assert!(!town.pools[1].gave_way(), "nobody else waits");
 }
 
 #[test]
