@@ -162,7 +162,8 @@ impl Worker {
         let serial = self.next_serial();
         let id = client_id(self.clients.insert(Client::new(accepted, now, serial)));
         self.logins.push_back((id, serial));
-        if self.ending.is_some() || self.clients.len() > self.open_max() {
+        let is_full = self.clients.len() > self.open_max();
+        if self.ending.is_some() || (is_full && !self.end_stalled_login(now, effects)) {
             self.clients.remove(key(id.0));
             effects.list.push(Effect::Abort(ConnId::Client(id)));
         }

@@ -104,6 +104,21 @@ fn a_crowd_far_above_the_limit_is_cut_off_before_it_logs_in() {
 }
 
 #[test]
+fn silent_connections_make_room_when_there_is_none() {
+    let mut world = World::configured(|config| config.limits.max_client_conn = 2);
+    let inside = world.client();
+    let silent: Vec<usize> = (0..257).map(|_| world.connect(Role::Write)).collect();
+    let early = world.connect(Role::Write);
+    assert!(!world.is_open(early), "the others may be about to log in");
+    world.pass(Duration::from_secs(3));
+    let client = world.client();
+    assert_eq!(world.heard(silent[0]), ["FATAL 53300"]);
+    assert!(world.is_open(silent[1]));
+    assert_eq!(world.ask(client, "select 1"), echo("select 1"));
+    assert_eq!(world.ask(inside, "select 2"), echo("select 2"));
+}
+
+#[test]
 fn a_client_that_says_nothing_is_let_go_in_time() {
     let mut world = World::new();
     let silent = world.connect(Role::Write);
