@@ -1,12 +1,14 @@
 //! weir as a child process: started with given arguments, waited for, stopped by its process id. Knows nothing of
 //! what stands behind it.
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use crate::http;
@@ -220,22 +222,27 @@ impl Weir {
     }
 }
 
-/// Ports nobody listens on right now. Another program may take one before it is used.
+/// Ports nobody listens on right now, below those that the system gives to outgoing connections: one of those could take a
+/// port of that range before it is used. Another test may do so still, which is why each begins somewhere else.
 ///
 /// # Errors
-/// The system has none.
+/// There are none.
 pub fn free_ports<const COUNT: usize>(ip: IpAddr) -> Result<[u16; COUNT]> {
+    let begin = RandomState::new().hash_one(std::process::id()) as usize % PORTS.len();
     // All are held together, so that they differ.
-    let held: Vec<TcpListener> = (0..COUNT)
-        .map(|_| TcpListener::bind((ip, 0)))
-        .collect::<std::io::Result<_>>()
-        .context("finding a free port")?;
+    let free =
+        PORTS.cycle().skip(begin).take(PORTS.len()).filter_map(|port| TcpListener::bind((ip, port)).ok());
+    let held: Vec<TcpListener> = free.take(COUNT).collect();
+    ensure!(held.len() == COUNT, "no free ports on {ip}");
     let mut ports = [0; COUNT];
     for (port, listener) in ports.iter_mut().zip(&held) {
         *port = listener.local_addr()?.port();
     }
     Ok(ports)
 }
+
+/// Where ports are looked for.
+const PORTS: Range<u16> = 12_000..32_000;
 
 /// The text of a user list in PgBouncer's format.
 #[must_use]

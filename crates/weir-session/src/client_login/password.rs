@@ -23,6 +23,7 @@ impl Check {
                 Secret::from(md5::stored(user.as_bytes(), answer.expose())) == *hash
             }
             (None, Some(StoredSecret::Scram(verifier))) => verifier.accepts_password(answer.expose()),
+            (Some(_), Some(StoredSecret::Plain(password))) if password.is_empty() => false,
             (Some(salt), Some(StoredSecret::Plain(password))) => {
                 md5::verify(&md5::stored(user.as_bytes(), password.expose()), salt, answer.expose())
             }
