@@ -30,6 +30,19 @@ pub struct MetricsView<'a> {
     pub uptime: Duration,
     /// weir's version, such as `0.1.0`.
     pub version: &'a str,
+    /// Files of TLS that are good until some day.
+    pub expiring: &'a [Expiring],
+}
+
+/// A certificate, or a list of revoked ones, as far as it ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expiring {
+    /// What it is for, such as `client TLS certificate`.
+    pub what: &'static str,
+    /// The file it stands in.
+    pub file: String,
+    /// Its end in seconds since 1970; of several in one file the first.
+    pub end: u64,
 }
 
 /// The whole page.
@@ -72,6 +85,10 @@ fn process(view: &MetricsView<'_>, page: &mut Page) {
     let help = "Clients closed for a protocol error.";
     page.single(Kind::Counter, "weir_protocol_errors_total", help, protocol_errors.into());
     page.single(Kind::Counter, "weir_cancel_requests_total", "Cancel requests received.", cancels.into());
+    let ends =
+        view.expiring.iter().map(|one| ([("what", one.what), ("file", one.file.as_str())], one.end.into()));
+    let help = "When a certificate or a list of revoked ones ends, in seconds since 1970.";
+    page.family(Kind::Gauge, "weir_tls_expiry_timestamp_seconds", help, ends);
 }
 
 fn cluster(view: &MetricsView<'_>, page: &mut Page) {

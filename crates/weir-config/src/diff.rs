@@ -40,6 +40,8 @@ pub enum Change {
     },
     /// `[peers]` has other entries.
     Peers,
+    /// `[certificates]` has other entries.
+    Certificates,
     /// The user list has other users or other secrets.
     Users {
         /// Users of the new list.
@@ -61,6 +63,7 @@ impl Change {
             | Self::Database { .. }
             | Self::User { .. }
             | Self::Peers
+            | Self::Certificates
             | Self::Users { .. }
             | Self::AccessRules
             | Self::MonitorPassword => false,
@@ -78,6 +81,7 @@ impl fmt::Display for Change {
             Self::Database { name } => write!(f, "databases.{name} changed"),
             Self::User { name } => write!(f, "users.{name} changed"),
             Self::Peers => f.write_str("the peers changed"),
+            Self::Certificates => f.write_str("the further certificates changed"),
             Self::Users { count } => write!(f, "the user list changed and has {count} users"),
             Self::AccessRules => f.write_str("the HBA rules or the identity maps changed"),
             Self::MonitorPassword => f.write_str("the monitor's password changed"),
@@ -108,6 +112,9 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     changes.extend(altered(&old.users, &new.users).map(|name| Change::User { name }));
     if old.peers != new.peers {
         changes.push(Change::Peers);
+    }
+    if old.client_tls.certificates != new.client_tls.certificates {
+        changes.push(Change::Certificates);
     }
     if !same_users(old, new) {
         changes.push(Change::Users { count: new.auth.users.len() });

@@ -1,7 +1,7 @@
 //! What is known of one setting: name, default, whether a reload can change it, and how the value in force is shown.
 //! Knows no setting by name; the table of them all is in `keys.rs`.
 
-use crate::keys::{DATABASE_KEYS, KEYS, PEER_KEYS, USER_KEYS};
+use crate::keys::{CERTIFICATE_KEYS, DATABASE_KEYS, KEYS, PEER_KEYS, USER_KEYS};
 use crate::model::Config;
 use crate::value::Value;
 
@@ -101,10 +101,11 @@ pub(crate) enum Family {
     Databases,
     Users,
     Peers,
+    Certificates,
 }
 
 impl Family {
-    pub(crate) const ALL: [Self; 3] = [Self::Databases, Self::Users, Self::Peers];
+    pub(crate) const ALL: [Self; 4] = [Self::Databases, Self::Users, Self::Peers, Self::Certificates];
 
     /// As it is written in front of the name.
     pub(crate) fn name(self) -> &'static str {
@@ -112,6 +113,7 @@ impl Family {
             Self::Databases => "databases",
             Self::Users => "users",
             Self::Peers => "peers",
+            Self::Certificates => "certificates",
         }
     }
 
@@ -121,6 +123,7 @@ impl Family {
             Self::Databases => DATABASE_KEYS,
             Self::Users => USER_KEYS,
             Self::Peers => PEER_KEYS,
+            Self::Certificates => CERTIFICATE_KEYS,
         }
     }
 }

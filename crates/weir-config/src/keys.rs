@@ -96,7 +96,8 @@ pub const DEFAULT_AUTH_QUERY: &str = "SELECT rolname, CASE WHEN rolvaliduntil < 
 use Fallback::{Absent, Number, Text, Truth, Words};
 
 /// Every setting, in the order of `configs/weir.toml`. Those of `[databases.NAME]` are in [`DATABASE_KEYS`], those of
-/// `[users.NAME]` in [`USER_KEYS`] and those of `[peers.ID]` in [`PEER_KEYS`].
+/// `[users.NAME]` in [`USER_KEYS`], those of `[peers.ID]` in [`PEER_KEYS`] and those of `[certificates.NAME]` in
+/// [`CERTIFICATE_KEYS`].
 pub const KEYS: &[Key] = &[
     fixed("workers", Number(1), |c| c.workers.to_string()),
     live("any_database", Truth(true), |c| c.any_database.is_some().to_string()),
@@ -203,6 +204,7 @@ pub const KEYS: &[Key] = &[
     live("client_tls.cert_file", Absent, |c| show_path(c.client_tls.cert_file.as_ref())),
     live("client_tls.key_file", Absent, |c| show_path(c.client_tls.key_file.as_ref())),
     live("client_tls.ca_file", Absent, |c| show_path(c.client_tls.ca_file.as_ref())),
+    live("client_tls.crl_file", Absent, |c| show_path(c.client_tls.crl_file.as_ref())),
     live("client_tls.protocols", Text("secure"), |c| c.client_tls.offer.shown_protocols()),
     live("client_tls.ciphers", Text("default"), |c| c.client_tls.offer.shown_ciphers()),
     live("client_tls.tls13_ciphers", Absent, |c| c.client_tls.offer.shown_tls13_ciphers()),
@@ -210,6 +212,7 @@ pub const KEYS: &[Key] = &[
     live("client_tls.dheparams", Text("auto"), |_| "auto".to_owned()),
     live("server_tls.mode", Text("prefer"), |c| name_of(TLS_MODES, &c.server_tls.mode).to_owned()),
     live("server_tls.ca_file", Absent, |c| show_path(c.server_tls.ca_file.as_ref())),
+    live("server_tls.crl_file", Absent, |c| show_path(c.server_tls.crl_file.as_ref())),
     live("server_tls.cert_file", Absent, |c| show_path(c.server_tls.cert_file.as_ref())),
     live("server_tls.key_file", Absent, |c| show_path(c.server_tls.key_file.as_ref())),
     live("server_tls.protocols", Text("secure"), |c| c.server_tls.offer.shown_protocols()),
@@ -287,6 +290,9 @@ pub const USER_KEYS: &[&str] = &[
 
 /// The settings of each `[peers.ID]`.
 pub const PEER_KEYS: &[&str] = &["host", "port", "pool_size"];
+
+/// The settings of each `[certificates.NAME]`.
+pub const CERTIFICATE_KEYS: &[&str] = &["cert_file", "key_file"];
 
 /// Workers that this version can run.
 pub const WORKERS_MAX: NonZeroU32 = NonZeroU32::MIN;

@@ -27,7 +27,9 @@ pub use convert::to_toml;
 pub use diff::{Change, diff, reload};
 pub use ini::{ConfigRow, config_rows, ini_keys, text_of};
 pub use key::{Fallback, Key, TakesEffect};
-pub use keys::{DATABASE_KEYS, DEFAULT_AUTH_QUERY, KEYS, PEER_KEYS, USER_KEYS, WORKERS_MAX};
+pub use keys::{
+    CERTIFICATE_KEYS, DATABASE_KEYS, DEFAULT_AUTH_QUERY, KEYS, PEER_KEYS, USER_KEYS, WORKERS_MAX,
+};
 pub use model::*;
 pub use problem::{Place, Problem, Problems, Wrong};
 pub use reader::{FileContents, Files};

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use weir_auth::Secret;
 
-pub use crate::tls::{ClientTls, ServerTls, Tls13Cipher, TlsCipher, TlsGroup, TlsMode, TlsOffer};
+pub use crate::tls::{
+    CertificateFiles, ClientTls, ServerTls, Tls13Cipher, TlsCipher, TlsGroup, TlsMode, TlsOffer,
+};
 
 /// Everything weir was told, checked.
 #[derive(Debug, Clone)]

@@ -26,6 +26,7 @@ impl Files for Shelf {
 pub(super) fn shelf() -> Shelf {
     const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n";
     const KEY: &str = "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n";
+    const REVOKED: &str = "-----BEGIN X509 CRL-----\nAA==\n-----END X509 CRL-----\n";
     Shelf(BTreeMap::from([
         ("/etc/weir/userlist.txt", (USERS, false)),
         ("userlist.txt", (USERS, false)),
@@ -53,6 +54,10 @@ pub(super) fn shelf() -> Shelf {
         ("/etc/weir/open.key", (KEY, true)),
         ("/etc/weir/clients-ca.crt", (CERTIFICATE, true)),
         ("/etc/weir/servers-ca.crt", (CERTIFICATE, true)),
+        ("/etc/weir/clients.crl", (REVOKED, true)),
+        ("/etc/weir/servers.crl", (REVOKED, true)),
+        ("/etc/weir/shop.example.com.crt", (CERTIFICATE, true)),
+        ("/etc/weir/shop.example.com.key", (KEY, false)),
         ("/etc/weir/weir-client.crt", (CERTIFICATE, true)),
         ("/etc/weir/weir-client.key", (KEY, false)),
     ]))

@@ -1,6 +1,7 @@
 //! TLS settings: what holds, and how OpenSSL's and PgBouncer's words for protocols, ciphers and groups are understood.
 //! What the TLS library cannot do is refused; words that only ask for something sane are taken. Knows no key by name.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::problem::Wrong;
@@ -35,8 +36,21 @@ pub struct ClientTls {
     pub cert_file: Option<PathBuf>,
     /// PEM authorities that sign client certificates.
     pub ca_file: Option<PathBuf>,
+    /// PEM lists of the client certificates that those authorities have taken back.
+    pub crl_file: Option<PathBuf>,
+    /// Further certificates by the names of their sections, for clients that ask for the host names in them.
+    pub certificates: BTreeMap<String, CertificateFiles>,
     /// What may be agreed upon.
     pub offer: TlsOffer,
+}
+
+/// A certificate and its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// PEM certificate chain.
+    pub cert_file: PathBuf,
+    /// PEM private key.
+    pub key_file: PathBuf,
 }
 
 /// TLS towards PostgreSQL.
@@ -46,6 +60,8 @@ pub struct ServerTls {
     pub mode: TlsMode,
     /// PEM authorities that sign server certificates.
     pub ca_file: Option<PathBuf>,
+    /// PEM lists of the server certificates that those authorities have taken back.
+    pub crl_file: Option<PathBuf>,
     /// PEM private key of weir's own certificate.
     pub key_file: Option<PathBuf>,
     /// PEM certificate that weir shows to servers.

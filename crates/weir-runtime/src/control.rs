@@ -51,9 +51,9 @@ fn runtime() -> io::Result<LocalRuntime> {
 }
 
 async fn work(setup: ControlSetup) -> Result<(), RunError> {
-    let ControlSetup { config, workers, reports, http, reload, inheritance, files } = setup;
+    let ControlSetup { config, workers, reports, http, reload, tls, inheritance, files } = setup;
     let signals = Signals::listen().map_err(cannot_start)?;
-    let (control, events) = Control::new(config, workers, reload)?;
+    let (control, events) = Control::new(config, workers, reload, tls);
     let http = http.map(|http| serve_http(&control, http)).transpose().map_err(cannot_start)?;
     handover::start(&control, inheritance, Estate { http, files });
     spawn_local(follow::follow(Rc::clone(&control), events));

@@ -132,6 +132,8 @@ pub(crate) struct ControlSetup {
     pub(crate) http: Option<TcpListener>,
     /// See [`Startup::reload`].
     pub(crate) reload: Option<Reload>,
+    /// What the workers' handshakes go by.
+    pub(crate) tls: Arc<TlsBundle>,
     /// What was taken over; the older process stops when it hears of it.
     pub(crate) inheritance: Option<Inheritance>,
     /// Files of the Unix sockets.
@@ -226,7 +228,7 @@ fn run_with<M: Machine>(
         threads.push(thread);
     }
     let workers_too = workers.clone();
-    let setup = ControlSetup { config, workers: workers_too, reports, http, reload, inheritance, files };
+    let setup = ControlSetup { config, workers: workers_too, reports, http, reload, tls, inheritance, files };
     let outcome = control(setup);
     workers.iter().for_each(WorkerHandle::stop);
     for thread in threads {

@@ -19,6 +19,8 @@ pub(crate) trait Machine: 'static {
     fn closed(&mut self, now: Instant, conn: ConnId, effects: &mut Effects);
     /// The handshake that [`weir_worker::Effect::StartTls`] asked for is through.
     fn tls_established(&mut self, now: Instant, client: ClientId, shown: Encrypted, effects: &mut Effects);
+    /// TLS with a client, or the handshake, is over. Its end is told by [`Machine::closed`].
+    fn tls_broken(&self, client: ClientId, why: &str);
     /// What became of [`weir_worker::Effect::Dial`].
     fn dialed(
         &mut self,
@@ -59,6 +61,10 @@ impl Machine for Worker {
 
     fn tls_established(&mut self, now: Instant, client: ClientId, shown: Encrypted, effects: &mut Effects) {
         Self::tls_established(self, now, client, shown, effects);
+    }
+
+    fn tls_broken(&self, client: ClientId, why: &str) {
+        Self::tls_broken(self, client, why);
     }
 
     fn dialed(

@@ -399,7 +399,7 @@ impl<M: Machine> Shell<M> {
         conn.queue_records();
         self.touched.push(key);
         if let Err(why) = result {
-            tracing::info!(?client, "TLS ended: {why}");
+            self.log_broken(ConnId::Client(client), &why);
             self.lose(key);
         }
     }

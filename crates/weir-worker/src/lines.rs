@@ -63,6 +63,13 @@ impl Worker {
         }
     }
 
+    /// TLS with a client is over, mostly in the handshake: who it was stands in `why` if it showed a certificate.
+    pub fn tls_broken(&self, id: ClientId, why: &str) {
+        if let Some(client) = self.clients.get(key(id.0)) {
+            tracing::info!("{} TLS ended: {why}", self.client_name(client));
+        }
+    }
+
     /// A client wants what is not there. PgBouncer says so in front of the line with the reason; a wrong password has that
     /// line only.
     pub(crate) fn log_login_failed(&self, id: ClientId, user: &str, database: &str) {

@@ -1,9 +1,13 @@
 //! A throw-away certificate authority for TLS tests. Knows nothing of who uses the files.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+};
 
 /// An authority that lives as long as the test.
 pub struct Authority {
@@ -16,6 +20,7 @@ pub struct Certificate {
     pub certificate_pem: String,
     /// Its private key (PKCS #8).
     pub key_pem: String,
+    serial_number: SerialNumber,
 }
 
 impl Authority {
@@ -48,11 +53,38 @@ impl Authority {
         names.extend(["localhost".to_owned(), name.replace('_', "-")]);
         let mut params = CertificateParams::new(names).context("names of the certificate")?;
         params.distinguished_name.push(DnType::CommonName, name);
+        let serial_number = SerialNumber::from(SERIAL_NUMBERS.fetch_add(1, Ordering::Relaxed));
+        params.serial_number = Some(serial_number.clone());
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer).context("signing the certificate")?;
-        Ok(Certificate { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
+        Ok(Certificate { certificate_pem: certificate.pem(), key_pem: key.serialize_pem(), serial_number })
+    }
+
+    /// A list of certificates that the authority has taken back, as PEM, good for a long time.
+    ///
+    /// # Errors
+    /// The list could not be signed.
+    pub fn revoke(&self, certificates: &[&Certificate]) -> Result<String> {
+        let revoked = |certificate: &&Certificate| RevokedCertParams {
+            serial_number: certificate.serial_number.clone(),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(2090, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: certificates.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        Ok(params.signed_by(&self.issuer).context("signing the list")?.pem()?)
     }
 }
+
+/// No two certificates of one run have the same.
+static SERIAL_NUMBERS: AtomicU64 = AtomicU64::new(1000);
 
 impl std::fmt::Debug for Authority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -4,6 +4,7 @@
 //! Everything here looks at weir from outside; nothing links its crates, so that a mistake in them is not repeated
 //! in what checks them.
 
+pub mod libpq;
 pub mod measure;
 pub mod peer;
 pub mod pgbench;

@@ -1,33 +1,14 @@
 //! Ways in other than SCRAM from the user list: each method by HBA file, with and without TLS, client certificates,
 //! channel binding on both sides, and what changes at a reload. Clients are libpq's, through psql.
 
-use std::process::Stdio;
-
 use anyhow::{Result, ensure};
 use tokio::process::Command;
 use weir_cluster::postgres::ServerTls;
 use weir_cluster::wait::{Limit, until};
 use weir_cluster::{Postgres, PostgresOptions, RunDir, schema};
-use weir_e2e::stack::{Setup, Stack};
+use weir_e2e::libpq::whoami;
+use weir_e2e::stack::Setup;
 use weir_e2e::wire::PATIENCE;
-
-/// `SELECT current_user` by psql with these words in its connection string; what it complained about otherwise.
-async fn whoami(stack: &Stack, words: &str) -> Result<String, String> {
-    let port = stack.address().port();
-    let string = format!("host=localhost port={port} dbname={} connect_timeout=10 {words}", schema::DATABASE);
-    let mut command = Command::new(stack.postgres.bin_dir().join("psql"));
-    command
-        .args(["-XAtqw", &string, "-c", "SELECT current_user"])
-        .env("HOME", "/nonexistent")
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
-    let output = command.output().await.map_err(|error| error.to_string())?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
-    }
-    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
-    Err(complaint.lines().next().unwrap_or_default().to_owned())
-}
 
 const HBA: &str = "hostssl   all  certified   all           cert map=mail\n\
                    hostnossl all  md5_user    127.0.0.1/32  reject\n\

@@ -1,31 +1,27 @@
 //! TLS on both sides. Handshakes are made by libpq, through psql; what must fail before a handshake is sent by hand.
 
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
-use std::process::Stdio;
 
 use anyhow::{Result, bail, ensure};
-use tokio::process::Command;
+use rustix::process::Signal;
 use weir_cluster::postgres::ServerTls;
-use weir_cluster::{Postgres, PostgresOptions, schema};
+use weir_cluster::wait::{Limit, until};
+use weir_cluster::{Authority, Postgres, PostgresOptions, http, schema};
+use weir_e2e::libpq::{self, Connected, app, whoami};
 use weir_e2e::stack::{Setup, Stack};
-use weir_e2e::wire::{self, Message, Outcome, PROTOCOL_3_0, Wire};
+use weir_e2e::wire::{self, Message, Outcome, PATIENCE, PROTOCOL_3_0, Wire};
+
+/// Words for libpq: the application's user with this mode, and authorities to check weir's certificate with.
+fn words(sslmode: &str, root: Option<&Path>) -> String {
+    let root = root.unwrap_or(Path::new("/nonexistent")).display();
+    format!("{} sslmode={sslmode} sslrootcert={root}", app())
+}
 
 /// One query by psql; its output, or what it complained about.
 async fn psql(stack: &Stack, sslmode: &str, root: Option<&Path>, sql: &str) -> Result<String> {
-    let mut command = Command::new(stack.postgres.bin_dir().join("psql"));
-    command
-        .args(["-XAtq", "-h", "localhost", "-p", &stack.address().port().to_string()])
-        .args(["-U", schema::APP.user, "-d", schema::APP.database, "-c", sql])
-        .env("PGPASSWORD", schema::APP.password)
-        .env("PGSSLMODE", sslmode)
-        .env("PGSSLROOTCERT", root.unwrap_or(Path::new("/nonexistent")))
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
-    let output = command.output().await?;
-    if !output.status.success() {
-        bail!("{}", String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    libpq::ask(stack, &words(sslmode, root), sql).await.map_err(anyhow::Error::msg)
 }
 
 // covers: client_tls_cert_file client_tls_key_file
@@ -153,5 +149,140 @@ async fn a_server_with_the_wrong_certificate_gets_no_password() -> Result<()> {
     let code = report.as_ref().map(Message::code).unwrap_or_default();
     assert!(code.starts_with("08") || code == "57P03", "{report:?}");
     assert!(stack.servers().await?.is_empty());
+    Ok(())
+}
+
+/// weir with a certificate of this authority for `localhost`, which also signs clients' certificates.
+fn with_authority(mode: &str, authority: &Authority) -> Result<Setup> {
+    let own = authority.issue("localhost", &[IpAddr::V4(Ipv4Addr::LOCALHOST)])?;
+    Ok(Setup::new()
+        .file("weir.crt", &own.certificate_pem)
+        .file("weir.key", &own.key_pem)
+        .file("authority.crt", &authority.certificate_pem())
+        .set("client_tls", &format!("mode = \"{mode}\""))
+        .set("client_tls", "cert_file = \"weir.crt\"")
+        .set("client_tls", "key_file = \"weir.key\""))
+}
+
+/// psql words for a certificate that lies beside weir.toml. libpq takes no key that others can read.
+fn certified(stack: &Stack, name: &str) -> Result<String> {
+    let file = |ending: &str| stack.folder().join(format!("{name}.{ending}"));
+    fs::set_permissions(file("key"), std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    Ok(format!(
+        "{} sslmode=require sslcert={} sslkey={}",
+        app(),
+        file("crt").display(),
+        file("key").display()
+    ))
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_revoked_counts_no_more_after_a_reload() -> Result<()> {
+    let authority = Authority::new()?;
+    let (alice, bob) = (authority.issue("alice", &[])?, authority.issue("bob", &[])?);
+    let stack = with_authority("verify-full", &authority)?
+        .set("client_tls", "ca_file = \"authority.crt\"")
+        .set("client_tls", "crl_file = \"revoked.pem\"")
+        .file("revoked.pem", &authority.revoke(&[])?)
+        .file("alice.crt", &alice.certificate_pem)
+        .file("alice.key", &alice.key_pem)
+        .file("bob.crt", &bob.certificate_pem)
+        .file("bob.key", &bob.key_pem)
+        .start()
+        .await?;
+    let (alice_words, bob_words) = (certified(&stack, "alice")?, certified(&stack, "bob")?);
+    let mut connected = Connected::new(&stack, &alice_words).await?;
+    fs::write(stack.folder().join("revoked.pem"), authority.revoke(&[&alice])?)?;
+    console_reload(&stack, &bob_words).await.map_err(anyhow::Error::msg)?;
+    let refused = whoami(&stack, &alice_words).await;
+    ensure!(refused.as_ref().is_err_and(|why| why.contains("revoked")), "{refused:?}");
+    assert_eq!(whoami(&stack, &bob_words).await.as_deref(), Ok(schema::APP.user));
+    let log = stack.weir.log_text();
+    ensure!(log.contains("(common name \"alice\", serial number "), "who was refused? {log}");
+    ensure!(log.contains("it was revoked"), "{log}");
+    // Whoever is in stays in, as with PostgreSQL.
+    connected.expect_usable().await?;
+    // What cannot be read changes nothing, and is said.
+    fs::write(
+        stack.folder().join("revoked.pem"),
+        "-----BEGIN X509 CRL-----\nAA==\n-----END X509 CRL-----\n",
+    )?;
+    let complaint = console_reload(&stack, &bob_words).await;
+    ensure!(complaint.as_ref().is_err_and(|why| why.contains("revoked.pem")), "{complaint:?}");
+    ensure!(whoami(&stack, &alice_words).await.is_err() && whoami(&stack, &bob_words).await.is_ok());
+    Ok(())
+}
+
+/// RELOAD through TLS, as an administrator.
+async fn console_reload(stack: &Stack, words: &str) -> Result<String, String> {
+    let admin = weir_e2e::stack::ADMIN;
+    let words = format!("{words} user={} password='{}' dbname=pgbouncer", admin.user, admin.password);
+    libpq::ask(stack, &words, "RELOAD").await
+}
+
+#[tokio::test]
+async fn the_name_that_a_client_asks_for_chooses_the_certificate() -> Result<()> {
+    let (authority, other) = (Authority::new()?, Authority::new()?);
+    let shop = other.issue("shop.example.com", &[])?;
+    let stack = with_authority("require", &authority)?
+        .file("other.crt", &other.certificate_pem())
+        .file("shop.crt", &shop.certificate_pem)
+        .file("shop.key", &shop.key_pem)
+        .set("certificates.shop", "cert_file = \"shop.crt\"")
+        .set("certificates.shop", "key_file = \"shop.key\"")
+        .start()
+        .await?;
+    let [first, second] = ["authority.crt", "other.crt"].map(|name| stack.folder().join(name));
+    let bound = "channel_binding=require";
+    for (host, root, is_good) in [
+        ("localhost", &first, true),
+        ("localhost", &second, false),
+        ("shop.example.com", &second, true),
+        ("shop.example.com", &first, false),
+        ("127.0.0.1", &first, true),
+    ] {
+        for version in ["TLSv1.2", "TLSv1.3"] {
+            let tls = words("verify-full", Some(root));
+            let words =
+                format!("{tls} {bound} host={host} hostaddr=127.0.0.1 ssl_max_protocol_version={version}");
+            assert_eq!(whoami(&stack, &words).await.is_ok(), is_good, "{words}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn certificates_are_renewed_without_anybody_noticing() -> Result<()> {
+    let (old, new) = (Authority::new()?, Authority::new()?);
+    let stack = with_authority("require", &old)?.file("new.crt", &new.certificate_pem()).start().await?;
+    let [old_root, new_root] =
+        ["authority.crt", "new.crt"].map(|name| words("verify-full", Some(&stack.folder().join(name))));
+    let mut connected = Connected::new(&stack, &old_root).await?;
+    let next = new.issue("localhost", &[])?;
+    // Half of a change: the key of another certificate. The one in force stays.
+    fs::write(stack.folder().join("weir.crt"), &next.certificate_pem)?;
+    let complaint = console_reload(&stack, &old_root).await;
+    let names_both = |why: &String| why.contains("weir.key: is not the key of the certificate in");
+    ensure!(complaint.as_ref().is_err_and(names_both), "{complaint:?}");
+    assert_eq!(whoami(&stack, &old_root).await.as_deref(), Ok(schema::APP.user));
+    fs::write(stack.folder().join("weir.key"), &next.key_pem)?;
+    console_reload(&stack, &old_root).await.map_err(anyhow::Error::msg)?;
+    // At once, as RELOAD has returned.
+    assert_eq!(whoami(&stack, &new_root).await.as_deref(), Ok(schema::APP.user));
+    ensure!(whoami(&stack, &old_root).await.is_err(), "the old certificate is still shown");
+    connected.expect_usable().await?;
+    // And back by signal.
+    let own = old.issue("localhost", &[])?;
+    fs::write(stack.folder().join("weir.crt"), &own.certificate_pem)?;
+    fs::write(stack.folder().join("weir.key"), &own.key_pem)?;
+    stack.weir.signal(Signal::HUP);
+    let limit = Limit::quick(PATIENCE);
+    until("the old authority's certificate", limit, async || whoami(&stack, &old_root).await.ok()).await?;
+    connected.expect_usable().await?;
+    let metrics = http::get(stack.weir.http(), "/metrics").await?.body;
+    ensure!(
+        metrics.contains("weir_tls_expiry_timestamp_seconds{what=\"client TLS certificate\""),
+        "{metrics}"
+    );
     Ok(())
 }

@@ -18,7 +18,10 @@ fn pool(database: &str, role: &'static str) -> PoolRow {
 
 fn page(snapshot: &Snapshot, topology: &Topology) -> String {
     let uptime = Duration::from_millis(61_500);
-    render(&MetricsView { snapshot, topology, failovers: 2, uptime, version: "0.1.0" })
+    let expiring =
+        [Expiring { what: "client TLS key", file: "/etc/weir/a \"b\".pem".to_owned(), end: 1_900_000_000 }];
+    let expiring = &expiring;
+    render(&MetricsView { snapshot, topology, failovers: 2, uptime, version: "0.1.0", expiring })
 }
 
 fn plain() -> Topology {
@@ -46,6 +49,7 @@ fn figures_reach_the_page() {
     for line in [
         "weir_build_info{version=\"0.1.0\"} 1",
         "weir_uptime_seconds 61.500000",
+        "weir_tls_expiry_timestamp_seconds{what=\"client TLS key\",file=\"/etc/weir/a \\\"b\\\".pem\"} 1900000000",
         "weir_logins_total{result=\"refused\"} 5",
         "weir_leader_known 1",
         "weir_pools_held 1",

@@ -185,7 +185,7 @@ pub(super) fn peer_id(value: &Value) -> Result<u16, Wrong> {
     count(0..=u32::from(PEER_ID_MAX))(value).map(|id| u16::try_from(id).unwrap_or(PEER_ID_MAX))
 }
 
-fn sections(reader: &Reader<'_>, family: Family) -> BTreeMap<String, Place> {
+pub(super) fn sections(reader: &Reader<'_>, family: Family) -> BTreeMap<String, Place> {
     reader.settings.named.get(&family).cloned().unwrap_or_default()
 }
 

@@ -1,6 +1,10 @@
 //! `[client_tls]` and `[server_tls]`: modes and the files they need. Parses no certificate; that is TLS's own business.
 
-use crate::model::{ClientTls, ServerTls, TlsMode, TlsOffer};
+use std::collections::BTreeMap;
+
+use super::named::sections;
+use crate::key::Family;
+use crate::model::{CertificateFiles, ClientTls, ServerTls, TlsMode, TlsOffer};
 use crate::problem::Wrong;
 use crate::reader::{Reader, Secrecy};
 use crate::tls;
@@ -13,6 +17,8 @@ pub(super) fn check_client_tls(reader: &mut Reader<'_>) -> ClientTls {
         cert_file: pem(reader, "client_tls.cert_file", Pem::Certificate),
         key_file: pem(reader, "client_tls.key_file", Pem::Key),
         ca_file: pem(reader, "client_tls.ca_file", Pem::Certificate),
+        crl_file: pem(reader, "client_tls.crl_file", Pem::Revocations),
+        certificates: check_certificates(reader),
         offer: tls_offer(reader, "client_tls"),
     };
     reader.optional("client_tls.dheparams", tls::dheparams);
@@ -27,6 +33,9 @@ pub(super) fn check_client_tls(reader: &mut Reader<'_>) -> ClientTls {
         }
     }
     need_authority(reader, "client_tls.ca_file", mode, "--client-tls-ca");
+    // An HBA file may ask for certificates whatever the mode.
+    let is_checked = reader.is_given("client_tls.ca_file");
+    need_whom_to_revoke(reader, "client_tls.crl_file", is_checked);
     if off && tls.cert_file.is_some() {
         reader.warn(
             "client_tls.cert_file is given but client_tls.mode is \"disable\": clients cannot use TLS; \
@@ -36,16 +45,40 @@ pub(super) fn check_client_tls(reader: &mut Reader<'_>) -> ClientTls {
     tls
 }
 
+/// `[certificates.NAME]`. Whose certificate it is stands in the certificate.
+fn check_certificates(reader: &mut Reader<'_>) -> BTreeMap<String, CertificateFiles> {
+    let mut certificates = BTreeMap::new();
+    for (name, place) in sections(reader, Family::Certificates) {
+        let path = format!("certificates.{name}");
+        let cert_file = pem(reader, &format!("{path}.cert_file"), Pem::Certificate);
+        let key_file = pem(reader, &format!("{path}.key_file"), Pem::Key);
+        if let (Some(cert_file), Some(key_file)) = (cert_file, key_file) {
+            certificates.insert(name, CertificateFiles { cert_file, key_file });
+            continue;
+        }
+        if !["cert_file", "key_file"].iter().all(|key| reader.is_given(&format!("{path}.{key}"))) {
+            let wrong = Wrong::new(
+                "a certificate and its key belong together",
+                "give both cert_file and key_file, or leave the section out",
+            );
+            reader.complain_at(place, &path, wrong);
+        }
+    }
+    certificates
+}
+
 pub(super) fn check_server_tls(reader: &mut Reader<'_>) -> ServerTls {
     let mode = reader.required("server_tls.mode", word(TLS_MODES));
     let tls = ServerTls {
         mode,
         ca_file: pem(reader, "server_tls.ca_file", Pem::Certificate),
+        crl_file: pem(reader, "server_tls.crl_file", Pem::Revocations),
         cert_file: pem(reader, "server_tls.cert_file", Pem::Certificate),
         key_file: pem(reader, "server_tls.key_file", Pem::Key),
         offer: tls_offer(reader, "server_tls"),
     };
     need_authority(reader, "server_tls.ca_file", mode, "--server-tls-ca");
+    need_whom_to_revoke(reader, "server_tls.crl_file", mode >= TlsMode::VerifyCa);
     let pair = ["server_tls.cert_file", "server_tls.key_file"];
     if let [true, false] | [false, true] = pair.map(|key| reader.is_given(key)) {
         let wrong = Wrong::new(
@@ -79,6 +112,15 @@ fn need_authority(reader: &mut Reader<'_>, key: &str, mode: TlsMode, option: &st
     }
 }
 
+/// A list of revoked certificates is a false comfort where none is looked at.
+fn need_whom_to_revoke(reader: &mut Reader<'_>, list: &str, is_checked: bool) {
+    if reader.is_given(list) && !is_checked {
+        let what = "revokes certificates, but none are checked";
+        let remedy = "set mode to \"verify-ca\" or \"verify-full\" and name a ca_file, or leave it out";
+        reader.complain(list, Wrong::new(what, remedy));
+    }
+}
+
 fn shown_mode(mode: TlsMode) -> String {
     format!("mode {:?}", crate::value::name_of(TLS_MODES, &mode))
 }
@@ -88,6 +130,7 @@ fn shown_mode(mode: TlsMode) -> String {
 enum Pem {
     Certificate,
     Key,
+    Revocations,
 }
 
 /// A PEM file's path, after a look whether the right kind of thing is in it. Parsing it is TLS's business.
@@ -96,6 +139,7 @@ fn pem(reader: &mut Reader<'_>, key: &str, kind: Pem) -> Option<std::path::PathB
     let (secrecy, label, noun) = match kind {
         Pem::Certificate => (Secrecy::Public, "CERTIFICATE-----", "certificate"),
         Pem::Key => (Secrecy::Secret, "PRIVATE KEY-----", "private key"),
+        Pem::Revocations => (Secrecy::Public, "X509 CRL-----", "list of revoked certificates"),
     };
     let contents = reader.contents(key, &path, secrecy)?;
     let found = String::from_utf8_lossy(contents.expose())

@@ -15,7 +15,7 @@ use crate::value::Value;
 type Pair = (&'static str, &'static str, Notation);
 
 pub(super) fn translate(translator: &mut Translator<'_>, lines: &[IniLine]) {
-    for family in Family::ALL {
+    for family in FAMILIES {
         // Of a name that stands there twice the last line holds, all of it.
         let named: BTreeMap<_, _> = lines
             .iter()
@@ -47,7 +47,7 @@ fn section(translator: &mut Translator<'_>, family: Family, line: &IniLine) {
             (Family::Databases, "host") => server.host = Some(value),
             (Family::Databases, "port") => server.port = Some(value),
             (Family::Databases, "password") => server.password = Some(value),
-            (Family::Databases | Family::Users | Family::Peers, name) => {
+            (Family::Databases | Family::Users | Family::Peers | Family::Certificates, name) => {
                 pair(translator, family, line, name, &value);
             }
         }
@@ -81,7 +81,7 @@ fn pair(translator: &mut Translator<'_>, family: Family, line: &IniLine, name: &
 /// Every key of a connection string behind its section, such as `users.pool_mode`.
 pub(super) fn keys() -> impl Iterator<Item = String> {
     let place = ["host", "port", "password"].map(|name| format!("{}.{name}", Family::Databases.name()));
-    let known = Family::ALL.into_iter().flat_map(|family| {
+    let known = FAMILIES.into_iter().flat_map(|family| {
         known_to(family).iter().map(move |(name, ..)| format!("{}.{name}", family.name()))
     });
     place.into_iter().chain(known)
@@ -92,8 +92,12 @@ fn known_to(family: Family) -> &'static [Pair] {
         Family::Databases => DATABASE,
         Family::Users => USER,
         Family::Peers => PEER,
+        Family::Certificates => &[],
     }
 }
+
+/// The sections that PgBouncer has.
+const FAMILIES: [Family; 3] = [Family::Databases, Family::Users, Family::Peers];
 
 /// The keys of a database that only make sense together.
 #[derive(Default)]

@@ -120,7 +120,7 @@ fn sections_and_values_are_not_mistaken_for_each_other() {
         "pool = 5\n[patroni]\nurls = [\"http://n1\"]\n[auth]\nfile = \"userlist.txt\"\n[quux]\na = 1\n",
         &[
             "1: pool: is a section, not a value; write [pool] on a line of its own",
-            "6: quux: there is no such section; the sections are [listen], [upstream], [patroni], [auth], [pool], [limits], [session], [client_tls], [server_tls], [tcp], [dns], [process], [log], [databases], [users], [peers]",
+            "6: quux: there is no such section; the sections are [listen], [upstream], [patroni], [auth], [pool], [limits], [session], [client_tls], [server_tls], [tcp], [dns], [process], [log], [databases], [users], [peers], [certificates]",
         ],
     );
     check_after_good(
@@ -230,6 +230,16 @@ fn files_are_looked_at() {
             "10: server_tls.key_file: a certificate and its key belong together; give both cert_file and key_file, or neither",
             " client_tls.key_file: mode \"require\" needs a certificate and its key; name the PEM file (options --client-tls-cert, --client-tls-key)",
             " server_tls.ca_file: mode \"verify-full\" needs the authorities that sign the other side's certificates; name their PEM file (option --server-tls-ca)",
+        ],
+    );
+    check_after_good(
+        "[certificates.shop]\ncert_file = \"weir.crt\"\n[client_tls]\ncrl_file = \"weir.crt\"\n\
+         [server_tls]\ncrl_file = \"servers.crl\"\n",
+        &[
+            "9: certificates.shop: a certificate and its key belong together; give both cert_file and key_file, or leave the section out",
+            "12: client_tls.crl_file: /etc/weir/weir.crt holds no PEM list of revoked certificates; name a file with a line -----BEGIN ... X509 CRL-----",
+            "12: client_tls.crl_file: revokes certificates, but none are checked; set mode to \"verify-ca\" or \"verify-full\" and name a ca_file, or leave it out",
+            "14: server_tls.crl_file: revokes certificates, but none are checked; set mode to \"verify-ca\" or \"verify-full\" and name a ca_file, or leave it out",
         ],
     );
 }

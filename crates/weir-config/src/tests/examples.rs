@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{load_text, shown};
-use crate::{DATABASE_KEYS, Fallback, KEYS, Loaded, PEER_KEYS, USER_KEYS};
+use crate::{CERTIFICATE_KEYS, DATABASE_KEYS, Fallback, KEYS, Loaded, PEER_KEYS, USER_KEYS};
 
 const ANNOTATED: &str = include_str!("../../../../configs/weir.toml");
 const MINIMAL: &str = include_str!("../../../../configs/minimal.toml");
@@ -41,6 +41,7 @@ fn the_annotated_file_names_every_setting_and_no_other() {
     known.extend(DATABASE_KEYS.iter().map(|key| format!("databases.reports.{key}")));
     known.extend(USER_KEYS.iter().map(|key| format!("users.batch.{key}")));
     known.extend(PEER_KEYS.iter().map(|key| format!("peers.1.{key}")));
+    known.extend(CERTIFICATE_KEYS.iter().map(|key| format!("certificates.shop.{key}")));
     known.sort();
     assert_eq!(written.into_keys().collect::<Vec<_>>(), known);
 }

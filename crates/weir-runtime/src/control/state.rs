@@ -14,11 +14,11 @@ use weir_config::{Config, Upstream};
 use weir_discovery::{Address, Discovery, Event, SessionEvidence, Topology};
 
 use super::follow;
+use crate::Reload;
 use crate::handle::WorkerHandle;
 use crate::resolver::Resolver;
 use crate::tls::TlsBundle;
 use crate::unix_socket::SocketFile;
-use crate::{Reload, RunError};
 use weir_worker::Order;
 
 /// The control thread's state.
@@ -80,17 +80,14 @@ impl Paused {
 
 impl Control {
     /// The state, and the receiving end of [`Following::Cluster`].
-    ///
-    /// # Errors
-    /// When certificates cannot be read.
     pub(super) fn new(
         config: Arc<Config>,
         workers: Vec<WorkerHandle>,
         reload: Option<Reload>,
-    ) -> Result<(Rc<Self>, mpsc::Receiver<Event>), RunError> {
+        tls: Arc<TlsBundle>,
+    ) -> (Rc<Self>, mpsc::Receiver<Event>) {
         let started = now();
         let (events_in, events) = mpsc::channel(EVENTS_WAITING_MAX);
-        let tls = Arc::new(TlsBundle::load(&config)?);
         let following = match &config.upstream {
             Upstream::Plain { host, port } => {
                 Following::Plain(Arc::new(Topology::plain(Address { host: host.clone(), port: *port })))
@@ -120,7 +117,7 @@ impl Control {
             holds_back: Cell::new(false),
             resumed: Cell::new(0),
         };
-        Ok((Rc::new(control), events))
+        (Rc::new(control), events)
     }
 
     pub(super) fn config(&self) -> Arc<Config> {

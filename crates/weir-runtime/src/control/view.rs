@@ -53,6 +53,7 @@ pub(super) fn metrics(control: &Control, snapshot: &Snapshot, topology: &Topolog
         failovers: failovers(control).last().map_or(0, |last| last.number),
         uptime: uptime(control),
         version: VERSION,
+        expiring: control.tls.borrow().expiring(),
     })
 }
 

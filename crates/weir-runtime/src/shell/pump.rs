@@ -126,7 +126,11 @@ impl<M: Machine> Shell<M> {
         let was_handshaking = tls.is_handshaking();
         self.plain.clear();
         let result = tls.decrypt(self.read_buffer.get(..length).unwrap_or_default(), &mut self.plain);
-        let established = (was_handshaking && !tls.is_handshaking()).then(|| tls.shown());
+        let established = (result.is_ok() && was_handshaking && !tls.is_handshaking()).then(|| tls.shown());
+        if result.is_err() && was_handshaking {
+            // The machine has not heard that this comes through TLS.
+            self.plain.clear();
+        }
         conn.queue_records();
         if !conn.out.is_empty() {
             self.touched.push(key);
@@ -145,9 +149,17 @@ impl<M: Machine> Shell<M> {
             Ok(Received::Open) => true,
             Ok(Received::Closed) => false,
             Err(why) => {
-                log_broken(id, &why);
+                self.log_broken(id, &why);
                 false
             }
+        }
+    }
+
+    /// TLS with a peer is over; whoever it was, the machine knows more of it than its number.
+    pub(super) fn log_broken(&self, id: ConnId, why: &BrokenTls) {
+        match id {
+            ConnId::Client(client) => self.machine.tls_broken(client, &why.to_string()),
+            ConnId::Server(_) | ConnId::Cancel(_) => tracing::info!(connection = ?id, "TLS ended: {why}"),
         }
     }
 
@@ -189,10 +201,6 @@ impl<M: Machine> Shell<M> {
         }
         cx.waker().wake_by_ref();
     }
-}
-
-fn log_broken(id: ConnId, why: &BrokenTls) {
-    tracing::info!(connection = ?id, "TLS ended: {why}");
 }
 
 /// After so many reads that filled the buffer others get their turn.

@@ -81,6 +81,8 @@ impl<S: FnMut(&Event, &mut Effects) + 'static> Machine for Scripted<S> {
         self.happen(Event::Closed(conn), effects);
     }
 
+    fn tls_broken(&self, _client: ClientId, _why: &str) {}
+
     fn tls_established(&mut self, _now: Instant, client: ClientId, shown: Encrypted, effects: &mut Effects) {
         self.happen(Event::Encrypted(client, shown.description), effects);
     }

@@ -6,17 +6,19 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
+use rustls::{ClientConfig, ClientConnection, Connection, HandshakeKind, ServerConnection};
 
-use super::{certificate, end_point};
+use super::clients::TowardsClients;
+use super::gate::Gate;
+use super::{certificate, end_point, verify};
 use weir_worker::Encrypted;
 
 /// One connection's TLS state, either side.
 #[derive(Debug)]
 pub(crate) struct TlsStream {
     records: Connection,
-    /// `tls-server-end-point` of the certificate that this side shows as a server.
-    own_end_point: Option<Arc<[u8]>>,
+    /// With a client: what the handshake goes by.
+    towards_client: Option<Arc<TowardsClients>>,
 }
 
 /// What a piece of ciphertext did.
@@ -34,12 +36,10 @@ pub(crate) struct BrokenTls(String);
 
 impl TlsStream {
     /// The server's side.
-    pub(super) fn accept(
-        config: Arc<ServerConfig>,
-        own_end_point: Option<Arc<[u8]>>,
-    ) -> Result<Self, BrokenTls> {
-        let connection = ServerConnection::new(config).map_err(BrokenTls::from)?;
-        Ok(Self::unbounded(Connection::Server(connection), own_end_point))
+    pub(super) fn accept(towards_client: Arc<TowardsClients>) -> Result<Self, BrokenTls> {
+        let connection =
+            ServerConnection::new(Arc::clone(&towards_client.config)).map_err(BrokenTls::from)?;
+        Ok(Self::unbounded(Connection::Server(connection), Some(towards_client)))
     }
 
     /// The client's side; the first flight waits in [`TlsStream::take_records`].
@@ -50,9 +50,9 @@ impl TlsStream {
 
     /// Whoever calls [`TlsStream::encrypt`] takes the records at once, so rustls needs no bound of its own, and with
     /// one it would take less than it was given.
-    fn unbounded(mut records: Connection, own_end_point: Option<Arc<[u8]>>) -> Self {
+    fn unbounded(mut records: Connection, towards_client: Option<Arc<TowardsClients>>) -> Self {
         records.set_buffer_limit(None);
-        Self { records, own_end_point }
+        Self { records, towards_client }
     }
 
     /// Takes in what was read from the socket and appends what it says to `plain`. Replies (handshake, alerts) wait
@@ -61,7 +61,11 @@ impl TlsStream {
         let mut state = Received::Open;
         while !cipher.is_empty() && state == Received::Open {
             self.records.read_tls(&mut cipher).map_err(|error| BrokenTls::new(&error.to_string()))?;
-            let progress = self.records.process_new_packets()?;
+            let was_handshaking = self.records.is_handshaking();
+            let progress = self.records.process_new_packets().map_err(|error| self.broken(error))?;
+            if was_handshaking && !self.records.is_handshaking() {
+                self.look_again()?;
+            }
             if progress.peer_has_closed() {
                 state = Received::Closed;
             }
@@ -114,9 +118,35 @@ impl TlsStream {
         self.records.negotiated_key_exchange_group().map(rustls::crypto::SupportedKxGroup::name)
     }
 
+    /// Whether an older session went on.
+    #[cfg(test)]
+    pub(super) fn handshake_kind(&self) -> Option<HandshakeKind> {
+        self.records.handshake_kind()
+    }
+
     /// `tls-server-end-point` of the peer's certificate.
     pub(crate) fn peer_end_point(&self) -> Option<Vec<u8>> {
         end_point::hash(self.records.peer_certificates()?.first()?)
+    }
+
+    /// The client goes on with an older session, in which it has shown a certificate.
+    fn look_again(&self) -> Result<(), BrokenTls> {
+        let resumed = self.records.handshake_kind() == Some(HandshakeKind::Resumed);
+        match (self.gate(), self.records.peer_certificates()) {
+            (Some(gate), Some(chain)) if resumed => {
+                gate.look_again(chain).map_err(|error| self.broken(error))
+            }
+            (_, _) => Ok(()),
+        }
+    }
+
+    /// With the words for whoever was turned away.
+    fn broken(&self, error: rustls::Error) -> BrokenTls {
+        self.gate().and_then(Gate::turned_away).map_or_else(|| error.into(), BrokenTls)
+    }
+
+    fn gate(&self) -> Option<&Gate> {
+        self.towards_client.as_deref()?.gate.as_deref()
     }
 
     /// What a finished handshake with a client has shown.
@@ -125,9 +155,17 @@ impl TlsStream {
         let certificate = self.records.peer_certificates().and_then(<[_]>::first);
         Encrypted {
             description: self.description(),
-            end_point: self.own_end_point.as_deref().map(<[u8]>::to_vec),
+            end_point: self.own_end_point().map(<[u8]>::to_vec),
             common_name: certificate.and_then(|certificate| certificate::common_name(certificate)),
             names_protocol: self.records.alpn_protocol() == Some(super::ALPN),
+        }
+    }
+
+    /// `tls-server-end-point` of the certificate that this side has shown as a server.
+    fn own_end_point(&self) -> Option<&[u8]> {
+        match &self.records {
+            Connection::Server(connection) => self.towards_client.as_deref()?.end_point(connection),
+            Connection::Client(_) => None,
         }
     }
 
@@ -156,7 +194,7 @@ impl fmt::Display for BrokenTls {
 
 impl From<rustls::Error> for BrokenTls {
     fn from(error: rustls::Error) -> Self {
-        Self(error.to_string())
+        Self(verify::why(&error))
     }
 }
 

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod clients;
+
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -58,8 +61,7 @@ impl Authority {
             mode: TlsMode::Require,
             key_file: Some(shown.directory.join("ca.key")),
             cert_file: Some(shown.ca_file()),
-            ca_file: None,
-            offer: TlsOffer::default(),
+            ..client_off()
         };
         TlsBundle::from_settings(&client, &self.server_side(mode), false).unwrap()
     }
@@ -71,18 +73,12 @@ impl Authority {
             key_file: Some(key),
             cert_file: Some(chain),
             ca_file: Some(self.ca_file()),
-            offer: TlsOffer::default(),
+            ..client_off()
         }
     }
 
     fn server_side(&self, mode: TlsMode) -> ServerTls {
-        ServerTls {
-            mode,
-            ca_file: Some(self.ca_file()),
-            key_file: None,
-            cert_file: None,
-            offer: TlsOffer::default(),
-        }
+        ServerTls { mode, ca_file: Some(self.ca_file()), ..server_off() }
     }
 }
 
@@ -99,13 +95,7 @@ pub(crate) fn no_tls() -> TlsBundle {
 
 /// TLS on the server side only.
 pub(crate) fn towards_servers(mode: TlsMode, authority: Option<&Authority>) -> TlsBundle {
-    let server = ServerTls {
-        mode,
-        ca_file: authority.map(Authority::ca_file),
-        key_file: None,
-        cert_file: None,
-        offer: TlsOffer::default(),
-    };
+    let server = ServerTls { mode, ca_file: authority.map(Authority::ca_file), ..server_off() };
     TlsBundle::from_settings(&client_off(), &server, false).unwrap()
 }
 
@@ -121,6 +111,8 @@ fn client_off() -> ClientTls {
         key_file: None,
         cert_file: None,
         ca_file: None,
+        crl_file: None,
+        certificates: BTreeMap::new(),
         offer: TlsOffer::default(),
     }
 }
@@ -129,6 +121,7 @@ fn server_off() -> ServerTls {
     ServerTls {
         mode: TlsMode::Disable,
         ca_file: None,
+        crl_file: None,
         key_file: None,
         cert_file: None,
         offer: TlsOffer::default(),
@@ -141,8 +134,7 @@ fn a_missing_file_is_named() {
         mode: TlsMode::Require,
         key_file: Some("/nonexistent/weir.key".into()),
         cert_file: Some("/nonexistent/weir.pem".into()),
-        ca_file: None,
-        offer: TlsOffer::default(),
+        ..client_off()
     };
     let error = TlsBundle::from_settings(&client, &server_off(), false).unwrap_err();
     assert!(error.to_string().contains("/nonexistent/weir.pem"), "{error}");
@@ -163,7 +155,11 @@ fn a_key_that_does_not_fit_is_named() {
     let client = authority.client_side(TlsMode::Require, "localhost");
     std::fs::write(client.key_file.as_ref().unwrap(), KeyPair::generate().unwrap().serialize_pem()).unwrap();
     let error = TlsBundle::from_settings(&client, &server_off(), false).unwrap_err();
-    assert!(matches!(error, TlsLoadError::Unusable { what: "client TLS key", .. }), "{error}");
+    let words = error.to_string();
+    for file in [&client.key_file, &client.cert_file] {
+        assert!(words.contains(&file.as_ref().unwrap().display().to_string()), "{words}");
+    }
+    assert!(words.contains("is not the key of the certificate in"), "{words}");
 }
 
 #[test]
@@ -207,9 +203,13 @@ fn cut_or_foreign_der_has_no_end_point_hash() {
 
 /// Both ends of a handshake of a bundle with itself, as weir's clients see it and as weir sees PostgreSQL.
 fn handshake(bundle: &TlsBundle) -> Result<[TlsStream; 2], BrokenTls> {
-    let mut server = *bundle.accept().unwrap();
-    let mut client = bundle.connect("localhost", std::net::Ipv4Addr::LOCALHOST.into())?;
-    while client.is_handshaking() || server.is_handshaking() {
+    let host = bundle.connect("localhost", std::net::Ipv4Addr::LOCALHOST.into())?;
+    meet(host, *bundle.accept().unwrap())
+}
+
+/// Lets both ends talk until both are through, and the client has whatever the server still had to say.
+fn meet(mut client: TlsStream, mut server: TlsStream) -> Result<[TlsStream; 2], BrokenTls> {
+    for _ in 0..5 {
         for (from, to) in [(0, 1), (1, 0)] {
             let mut flight = Vec::new();
             let ends = [&mut client, &mut server];
@@ -217,6 +217,7 @@ fn handshake(bundle: &TlsBundle) -> Result<[TlsStream; 2], BrokenTls> {
             ends[to].decrypt(&flight, &mut Vec::new())?;
         }
     }
+    assert!(!client.is_handshaking() && !server.is_handshaking());
     Ok([client, server])
 }
 

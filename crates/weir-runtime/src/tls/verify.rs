@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme};
 use weir_config::TlsMode;
@@ -19,9 +19,11 @@ pub(super) fn signatures_only(provider: &Arc<CryptoProvider>) -> Arc<dyn ServerC
     Arc::new(SignaturesOnly(Arc::clone(provider)))
 }
 
-/// For modes that trust the given authorities.
+/// For modes that trust the given authorities, except for what they have taken back. A list past its date counts as one
+/// that revokes everything.
 pub(super) fn trusting(
     authorities: Vec<CertificateDer<'static>>,
+    revoked: Vec<CertificateRevocationListDer<'static>>,
     mode: TlsMode,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ServerCertVerifier>, String> {
@@ -30,6 +32,8 @@ pub(super) fn trusting(
         roots.add(authority.clone()).map_err(|error| error.to_string())?;
     }
     let strict = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+        .with_crls(revoked)
+        .enforce_revocation_expiration()
         .build()
         .map_err(|error| error.to_string())?;
     Ok(Arc::new(Trusting { strict, authorities, checks_name: mode == TlsMode::VerifyFull }))
@@ -45,6 +49,30 @@ pub(super) fn server_name(host: &str, peer: IpAddr, mode: TlsMode) -> Result<Ser
         }
         Err(_) => Ok(ServerName::from(peer)),
     }
+}
+
+/// What is wrong with a certificate, for people who have to mend it.
+pub(super) fn why(error: &Error) -> String {
+    let Error::InvalidCertificate(error) = error else { return error.to_string() };
+    // The library may learn of more faults.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the list is open, and each fault has words of its own"
+    )]
+    let words = match error {
+        CertificateError::Revoked => "it was revoked",
+        CertificateError::UnknownRevocationStatus => {
+            "no list of revoked certificates in crl_file is about one of its authorities"
+        }
+        CertificateError::ExpiredRevocationList | CertificateError::ExpiredRevocationListContext { .. } => {
+            "a list of revoked certificates in crl_file is past its date"
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has expired",
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "it is not valid yet",
+        CertificateError::UnknownIssuer => "no authority in ca_file has signed it",
+        other => return other.to_string(),
+    };
+    words.to_owned()
 }
 
 #[derive(Debug)]

@@ -23,6 +23,7 @@ use crate::Reload;
 use crate::control::follow;
 use crate::control::state::Control;
 use crate::handle::{ToWorker, WorkerHandle};
+use crate::tls::TlsBundle;
 
 /// What is in the only file that tests configure.
 pub(super) const PASSWORD: &str = "monitor's password";
@@ -78,7 +79,8 @@ pub(super) fn control(config: Config, reload: Option<Reload>) -> (Rc<Control>, W
             }
         }
     });
-    let (control, events) = Control::new(Arc::new(config), vec![handle], reload).unwrap();
+    let tls = Arc::new(TlsBundle::load(&config).unwrap());
+    let (control, events) = Control::new(Arc::new(config), vec![handle], reload, tls);
     spawn_local(follow::follow(Rc::clone(&control), events));
     (control, Worker { orders, snapshot })
 }
