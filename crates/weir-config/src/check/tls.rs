@@ -35,7 +35,7 @@ pub(super) fn check_client_tls(reader: &mut Reader<'_>) -> ClientTls {
     need_authority(reader, "client_tls.ca_file", mode, "--client-tls-ca");
     // An HBA file may ask for certificates whatever the mode.
     let is_checked = reader.is_given("client_tls.ca_file");
-    need_whom_to_revoke(reader, "client_tls.crl_file", is_checked);
+    warn_if_nobody_is_checked(reader, "client_tls", is_checked);
     if off && tls.cert_file.is_some() {
         reader.warn(
             "client_tls.cert_file is given but client_tls.mode is \"disable\": clients cannot use TLS; \
@@ -48,21 +48,14 @@ pub(super) fn check_client_tls(reader: &mut Reader<'_>) -> ClientTls {
 /// `[certificates.NAME]`. Whose certificate it is stands in the certificate.
 fn check_certificates(reader: &mut Reader<'_>) -> BTreeMap<String, CertificateFiles> {
     let mut certificates = BTreeMap::new();
-    for (name, place) in sections(reader, Family::Certificates) {
+    for (name, _) in sections(reader, Family::Certificates) {
         let path = format!("certificates.{name}");
         let cert_file = pem(reader, &format!("{path}.cert_file"), Pem::Certificate);
         let key_file = pem(reader, &format!("{path}.key_file"), Pem::Key);
         if let (Some(cert_file), Some(key_file)) = (cert_file, key_file) {
             certificates.insert(name, CertificateFiles { cert_file, key_file });
-            continue;
         }
-        if !["cert_file", "key_file"].iter().all(|key| reader.is_given(&format!("{path}.{key}"))) {
-            let wrong = Wrong::new(
-                "a certificate and its key belong together",
-                "give both cert_file and key_file, or leave the section out",
-            );
-            reader.complain_at(place, &path, wrong);
-        }
+        need_both_halves(reader, &path);
     }
     certificates
 }
@@ -78,15 +71,8 @@ pub(super) fn check_server_tls(reader: &mut Reader<'_>) -> ServerTls {
         offer: tls_offer(reader, "server_tls"),
     };
     need_authority(reader, "server_tls.ca_file", mode, "--server-tls-ca");
-    need_whom_to_revoke(reader, "server_tls.crl_file", mode >= TlsMode::VerifyCa);
-    let pair = ["server_tls.cert_file", "server_tls.key_file"];
-    if let [true, false] | [false, true] = pair.map(|key| reader.is_given(key)) {
-        let wrong = Wrong::new(
-            "a certificate and its key belong together",
-            "give both cert_file and key_file, or neither",
-        );
-        reader.complain(if reader.is_given(pair[0]) { pair[0] } else { pair[1] }, wrong);
-    }
+    warn_if_nobody_is_checked(reader, "server_tls", mode >= TlsMode::VerifyCa);
+    need_both_halves(reader, "server_tls");
     tls
 }
 
@@ -112,12 +98,25 @@ fn need_authority(reader: &mut Reader<'_>, key: &str, mode: TlsMode, option: &st
     }
 }
 
+/// A certificate without its key, or the other way round.
+fn need_both_halves(reader: &mut Reader<'_>, section: &str) {
+    let [certificate, key] = ["cert_file", "key_file"].map(|name| format!("{section}.{name}"));
+    if reader.is_given(&certificate) != reader.is_given(&key) {
+        let wrong = Wrong::new(
+            "a certificate and its key belong together",
+            "give both cert_file and key_file, or neither",
+        );
+        reader.complain(if reader.is_given(&certificate) { &certificate } else { &key }, wrong);
+    }
+}
+
 /// A list of revoked certificates is a false comfort where none is looked at.
-fn need_whom_to_revoke(reader: &mut Reader<'_>, list: &str, is_checked: bool) {
-    if reader.is_given(list) && !is_checked {
-        let what = "revokes certificates, but none are checked";
-        let remedy = "set mode to \"verify-ca\" or \"verify-full\" and name a ca_file, or leave it out";
-        reader.complain(list, Wrong::new(what, remedy));
+fn warn_if_nobody_is_checked(reader: &mut Reader<'_>, section: &str, is_checked: bool) {
+    if reader.is_given(&format!("{section}.crl_file")) && !is_checked {
+        reader.warn(format!(
+            "{section}.crl_file is given but no certificate is checked: set {section}.mode to \"verify-ca\" or \
+             \"verify-full\" and name a ca_file"
+        ));
     }
 }
 

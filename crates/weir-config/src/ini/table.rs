@@ -288,6 +288,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
     weir("max_host_connections", "0", "limits.max_host_connections", Number),
     weir("retry_bytes_max", "64kB", "limits.retry_bytes_max", Size),
     weir("shutdown_timeout", "forever", "limits.shutdown_timeout", Patience),
+    weir("client_tls_crl_file", "", "client_tls.crl_file", Text),
+    weir("server_tls_crl_file", "", "server_tls.crl_file", Text),
     weir("on_set", "track", "session.on_set", Word),
     weir("on_prepare", "track", "session.on_prepare", Word),
     weir("on_listen", "pin", "session.on_listen", Word),

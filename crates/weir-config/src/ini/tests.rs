@@ -34,6 +34,7 @@ fn shelf() -> Shelf {
         ("/etc/pgbouncer/hba.conf", "host all all 127.0.0.1/32 scram-sha-256\n"),
         ("/etc/pgbouncer/ident.conf", "map CN user\n"),
         ("/crt", CERTIFICATE),
+        ("/crl", "-----BEGIN X509 CRL-----\n"),
         ("/key", KEY),
         ("/password", "secret\n"),
         ("/more.ini", "default_pool_size = 9\n[databases]\nincluded = host=h9\n"),

@@ -403,6 +403,13 @@ fn what_is_allowed_and_odd_is_warned_about() {
         &["client_tls.cert_file is given but client_tls.mode is \"disable\": clients cannot use TLS; \
          set the mode to \"prefer\" or \"require\""],
     );
+    check_warnings(
+        &[cluster, list, ("--set", "server_tls.crl_file", "/etc/weir/servers.crl")],
+        &[
+            "server_tls.crl_file is given but no certificate is checked: set server_tls.mode to \"verify-ca\" or \
+         \"verify-full\" and name a ca_file",
+        ],
+    );
 }
 
 #[test]

@@ -115,6 +115,8 @@ const OTHER: &[(&str, &str)] = &[
     ("max_host_connections", "12"),
     ("retry_bytes_max", "0"),
     ("shutdown_timeout", "13"),
+    ("client_tls_crl_file", "/crl"),
+    ("server_tls_crl_file", "/crl"),
     ("on_set", "forget"),
     ("on_prepare", "pin"),
     ("on_listen", "refuse"),

@@ -125,7 +125,7 @@ fn both_versions(settings: ServerTls) -> [ServerTls; 2] {
     [older, newer]
 }
 
-// covers: client_tls_ca_file
+// covers: client_tls_ca_file client_tls_crl_file
 #[test]
 fn who_was_revoked_stays_out_and_is_named() {
     let house = House::new();
@@ -157,6 +157,26 @@ fn who_was_revoked_stays_out_and_is_named() {
                 }
                 (outcome, _) => panic!("{case}: {outcome:?}"),
             }
+        }
+    }
+}
+
+// covers: server_tls_crl_file
+#[test]
+fn a_server_whose_certificate_was_revoked_is_refused() {
+    let house = House::new();
+    let shown = house.client("server", ALICE);
+    let weir = weir(&ClientTls {
+        mode: TlsMode::Require,
+        cert_file: shown.cert_file,
+        key_file: shown.key_file,
+        ..super::client_off()
+    });
+    for (serials, expected) in [(&[8][..], None), (&[ALICE][..], Some("it was revoked"))] {
+        let crl_file = house.lists(Some(EMPTY), Some(Listed { serials, ..EMPTY }));
+        for settings in both_versions(ServerTls { crl_file, ..house.root.server_side(TlsMode::VerifyCa) }) {
+            let outcome = enter(&client(&settings), &weir, "localhost").err().map(|why| why.to_string());
+            assert_eq!(outcome.as_deref(), expected);
         }
     }
 }
@@ -219,7 +239,6 @@ fn own(
     }
 }
 
-// covers: certificates.cert_file certificates.key_file
 #[test]
 fn the_certificate_follows_the_name_and_the_binding_follows_the_certificate() {
     let house = House::new();
