@@ -117,7 +117,8 @@ impl World {
                     | Effect::ReadAgain(_)
                     | Effect::Console(_)
                     | Effect::DialCancel(..)
-                    | Effect::Evidence(_) => anyhow::bail!("{effect:?} is not in the script"),
+                    | Effect::Evidence(_)
+                    | Effect::Derive(..) => anyhow::bail!("{effect:?} is not in the script"),
                 }
             }
         }

@@ -9,6 +9,7 @@ pub mod client;
 pub mod server;
 
 mod crypto;
+mod derivation;
 mod message;
 mod prepare;
 mod verifier;
@@ -19,6 +20,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
 pub use crypto::{mock_salt, nonce};
+pub use derivation::Derivation;
 pub use verifier::{BadVerifier, Verifier};
 
 use crate::Secret;

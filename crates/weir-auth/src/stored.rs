@@ -28,17 +28,6 @@ impl StoredSecret {
         }
         Ok(Self::Plain(Secret::from(text)))
     }
-
-    /// A verifier to check a SCRAM client with: the stored one, or one derived from the password with this salt (about
-    /// a millisecond at 4096 iterations). `None` for md5, which SCRAM cannot use.
-    #[must_use]
-    pub fn to_verifier(&self, salt: &[u8], iterations: u32) -> Option<Verifier> {
-        match self {
-            Self::Plain(password) => Verifier::from_password(password.expose(), salt, iterations).ok(),
-            Self::Md5(_) => None,
-            Self::Scram(verifier) => Some(verifier.clone()),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -54,15 +43,5 @@ mod tests {
         let md5 = crate::md5::stored(b"u", b"p");
         assert_eq!(StoredSecret::parse(&md5), Ok(StoredSecret::Md5(Secret::from(md5.as_str()))));
         assert!(StoredSecret::parse("SCRAM-SHA-256$4096:nonsense").is_err());
-    }
-
-    #[test]
-    fn verifiers_come_from_passwords_but_not_from_md5() {
-        let plain = StoredSecret::Plain(Secret::from("pencil"));
-        let verifier = plain.to_verifier(b"0123456789abcdef", 4096);
-        assert!(verifier.as_ref().is_some_and(|v| v.accepts_password(b"pencil")));
-        assert_eq!(verifier.clone().and_then(|v| StoredSecret::Scram(v).to_verifier(b"other", 1)), verifier);
-        assert_eq!(StoredSecret::Md5(Secret::from("md5")).to_verifier(b"0123456789abcdef", 4096), None);
-        assert_eq!(plain.to_verifier(b"", 4096), None, "a salt is needed");
     }
 }

@@ -3,6 +3,7 @@
 //! or leaders; those decisions are made by pure machines that this crate feeds and obeys.
 
 mod control;
+mod derive;
 mod dial;
 mod entropy;
 mod handle;

@@ -4,9 +4,10 @@
 use std::time::Instant;
 
 use weir_admin::snapshot::Snapshot;
+use weir_auth::scram::DerivedKeys;
 use weir_pool::ClientId;
 
-use weir_worker::{Accepted, ConnId, DialError, Dialed, Effects, Encrypted, Order, Worker};
+use weir_worker::{Accepted, ConnId, DialError, Dialed, Effects, Encrypted, Order, Ticket, Worker};
 
 /// A pure machine that owns all decisions of one worker. Every call may ask for effects; the shell carries them out
 /// before it makes the next call.
@@ -29,6 +30,8 @@ pub(crate) trait Machine: 'static {
         result: Result<Dialed, DialError>,
         effects: &mut Effects,
     );
+    /// What became of [`weir_worker::Effect::Derive`].
+    fn derived(&mut self, now: Instant, ticket: Ticket, derived: &DerivedKeys, effects: &mut Effects);
     /// Control wants something.
     fn order(&mut self, now: Instant, order: Order, effects: &mut Effects);
     /// Time passes; called ten times a second.
@@ -75,6 +78,10 @@ impl Machine for Worker {
         effects: &mut Effects,
     ) {
         Self::dialed(self, now, conn, result, effects);
+    }
+
+    fn derived(&mut self, now: Instant, ticket: Ticket, derived: &DerivedKeys, effects: &mut Effects) {
+        Self::derived(self, now, ticket, derived, effects);
     }
 
     fn order(&mut self, now: Instant, order: Order, effects: &mut Effects) {

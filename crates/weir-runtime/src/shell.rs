@@ -24,9 +24,11 @@ use slab::Slab;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::task::{self, AbortHandle};
 use weir_admin::snapshot::Snapshot;
+use weir_auth::scram::Derivation;
 use weir_config::{Dns, Tcp};
 use weir_pool::{ClientId, ServerId};
 
+use crate::derive::Deriver;
 use crate::dial::{self, Dialer, Link};
 use crate::handle::Report;
 use crate::listen::OpenedDoor;
@@ -36,7 +38,9 @@ use crate::socket::Socket;
 use crate::tls::TlsBundle;
 use conn::{Conn, Key, Phase};
 use pump::Pump;
-use weir_worker::{Accepted, ConnId, ConsoleRequest, DialError, Dialed, Effect, Effects, Order, Role};
+use weir_worker::{
+    Accepted, ConnId, ConsoleRequest, DialError, Dialed, Effect, Effects, Order, Role, Ticket,
+};
 
 /// A shell as the tasks of one worker share it. Borrowed for one turn at a time, never across an await.
 pub(crate) type Shared<M> = Rc<RefCell<Shell<M>>>;
@@ -70,6 +74,7 @@ pub(crate) struct Shell<M> {
     tcp: Tcp,
     resolver: Rc<Resolver>,
     upward: Upward,
+    deriver: Deriver,
     /// Where clients come in, until [`Order::Drain`].
     doors: Vec<OpenedDoor>,
     draining: bool,
@@ -122,6 +127,7 @@ impl<M: Machine> Shell<M> {
                 tcp,
                 resolver: Resolver::new(dns),
                 upward: Upward { worker, reports, questions: VecDeque::new() },
+                deriver: Deriver::default(),
                 doors: Vec::new(),
                 draining: false,
                 suspended: None,
@@ -340,6 +346,7 @@ impl<M: Machine> Shell<M> {
             Effect::ReadAgain(id) => self.set_stopped(id, false),
             Effect::Console(request) => self.upward.ask(request),
             Effect::Evidence(evidence) => self.upward.tell(Report::Evidence(evidence)),
+            Effect::Derive(ticket, derivation) => self.start_derivation(ticket, derivation),
         }
     }
 
@@ -416,6 +423,18 @@ impl<M: Machine> Shell<M> {
         });
         let replaced = self.dialing.insert(id, Dialing { number, task: task.abort_handle() });
         debug_assert!(replaced.is_none(), "the machine dials one name once");
+    }
+
+    fn start_derivation(&mut self, ticket: Ticket, derivation: Derivation) {
+        let Some(shell) = self.me.upgrade() else { return };
+        let derived = self.deriver.derive(derivation);
+        task::spawn_local(async move {
+            let Ok(derived) = derived.await else { return };
+            let mut shell = shell.borrow_mut();
+            let Self { machine, effects, .. } = &mut *shell;
+            machine.derived(Instant::now(), ticket, &derived, effects);
+            shell.carry_out();
+        });
     }
 
     /// Lets what was sent leave, then ends. The name is free again at once.

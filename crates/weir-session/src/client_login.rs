@@ -12,16 +12,16 @@ mod sasl;
 use std::mem;
 
 use weir_auth::scram::server::Exchange;
-use weir_auth::scram::{ChannelBinding, Keys, Mechanism, Verifier};
+use weir_auth::scram::{self, ChannelBinding, Derivation, DerivedKeys, Keys, Mechanism, Verifier};
 use weir_auth::{Secret, StoredSecret};
 use weir_protocol::message::Report;
 use weir_protocol::startup::{self, BackendKey, BadStartup, FirstPacket, ProtocolVersion, Startup};
 use weir_protocol::tag::FromClient;
 use weir_protocol::{backend, frame, frontend};
 
-use password::Check;
+use password::{Asked, Check, Verdict};
 use refusals::{negotiated_before, not_encrypted, unencrypted, violation};
-use sasl::Prover;
+use sasl::{Prover, Stored};
 
 pub use refusals::wrong_password;
 
@@ -75,13 +75,11 @@ pub struct Fresh<'a> {
     pub nonce: &'a str,
     /// For md5: never used before.
     pub md5_salt: [u8; 4],
-    /// For a plain password in SCRAM, whose verifier is derived here unless [`Fresh::derived`] is given. The client sees
-    /// it: unless it is [`weir_auth::scram::mock_salt`] of this user, a second login tells the user from an unknown one,
-    /// whose salt does not change.
-    pub salt: [u8; 16],
-    /// Iterations of verifiers that are derived or made up.
+    /// Iterations of verifiers that are derived or made up. Their salt is [`weir_auth::scram::mock_salt`] of the user for
+    /// known and unknown ones: otherwise a second login would tell them apart.
     pub iterations: u32,
-    /// The verifier of a plain password with this salt, from an earlier login.
+    /// The verifier of the plain password that is stored, if it has been derived before: [`ClientLogin::ask`] of another
+    /// login asked for it, by [`LoginStep::Derive`].
     pub derived: Option<Verifier>,
     /// The process's own and constant.
     pub mock_secret: &'a [u8],
@@ -107,6 +105,8 @@ pub enum LoginStep {
         /// The database it asked for.
         database: String,
     },
+    /// Goes on when this has been computed, which is better done elsewhere; then call [`ClientLogin::derived`].
+    Derive(Derivation),
     /// The answer does not fit the secret. If the secret may be out of date fetch it again; then call
     /// [`ClientLogin::judge_again`].
     Mismatch,
@@ -150,12 +150,25 @@ enum Stage {
     Mechanism(Prover),
     /// The client chose, but waits for an empty challenge to send its first message (RFC 4422 section 5).
     FirstMessage(Prover, Mechanism),
-    Proof(Person, Option<Secret>, Exchange),
+    Proof(Person, Stored, Exchange),
     /// An answer that is the password or its hash is awaited.
     Password(Person, Check),
+    /// The caller has something computed.
+    Deriving(Person, Deriving),
     /// The answer does not fit; the caller may know better.
     Doubt(Person, Check, Secret),
     Over,
+}
+
+/// What is being computed, and what goes on with it.
+#[derive(Debug)]
+enum Deriving {
+    /// The verifier of the stored password, to judge a SCRAM proof.
+    Stored { password: Secret, exchange: Exchange, message: Vec<u8> },
+    /// The keys of a password that came as it is.
+    Answer(Check, Secret),
+    /// The same, after the secret was looked up once more: there is no third attempt.
+    AnswerAgain(Check, Secret),
 }
 
 /// Whom the startup packet names.
@@ -228,6 +241,7 @@ impl ClientLogin {
             | Stage::FirstMessage(..)
             | Stage::Proof(..)
             | Stage::Password(..)
+            | Stage::Deriving(..)
             | Stage::Doubt(..)
             | Stage::Over => None,
         }
@@ -258,11 +272,13 @@ impl ClientLogin {
             self.stage = match (method, &secret) {
                 (Method::Plain, _) => {
                     backend::authentication_cleartext(out);
-                    Stage::Password(person, Check { md5_salt: None, secret })
+                    let decoy_salt = scram::mock_salt(fresh.mock_secret, person.startup.user());
+                    let asked = Asked::Password { decoy_salt, decoy_iterations: fresh.iterations };
+                    Stage::Password(person, Check { asked, secret })
                 }
                 (Method::Md5, Some(StoredSecret::Plain(_) | StoredSecret::Md5(_)) | None) => {
                     backend::authentication_md5(fresh.md5_salt, out);
-                    Stage::Password(person, Check { md5_salt: Some(fresh.md5_salt), secret })
+                    Stage::Password(person, Check { asked: Asked::Md5(fresh.md5_salt), secret })
                 }
                 (Method::Md5, Some(StoredSecret::Scram(_))) | (Method::Scram, _) => {
                     backend::authentication_sasl(self.offered(), out);
@@ -275,43 +291,72 @@ impl ClientLogin {
 
     /// Answers [`LoginStep::Mismatch`] with what is stored for the user now.
     pub fn judge_again(&mut self, secret: Option<StoredSecret>) -> LoginStep {
-        match mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Doubt(person, Check { md5_salt, secret: _ }, answer) => {
-                let check = Check { md5_salt, secret };
-                if check.passes(person.startup.user(), &answer) {
-                    return self.passed(person, check, answer);
-                }
-                self.refuse(wrong_password(person.startup.user()))
+        let Some((person, check, answer)) = self.take_doubt() else { return self.waiting() };
+        if check.secret == secret {
+            return self.refuse(wrong_password(person.startup.user()));
+        }
+        let check = Check { asked: check.asked, secret };
+        match check.judge(person.startup.user(), &answer) {
+            Verdict::Fits => self.passed(person, check, answer),
+            Verdict::Unfit => self.refuse(wrong_password(person.startup.user())),
+            Verdict::Open(derivation) => {
+                self.stage = Stage::Deriving(person, Deriving::AnswerAgain(check, answer));
+                LoginStep::Derive(derivation)
             }
-            Stage::Over => LoginStep::Close,
-            // Nobody asked.
-            stage @ (Stage::FirstPacket
-            | Stage::TlsHandshake
-            | Stage::Lookup(_)
-            | Stage::Mechanism(_)
-            | Stage::FirstMessage(..)
-            | Stage::Proof(..)
-            | Stage::Password(..)) => self.wait(stage),
         }
     }
 
-    /// The person that the caller has decided about.
-    fn take_person(&mut self) -> Option<Person> {
-        match mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Lookup(person) => Some(person),
-            // Nobody asked.
-            stage @ (Stage::FirstPacket
-            | Stage::TlsHandshake
-            | Stage::Mechanism(_)
-            | Stage::FirstMessage(..)
-            | Stage::Proof(..)
-            | Stage::Password(..)
-            | Stage::Doubt(..)
-            | Stage::Over) => {
-                self.stage = stage;
-                None
+    /// Answers [`LoginStep::Derive`].
+    pub fn derived(&mut self, derived: &DerivedKeys, out: &mut Vec<u8>) -> LoginStep {
+        let Some((person, deriving)) = self.take_deriving() else { return self.waiting() };
+        match deriving {
+            Deriving::Stored { password, exchange, message } => {
+                let exchange = exchange.against(Verifier::of(derived));
+                self.judge_proof(person, Some(password), exchange, &message, out)
             }
+            Deriving::Answer(check, answer) | Deriving::AnswerAgain(check, answer)
+                if check.accepts(derived) =>
+            {
+                self.passed(person, check, answer)
+            }
+            Deriving::Answer(check, answer) => self.mismatch(person, check, answer),
+            Deriving::AnswerAgain(..) => self.refuse(wrong_password(person.startup.user())),
         }
+    }
+
+    /// The person that the caller has decided about; `None`: nobody asked.
+    fn take_person(&mut self) -> Option<Person> {
+        let stage = mem::replace(&mut self.stage, Stage::Over);
+        let Stage::Lookup(person) = stage else {
+            self.stage = stage;
+            return None;
+        };
+        Some(person)
+    }
+
+    /// The answer that the caller has looked up the secret for once more; `None`: nobody asked.
+    fn take_doubt(&mut self) -> Option<(Person, Check, Secret)> {
+        let stage = mem::replace(&mut self.stage, Stage::Over);
+        let Stage::Doubt(person, check, answer) = stage else {
+            self.stage = stage;
+            return None;
+        };
+        Some((person, check, answer))
+    }
+
+    /// What the caller had something computed for; `None`: nobody asked.
+    fn take_deriving(&mut self) -> Option<(Person, Deriving)> {
+        let stage = mem::replace(&mut self.stage, Stage::Over);
+        let Stage::Deriving(person, deriving) = stage else {
+            self.stage = stage;
+            return None;
+        };
+        Some((person, deriving))
+    }
+
+    /// What is to be done in this stage until something happens.
+    fn waiting(&self) -> LoginStep {
+        if matches!(self.stage, Stage::Over) { LoginStep::Close } else { LoginStep::Wait }
     }
 
     /// Goes on until something is missing. The policy is only needed up to the startup packet.
@@ -322,12 +367,15 @@ impl ClientLogin {
                 (Stage::TlsHandshake, _) => Some(self.refuse(unencrypted("SSL"))),
                 (Stage::Mechanism(prover), _) => self.mechanism(prover, out),
                 (Stage::FirstMessage(prover, chosen), _) => self.first_message(prover, chosen, out),
-                (Stage::Proof(person, password, exchange), _) => self.proof(person, password, exchange, out),
+                (Stage::Proof(person, stored, exchange), _) => {
+                    Some(self.proof(person, stored, exchange, out))
+                }
                 (Stage::Password(person, check), _) => Some(self.password(person, check)),
                 (Stage::Over, _) => Some(LoginStep::Close),
-                (stage @ (Stage::FirstPacket | Stage::Lookup(_) | Stage::Doubt(..)), _) => {
-                    Some(self.wait(stage))
-                }
+                (
+                    stage @ (Stage::FirstPacket | Stage::Lookup(_) | Stage::Deriving(..) | Stage::Doubt(..)),
+                    _,
+                ) => Some(self.wait(stage)),
             };
             if let Some(step) = step {
                 return step;
@@ -415,9 +463,17 @@ impl ClientLogin {
             Ok(answer) => Secret::from(answer),
             Err(bad) => return self.refuse(violation(bad.to_string())),
         };
-        if check.passes(person.startup.user(), &answer) {
-            return self.passed(person, check, answer);
-        }
+        let derivation = match check.judge(person.startup.user(), &answer) {
+            Verdict::Fits => return self.passed(person, check, answer),
+            Verdict::Unfit => check.decoy(&answer),
+            Verdict::Open(derivation) => Some(derivation),
+        };
+        let Some(derivation) = derivation else { return self.mismatch(person, check, answer) };
+        self.stage = Stage::Deriving(person, Deriving::Answer(check, answer));
+        LoginStep::Derive(derivation)
+    }
+
+    fn mismatch(&mut self, person: Person, check: Check, answer: Secret) -> LoginStep {
         self.stage = Stage::Doubt(person, check, answer);
         LoginStep::Mismatch
     }

@@ -6,8 +6,8 @@
 
 use std::mem;
 
-use weir_auth::scram::client::{self, Final, First};
-use weir_auth::scram::{ChannelBinding, Credential, DerivedKeys, Keys, ScramError};
+use weir_auth::scram::client::{self, Challenged, Final, First};
+use weir_auth::scram::{ChannelBinding, Credential, Derivation, DerivedKeys, Keys, ScramError};
 use weir_auth::{Secret, md5};
 use weir_protocol::backend::read::{self, Authentication};
 use weir_protocol::startup::{ProtocolVersion, SecretKey};
@@ -74,6 +74,9 @@ impl ServerSecret {
 pub enum ServerStep {
     /// Read more.
     Wait,
+    /// Goes on when this has been computed, which is better done elsewhere: the server says how long it takes. Then call
+    /// [`ServerLogin::derived`].
+    Derive(Derivation),
     /// The connection may be given out.
     Ready(Box<Ready>),
     /// Close the connection.
@@ -114,6 +117,8 @@ enum Stage {
     /// The startup packet is out.
     Asked,
     SaslFirst(First),
+    /// The caller has the keys computed that fit the server's salt.
+    Deriving(Challenged),
     SaslFinal(Final),
     /// Everything we had to show is out, and the server has shown its part if the method has one.
     Proven,
@@ -177,13 +182,24 @@ impl ServerLogin {
             };
             match step {
                 Ok(None) => {}
-                Ok(Some(ready)) => return ServerStep::Ready(ready),
+                Ok(Some(step)) => return step,
                 Err(failure) => {
                     self.stage = Stage::Over;
                     return ServerStep::Failed(failure);
                 }
             }
         }
+    }
+
+    /// Answers [`ServerStep::Derive`].
+    pub fn derived(&mut self, derived: DerivedKeys, out: &mut Vec<u8>) {
+        let stage = mem::replace(&mut self.stage, Stage::Over);
+        self.stage = if let Stage::Deriving(challenged) = stage {
+            send_proof(challenged, derived.keys, out)
+        } else {
+            // Nobody asked, or the server has ended the login.
+            stage
+        };
     }
 
     fn next_message(&mut self) -> Result<Option<Vec<u8>>, LoginFailure> {
@@ -196,7 +212,8 @@ impl ServerLogin {
         }
     }
 
-    fn message(&mut self, message: &[u8], out: &mut Vec<u8>) -> Result<Option<Box<Ready>>, LoginFailure> {
+    /// Takes one message; `None`: the next one, please.
+    fn message(&mut self, message: &[u8], out: &mut Vec<u8>) -> Result<Option<ServerStep>, LoginFailure> {
         let body = message.get(frame::HEADER_BYTES..).unwrap_or_default();
         let tag = message.first().and_then(|tag| FromServer::of(*tag));
         let started = matches!(self.stage, Stage::Starting | Stage::Fencing(_));
@@ -204,7 +221,7 @@ impl ServerLogin {
         match tag {
             Some(FromServer::ErrorResponse) => Err(LoginFailure::Refused(read::report(body)?.to_report())),
             Some(FromServer::NoticeResponse | FromServer::NotificationResponse) => Ok(None),
-            Some(FromServer::Authentication) => self.authentication(body, out).map(|()| None),
+            Some(FromServer::Authentication) => self.authentication(body, out),
             Some(FromServer::ParameterStatus) if started => self.parameter(body).map(|()| None),
             Some(FromServer::BackendKeyData) if started => self.backend_key(body).map(|()| None),
             Some(FromServer::DataRow) if fencing => self.row(body).map(|()| None),
@@ -217,7 +234,7 @@ impl ServerLogin {
         }
     }
 
-    fn authentication(&mut self, body: &[u8], out: &mut Vec<u8>) -> Result<(), LoginFailure> {
+    fn authentication(&mut self, body: &[u8], out: &mut Vec<u8>) -> Result<Option<ServerStep>, LoginFailure> {
         let request = read::authentication(body)?;
         self.stage = match (mem::replace(&mut self.stage, Stage::Over), request) {
             (Stage::Asked | Stage::Proven, Authentication::Ok) => Stage::Starting,
@@ -225,7 +242,14 @@ impl ServerLogin {
             (Stage::Asked, Authentication::Md5(salt)) => self.md5(salt, out)?,
             (Stage::Asked, Authentication::Sasl(offered)) => self.sasl(&offered, out)?,
             (Stage::SaslFirst(first), Authentication::SaslContinue(challenge)) => {
-                self.sasl_proof(first, challenge, out)?
+                let challenged = first.challenged(challenge)?;
+                match challenged.keys(&self.scram_credential()?) {
+                    Ok(keys) => send_proof(challenged, keys, out),
+                    Err(derivation) => {
+                        self.stage = Stage::Deriving(challenged);
+                        return Ok(Some(ServerStep::Derive(derivation)));
+                    }
+                }
             }
             (Stage::SaslFinal(last), Authentication::SaslFinal(outcome)) => {
                 let derived = last.verify(outcome)?;
@@ -240,7 +264,7 @@ impl ServerLogin {
             // Above all an AuthenticationOk that comes before the server's own proof: it may not be the server.
             (_, _) => return Err(LoginFailure::Malformed("unexpected authentication request".into())),
         };
-        Ok(())
+        Ok(None)
     }
 
     fn cleartext(&self, out: &mut Vec<u8>) -> Result<Stage, LoginFailure> {
@@ -273,12 +297,6 @@ impl ServerLogin {
         let (first, message) = client::first(&self.nonce, &self.binding, mechanism)?;
         frontend::sasl_initial_response(mechanism.name(), &message, out);
         Ok(Stage::SaslFirst(first))
-    }
-
-    fn sasl_proof(&self, first: First, challenge: &[u8], out: &mut Vec<u8>) -> Result<Stage, LoginFailure> {
-        let (last, message) = first.respond(challenge, &self.scram_credential()?)?;
-        frontend::sasl_response(&message, out);
-        Ok(Stage::SaslFinal(last))
     }
 
     fn scram_credential(&self) -> Result<Credential, LoginFailure> {
@@ -334,7 +352,7 @@ impl ServerLogin {
     }
 
     /// ReadyForQuery: behind the login the fence may have a question, behind the fence's answer there is the verdict.
-    fn ready(&mut self, body: &[u8], out: &mut Vec<u8>) -> Result<Option<Box<Ready>>, LoginFailure> {
+    fn ready(&mut self, body: &[u8], out: &mut Vec<u8>) -> Result<Option<ServerStep>, LoginFailure> {
         // Whoever gets the connection begins outside a transaction.
         if read::ready_status(body)? != b'I' {
             return Err(LoginFailure::Malformed("the server is in a transaction after the login".into()));
@@ -356,11 +374,16 @@ impl ServerLogin {
             Stage::Fencing(None) => {
                 return Err(LoginFailure::Malformed("the fence's question has no answer".into()));
             }
-            Stage::Asked | Stage::SaslFirst(_) | Stage::SaslFinal(_) | Stage::Proven | Stage::Over => {
+            Stage::Asked
+            | Stage::SaslFirst(_)
+            | Stage::Deriving(_)
+            | Stage::SaslFinal(_)
+            | Stage::Proven
+            | Stage::Over => {
                 return Err(LoginFailure::Malformed("unexpected ReadyForQuery during login".into()));
             }
         }
-        Ok(Some(self.finish()))
+        Ok(Some(ServerStep::Ready(self.finish())))
     }
 
     fn finish(&mut self) -> Box<Ready> {
@@ -389,6 +412,12 @@ impl From<ScramError> for LoginFailure {
     fn from(error: ScramError) -> Self {
         Self::Malformed(error.to_string())
     }
+}
+
+fn send_proof(challenged: Challenged, keys: Keys, out: &mut Vec<u8>) -> Stage {
+    let (last, message) = challenged.prove(keys);
+    frontend::sasl_response(&message, out);
+    Stage::SaslFinal(last)
 }
 
 /// Name of an authentication request that weir cannot answer (protocol chapter, "Message Formats").

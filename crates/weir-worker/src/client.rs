@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use weir_auth::Secret;
 use weir_pool::ServerId;
 use weir_protocol::startup::SecretKey;
 use weir_session::Session;
@@ -63,6 +64,8 @@ pub(crate) struct Login {
     pub(crate) demand: Demand,
     /// Database and user, if what auth_query told about them earlier is what the proof is held against.
     pub(crate) cached: Option<(String, String)>,
+    /// The user, and the stored password whose verifier has yet to be derived.
+    pub(crate) underived: Option<(String, Secret)>,
     /// Its answer did not fit, and its secret is being looked up once more.
     pub(crate) is_doubting: bool,
     /// Common name of the certificate that it has shown.
@@ -87,6 +90,7 @@ impl Login {
             asking: None,
             demand: Demand::Password(Method::Scram),
             cached: None,
+            underived: None,
             is_doubting: false,
             common_name: None,
             announced: None,

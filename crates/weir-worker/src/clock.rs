@@ -34,6 +34,8 @@ impl Worker {
             self.pump(now, index, effects);
         }
         self.forget_unused(now);
+        self.verifiers.allow_more();
+        self.start_derivations(effects);
     }
 
     fn end_slow_logins(&mut self, now: Instant, effects: &mut Effects) {

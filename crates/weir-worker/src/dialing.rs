@@ -108,6 +108,7 @@ impl Worker {
         effects.send_with(ConnId::Server(id), |out| step = login.received(bytes, out));
         match step {
             ServerStep::Wait => {}
+            ServerStep::Derive(derivation) => self.derive_for_server(id, derivation, effects),
             ServerStep::Ready(ready) => self.server_ready(now, id, *ready, effects),
             ServerStep::Failed(failure) => self.server_login_failed(now, id, &failure, effects),
         }

@@ -6,9 +6,12 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use weir_auth::scram::Derivation;
 use weir_config::Config;
 use weir_discovery::{Address, SessionEvidence, Topology};
 use weir_pool::{ClientId, ServerId};
+
+pub use crate::derivations::Ticket;
 
 /// A connection that the shell holds open for the worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -60,6 +63,9 @@ pub enum Effect {
     Console(ConsoleRequest),
     /// Something for discovery to look into at once.
     Evidence(SessionEvidence),
+    /// Compute this where it keeps nobody waiting and report to [`crate::Worker::derived`], whoever is gone by then. There
+    /// are never more than a few at once.
+    Derive(Ticket, Derivation),
 }
 
 /// A console command waiting for its answer.

@@ -12,6 +12,7 @@
 //! | `pools`, `places` | the pools and their dialing; where the pools of a database may dial |
 //! | `startup` | what a startup packet may ask for |
 //! | `login`, `access`, `secrets` | a client's way in; how it has to show who it is; where secrets come from (user list, auth_query, keys learned at login) |
+//! | `derivations`, `verifiers` | keys of passwords, computed elsewhere; verifiers of listed passwords |
 //! | `traffic` | bytes of sessions, checkout |
 //! | `release` | server connections that their clients let go of |
 //! | `replication` | clients with a server connection of their own, relayed unread |
@@ -39,6 +40,7 @@ mod client;
 mod clock;
 mod console;
 mod deadlines;
+mod derivations;
 mod dialing;
 mod ending;
 mod errands;
@@ -63,6 +65,7 @@ mod sharing;
 mod sizes;
 mod startup;
 mod traffic;
+mod verifiers;
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -78,18 +81,20 @@ use weir_session::settings::{Interner, Settings};
 
 pub use io::{
     Accepted, CancelId, ConnId, ConsoleRequest, DialError, Dialed, Effect, Effects, Encrypted, Entropy,
-    Order, Role, UnixPeer,
+    Order, Role, Ticket, UnixPeer,
 };
 
 use crate::cancel::Cancel;
 use crate::census::Census;
 use crate::client::{Client, Stage};
 use crate::deadlines::Deadlines;
+use crate::derivations::Derivations;
 use crate::ending::Ending;
 use crate::loss::Resting;
 use crate::pools::Pools;
 use crate::secrets::Secrets;
 use crate::server::ServerConn;
+use crate::verifiers::Verifiers;
 
 /// One worker. See the crate's documentation.
 pub struct Worker {
@@ -101,6 +106,8 @@ pub struct Worker {
     cancels: Slab<Cancel>,
     pools: Pools,
     secrets: Secrets,
+    verifiers: Verifiers,
+    derivations: Derivations,
     catalog: Catalog,
     settings: Interner<Settings>,
     /// Clients on their way in, oldest first, with the serial that tells a reused id.
@@ -131,6 +138,8 @@ impl Worker {
         let mut chance = Chance(entropy);
         let deadlines = Deadlines::of(&config);
         let secrets = Secrets::new(chance.bytes());
+        let mut verifiers = Verifiers::default();
+        verifiers.configure(&config, &secrets.mock);
         Self {
             config,
             topology,
@@ -140,6 +149,8 @@ impl Worker {
             cancels: Slab::new(),
             pools: Pools::default(),
             secrets,
+            verifiers,
+            derivations: Derivations::default(),
             catalog: Catalog::default(),
             settings: Interner::default(),
             logins: VecDeque::new(),

@@ -46,6 +46,7 @@ impl Worker {
                 self.log_login_attempt(id, &user, &database);
                 self.named(now, id, user, database, effects);
             }
+            LoginStep::Derive(derivation) => self.derive_for_client(id, derivation, effects),
             LoginStep::Mismatch => self.doubt(now, id, effects),
             LoginStep::Admitted(admitted) => {
                 self.log_login_attempt(id, &admitted.user, &admitted.database);
@@ -130,21 +131,26 @@ impl Worker {
         let Some(client) = self.clients.get(key(id.0)) else { return };
         let Stage::Login(login) = &client.stage else { return };
         let user = login.machine.startup().map(|startup| startup.user().to_owned()).unwrap_or_default();
-        // As stable as an unknown user's, so that the salt tells nobody who exists.
-        let salt = weir_auth::scram::mock_salt(&self.secrets.mock, &user);
+        let database = login.machine.startup().map_or("", |startup| startup.database());
         let method = match (method, &secret) {
             (Method::Md5, None) if !self.md5_is_usual() => Method::Scram,
             (Method::Scram | Method::Md5 | Method::Plain, _) => method,
         };
-        let iterations = self.config.auth.scram_iterations;
-        let derived = match (method, &secret) {
-            (Method::Scram, Some(secret)) => self.secrets.derive(&user, secret, salt, iterations),
-            (Method::Scram | Method::Md5 | Method::Plain, _) => None,
+        let usual = self.config.auth.scram_iterations;
+        let (iterations, derived, underived) = match (method, &secret) {
+            (Method::Scram, Some(StoredSecret::Plain(password))) => {
+                let derived = self.verifiers.of(&user, password);
+                let underived = derived.is_none().then(|| (user, password.clone()));
+                (usual, derived, underived)
+            }
+            (Method::Scram | Method::Md5 | Method::Plain, _) => {
+                (self.verifiers.mock_iterations(self.is_asked_for(database), usual), None, None)
+            }
         };
         let Some(client) = self.clients.get_mut(key(id.0)) else { return };
         let Stage::Login(login) = &mut client.stage else { return };
-        let fresh =
-            Fresh { nonce: &nonce, md5_salt, salt, iterations, derived, mock_secret: &self.secrets.mock };
+        login.underived = underived;
+        let fresh = Fresh { nonce: &nonce, md5_salt, iterations, derived, mock_secret: &self.secrets.mock };
         let mut step = LoginStep::Wait;
         effects.send_with(ConnId::Client(id), |out| step = login.machine.ask(method, secret, fresh, out));
         self.login_step(now, id, step, effects);

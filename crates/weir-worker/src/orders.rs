@@ -64,6 +64,7 @@ impl Worker {
         let before = std::mem::replace(&mut self.config, config);
         self.deadlines.configure(&self.config);
         self.secrets.forget_derived();
+        self.verifiers.configure(&self.config, &self.secrets.mock);
         self.pools.configure_shared(&self.config);
         self.pools.are_kept_made = false;
         let policies = pools::policies(&self.config.session);

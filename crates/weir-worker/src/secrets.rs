@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use weir_auth::scram::{DerivedKeys, Verifier};
-use weir_auth::{Secret, StoredSecret};
+use weir_auth::StoredSecret;
+use weir_auth::scram::DerivedKeys;
 use weir_config::DEFAULT_AUTH_QUERY;
 use weir_pool::ClientId;
 use weir_protocol::frame::{self, HEADER_BYTES, MESSAGE_BYTES_MAX};
@@ -31,8 +31,6 @@ pub(crate) struct Secrets {
     /// By user: how to log in to PostgreSQL as them. With the database that told the secret, unless the user list did:
     /// the keys belong to the salt of one secret, and databases may be on different servers.
     learned: HashMap<(Option<String>, String), ServerSecret>,
-    /// By user: verifiers derived from plaintext (a millisecond each), with the plaintext.
-    derived: HashMap<String, (Secret, Verifier)>,
     /// By user: keys derived from the user list's plaintext for PostgreSQL's salt.
     derived_keys: HashMap<String, DerivedKeys>,
     /// By (database, user): what auth_query returned lately.
@@ -90,7 +88,6 @@ impl Secrets {
         Self {
             mock,
             learned: HashMap::new(),
-            derived: HashMap::new(),
             derived_keys: HashMap::new(),
             fetched: HashMap::new(),
             lookups: HashMap::new(),
@@ -114,28 +111,6 @@ impl Secrets {
         self.fetched.retain(|(_, other), _| other != user);
     }
 
-    /// The verifier of a plain password, which costs a millisecond once; `None` for other secrets.
-    pub(crate) fn derive(
-        &mut self,
-        user: &str,
-        secret: &StoredSecret,
-        salt: [u8; 16],
-        iterations: u32,
-    ) -> Option<Verifier> {
-        let StoredSecret::Plain(password) = secret else { return None };
-        if let Some((known, verifier)) = self.derived.get(user)
-            && known == password
-        {
-            return Some(verifier.clone());
-        }
-        let verifier = secret.to_verifier(&salt, iterations)?;
-        if self.derived.len() >= DERIVED_MAX {
-            self.derived.clear();
-        }
-        self.derived.insert(user.to_owned(), (password.clone(), verifier.clone()));
-        Some(verifier)
-    }
-
     /// What auth_query told about a user did not fit what the user knows.
     pub(crate) fn forget_fetched(&mut self, wanted: &(String, String)) {
         self.fetched.remove(wanted);
@@ -143,7 +118,6 @@ impl Secrets {
 
     /// A reload may have changed the user list.
     pub(crate) fn forget_derived(&mut self) {
-        self.derived.clear();
         self.derived_keys.clear();
         self.fetched.clear();
     }
@@ -394,6 +368,7 @@ impl Worker {
         };
         match &found {
             Found::Secret(secret) => {
+                self.verifiers.note_told(secret);
                 self.secrets.fetched.insert(wanted.clone(), Fetched { secret: secret.clone(), at: now });
                 self.secrets
                     .fetched
@@ -572,9 +547,6 @@ fn no_way_to_ask(user: &str) -> Report {
 fn no_key() -> SecretKey {
     SecretKey::new(&[0; 4]).unwrap_or_else(no_key)
 }
-
-/// Verifiers of plain passwords that are remembered at once.
-const DERIVED_MAX: usize = 100_000;
 
 /// How long an answer of auth_query is good: a password changed in PostgreSQL is known here no later.
 const FETCHED_FOR: Duration = Duration::from_secs(5);

@@ -142,6 +142,42 @@ async fn postgresqls_own_refusal_reaches_the_client() -> Result<()> {
     stack.wire().await?.expect_usable().await
 }
 
+/// The one that a million hashes are computed for must not stop those who have work to do.
+#[tokio::test]
+async fn a_login_that_costs_much_delays_nobodys_queries() -> Result<()> {
+    let key = format!("{}=", "A".repeat(43));
+    let costly = format!("SCRAM-SHA-256$1000000:c2FsdA==${key}:{key}");
+    let stack = Setup::new()
+        .users(&[(schema::APP.user, schema::APP.password), ("costly", &costly)])
+        .set("auth", "type = \"hba\"")
+        .set("auth", "hba_file = \"hba.conf\"")
+        .file("hba.conf", "host all costly all password\nhost all all all scram-sha-256\n")
+        .start()
+        .await?;
+    let mut wire = stack.wire().await?;
+    let mut costly = Wire::connect(stack.address()).await?;
+    costly
+        .send(&wire::startup(PROTOCOL_3_0, &[("user", "costly"), ("database", schema::APP.database)]))
+        .await?;
+    ensure!(costly.read().await?.tag == b'R');
+    costly.send(&wire::message(b'p', b"guess\0")).await?;
+    let login = costly.read();
+    tokio::pin!(login);
+    let mut served = 0;
+    loop {
+        tokio::select! {
+            biased;
+            report = &mut login => {
+                assert_eq!(report?.code(), "28P01");
+                break;
+            }
+            replies = wire.query("SELECT 1") => served += replies.map(|_| 1)?,
+        }
+    }
+    ensure!(served >= 10, "only {served} queries were served while the password was hashed");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_newer_protocol_is_negotiated_down() -> Result<()> {
     let stack = Setup::new().start().await?;

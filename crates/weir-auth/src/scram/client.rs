@@ -4,7 +4,9 @@ use subtle::ConstantTimeEq;
 
 use super::crypto;
 use super::message::{Attributes, bounded, decode, decode_key, encode, is_printable};
-use super::{ChannelBinding, Credential, DerivedKeys, ITERATIONS_MAX, Keys, Mechanism, ScramError};
+use super::{
+    ChannelBinding, Credential, Derivation, DerivedKeys, ITERATIONS_MAX, Keys, Mechanism, ScramError,
+};
 
 /// An exchange whose first message went out.
 #[derive(Debug)]
@@ -13,6 +15,17 @@ pub struct First {
     /// GS2 header and binding data, repeated in the `c=` attribute.
     binding: Vec<u8>,
     bare: Vec<u8>,
+}
+
+/// An exchange whose server has named salt and iteration count; our proof is next.
+#[derive(Debug)]
+pub struct Challenged {
+    salt: Vec<u8>,
+    iterations: u32,
+    /// The client-final-message up to the proof.
+    without_proof: Vec<u8>,
+    /// RFC 5802's AuthMessage.
+    transcript: Vec<u8>,
 }
 
 /// An exchange whose proof went out; the server's own proof is next.
@@ -73,30 +86,64 @@ pub(super) fn first_as(
 }
 
 impl First {
-    /// Takes the server-first-message and answers with the client-final-message. With a password whose keys are not
-    /// known for this salt this costs the server's number of iterations.
+    /// Takes the server-first-message.
     ///
     /// # Errors
     /// When the message is malformed, its nonce does not extend ours, or it asks for more than [`ITERATIONS_MAX`].
+    pub fn challenged(self, server_first: &[u8]) -> Result<Challenged, ScramError> {
+        let ServerFirst { nonce, salt, iterations } = ServerFirst::parse(bounded(server_first)?)?;
+        let extends_ours = nonce.len() > self.nonce.len() && nonce.starts_with(&self.nonce);
+        if !extends_ours || !is_printable(nonce) {
+            return Err(ScramError::NonceMismatch);
+        }
+        let without_proof = [b"c=", encode(&self.binding).as_bytes(), b",r=", nonce].concat();
+        let transcript = [&self.bare, b",".as_slice(), server_first, b",", &without_proof].concat();
+        Ok(Challenged { salt, iterations, without_proof, transcript })
+    }
+
+    /// Takes the server-first-message and answers with the client-final-message at once. With a password whose keys
+    /// are not known for this salt this costs the server's number of iterations: see [`Challenged::keys`].
+    ///
+    /// # Errors
+    /// As [`First::challenged`].
     pub fn respond(
         self,
         server_first: &[u8],
         credential: &Credential,
     ) -> Result<(Final, Vec<u8>), ScramError> {
-        let challenge = Challenge::parse(bounded(server_first)?)?;
-        let extends_ours =
-            challenge.nonce.len() > self.nonce.len() && challenge.nonce.starts_with(&self.nonce);
-        if !extends_ours || !is_printable(challenge.nonce) {
-            return Err(ScramError::NonceMismatch);
+        let challenged = self.challenged(server_first)?;
+        let keys = challenged.keys(credential).unwrap_or_else(|derivation| derivation.run().keys);
+        Ok(challenged.prove(keys))
+    }
+}
+
+impl Challenged {
+    /// The keys that fit the server's salt, if they are known.
+    ///
+    /// # Errors
+    /// Gives what has to be computed to know them.
+    pub fn keys(&self, credential: &Credential) -> Result<Keys, Derivation> {
+        match credential {
+            Credential::Keys(keys) => Ok(keys.clone()),
+            Credential::Password { password: _, derived: Some(known) }
+                if known.salt == self.salt && known.iterations == self.iterations =>
+            {
+                Ok(known.keys.clone())
+            }
+            Credential::Password { password, derived: _ } => {
+                Err(Derivation::new(password.clone(), &self.salt, self.iterations))
+            }
         }
-        let without_proof = [b"c=", encode(&self.binding).as_bytes(), b",r=", challenge.nonce].concat();
-        let transcript = [&self.bare, b",".as_slice(), server_first, b",", &without_proof].concat();
-        let keys = keys_for(credential, &challenge)?;
+    }
+
+    /// Makes the client-final-message.
+    #[must_use]
+    pub fn prove(self, keys: Keys) -> (Final, Vec<u8>) {
+        let Self { salt, iterations, without_proof, transcript } = self;
         let signature = crypto::hmac(&crypto::hash(&keys.client_key), &[&transcript]);
         let proof = crypto::xor(&keys.client_key, &signature);
         let message = [&without_proof, b",p=".as_slice(), encode(&proof).as_bytes()].concat();
-        let derived = DerivedKeys { salt: challenge.salt, iterations: challenge.iterations, keys };
-        Ok((Final { derived, transcript }, message))
+        (Final { derived: DerivedKeys { salt, iterations, keys }, transcript }, message)
     }
 }
 
@@ -123,13 +170,13 @@ impl Final {
 }
 
 /// A server-first-message.
-struct Challenge<'a> {
+struct ServerFirst<'a> {
     nonce: &'a [u8],
     salt: Vec<u8>,
     iterations: u32,
 }
 
-impl<'a> Challenge<'a> {
+impl<'a> ServerFirst<'a> {
     fn parse(message: &'a [u8]) -> Result<Self, ScramError> {
         let mut attributes = Attributes::of(message);
         if attributes.mandatory_extension() {
@@ -155,20 +202,4 @@ fn parse_iterations(text: &[u8]) -> Result<u32, ScramError> {
         return Err(ScramError::Iterations(count));
     }
     Ok(count)
-}
-
-fn keys_for(credential: &Credential, challenge: &Challenge<'_>) -> Result<Keys, ScramError> {
-    let Challenge { nonce: _, salt, iterations } = challenge;
-    match credential {
-        Credential::Keys(keys) => Ok(keys.clone()),
-        Credential::Password { password: _, derived: Some(known) }
-            if known.salt == *salt && known.iterations == *iterations =>
-        {
-            Ok(known.keys.clone())
-        }
-        Credential::Password { password, derived: _ } => {
-            crypto::keys_of_password(password.expose(), salt, *iterations)
-                .ok_or(ScramError::Iterations(*iterations))
-        }
-    }
 }

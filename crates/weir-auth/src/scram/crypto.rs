@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
-use super::{ITERATIONS_MAX, KEY_BYTES, Keys, prepare};
+use super::{KEY_BYTES, Keys, prepare};
 
 pub(super) type Key = [u8; KEY_BYTES];
 
@@ -34,16 +34,15 @@ pub(super) fn mock(process_secret: &[u8], purpose: &str, user: &str) -> Key {
     hmac(process_secret, &[purpose.as_bytes(), b"\0", user.as_bytes()])
 }
 
-/// ClientKey and ServerKey of a password. `None` when `iterations` is 0 or above [`ITERATIONS_MAX`].
-pub(super) fn keys_of_password(password: &[u8], salt: &[u8], iterations: u32) -> Option<Keys> {
-    let rounds = NonZeroU32::new(iterations).filter(|rounds| rounds.get() <= ITERATIONS_MAX)?;
+/// ClientKey and ServerKey of a password.
+pub(super) fn keys_of_password(password: &[u8], salt: &[u8], iterations: NonZeroU32) -> Keys {
     let prepared = prepare::saslprep(password);
     let mut salted = Zeroizing::new([0; KEY_BYTES]);
-    pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, salt, &prepared, salted.as_mut());
-    Some(Keys {
+    pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, salt, &prepared, salted.as_mut());
+    Keys {
         client_key: hmac(salted.as_ref(), &[b"Client Key"]),
         server_key: hmac(salted.as_ref(), &[b"Server Key"]),
-    })
+    }
 }
 
 pub(super) fn hash(bytes: &[u8]) -> Key {

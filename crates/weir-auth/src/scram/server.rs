@@ -5,7 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::crypto;
 use super::message::{Attributes, bounded, decode_key, encode, is_printable};
-use super::{ChannelBinding, Keys, Mechanism, ScramError, Verifier};
+use super::{ChannelBinding, Derivation, Keys, Mechanism, ScramError, Verifier};
+use crate::Secret;
 
 /// An exchange whose challenge went out; the client's proof is next.
 #[derive(Debug)]
@@ -56,6 +57,18 @@ pub fn first(
 }
 
 impl Exchange {
+    /// What has to be computed where only the password is stored, and the challenge was made of a placeholder.
+    #[must_use]
+    pub fn derivation(&self, password: &Secret) -> Derivation {
+        self.verifier.derivation(password)
+    }
+
+    /// Holds the proof against this verifier instead of the placeholder of the same salt and iteration count.
+    #[must_use]
+    pub fn against(self, verifier: Verifier) -> Self {
+        Self { verifier, ..self }
+    }
+
     /// Takes the client-final-message: the proof, and through it the client's key.
     ///
     /// # Errors

@@ -9,7 +9,8 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
 use super::crypto::{self, Key};
-use super::{ITERATIONS_MAX, ScramError, mock_salt};
+use super::{Derivation, DerivedKeys, ITERATIONS_MAX, ScramError, mock_salt};
+use crate::Secret;
 
 /// The verifier of one user (`rolpassword` in PostgreSQL's `pg_authid`): `SCRAM-SHA-256$4096:salt$StoredKey:ServerKey`.
 #[derive(Clone)]
@@ -38,14 +39,22 @@ impl Verifier {
     /// When `iterations` is 0 or above [`ITERATIONS_MAX`], or `salt` is empty or longer than 256 bytes.
     pub fn from_password(password: &[u8], salt: &[u8], iterations: u32) -> Result<Self, BadVerifier> {
         check_salt(salt)?;
-        let keys =
-            crypto::keys_of_password(password, salt, iterations).ok_or(BadVerifier(ITERATIONS_WRONG))?;
-        Ok(Self {
-            iterations,
-            salt: salt.to_vec(),
+        if !(1..=ITERATIONS_MAX).contains(&iterations) {
+            return Err(BadVerifier(ITERATIONS_WRONG));
+        }
+        Ok(Self::of(&Derivation::new(Secret::from(password), salt, iterations).run()))
+    }
+
+    /// The verifier of a password whose keys have been derived.
+    #[must_use]
+    pub fn of(derived: &DerivedKeys) -> Self {
+        let DerivedKeys { salt, iterations, keys } = derived;
+        Self {
+            iterations: *iterations,
+            salt: salt.clone(),
             stored_key: crypto::hash(&keys.client_key),
             server_key: keys.server_key,
-        })
+        }
     }
 
     /// A verifier that no password fits, for users who are unknown or have no usable secret: the exchange runs as for
@@ -72,11 +81,23 @@ impl Verifier {
         )
     }
 
-    /// Checks a password that came in the clear (about a millisecond at 4096 iterations).
+    /// What has to be computed to check a password that came in the clear; [`Verifier::accepts`] judges the result.
     #[must_use]
-    pub fn accepts_password(&self, password: &[u8]) -> bool {
-        crypto::keys_of_password(password, &self.salt, self.iterations)
-            .is_some_and(|keys| self.accepts_client_key(&keys.client_key))
+    pub fn derivation(&self, password: &Secret) -> Derivation {
+        Derivation::new(password.clone(), &self.salt, self.iterations)
+    }
+
+    /// Whether these keys were derived from the password that this verifier is of.
+    #[must_use]
+    pub fn accepts(&self, derived: &DerivedKeys) -> bool {
+        self.salt == derived.salt
+            && self.iterations == derived.iterations
+            && self.accepts_client_key(&derived.keys.client_key)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn accepts_password(&self, password: &[u8]) -> bool {
+        self.accepts(&self.derivation(&Secret::from(password)).run())
     }
 
     /// How often the password was hashed.

@@ -24,6 +24,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 use tokio::task;
 use weir_admin::snapshot::Snapshot;
+use weir_auth::scram::DerivedKeys;
 use weir_config::{Dns, Tcp};
 use weir_pool::{ClientId, ServerId};
 
@@ -33,7 +34,7 @@ use crate::listen::{self, Door, DoorSocket};
 use crate::machine::Machine;
 use crate::tls::TlsBundle;
 use crate::tls::tests::no_tls;
-use weir_worker::{Accepted, ConnId, DialError, Dialed, Effect, Effects, Encrypted, Order, Role};
+use weir_worker::{Accepted, ConnId, DialError, Dialed, Effect, Effects, Encrypted, Order, Role, Ticket};
 
 /// What the machine was told.
 #[derive(Debug, Clone)]
@@ -100,6 +101,8 @@ impl<S: FnMut(&Event, &mut Effects) + 'static> Machine for Scripted<S> {
     fn order(&mut self, _now: Instant, _order: Order, effects: &mut Effects) {
         self.happen(Event::Ordered, effects);
     }
+
+    fn derived(&mut self, _now: Instant, _ticket: Ticket, _derived: &DerivedKeys, _effects: &mut Effects) {}
 
     fn tick(&mut self, _now: Instant, _effects: &mut Effects) {}
 

@@ -7,32 +7,40 @@ use weir_auth::{Secret, StoredSecret};
 use weir_protocol::{backend, frontend};
 
 use super::refusals::{refusal, violation};
-use super::{ClientLogin, Fresh, LoginStep, Person, SASL_BYTES_MAX, Stage};
+use super::{ClientLogin, Deriving, Fresh, LoginStep, Person, SASL_BYTES_MAX, Stage};
 
 /// A person and what its proof is checked against.
 #[derive(Debug)]
 pub(super) struct Prover {
     person: Person,
-    password: Option<Secret>,
+    stored: Stored,
+    /// Names salt and iteration count.
     verifier: Verifier,
     nonce: String,
 }
 
+/// What is known of the secret behind a challenge.
+#[derive(Debug)]
+pub(super) enum Stored {
+    /// The challenge's verifier is PostgreSQL's, or nobody's: only a proof reveals keys.
+    Verifier,
+    /// The password, which the challenge's verifier was derived from.
+    Password(Secret),
+    /// The password alone; the challenge's verifier is a placeholder.
+    Underived(Secret),
+}
+
 impl Prover {
     pub(super) fn new(person: Person, secret: Option<StoredSecret>, fresh: Fresh<'_>) -> Self {
-        let Fresh { nonce, salt, iterations, derived, mock_secret, md5_salt: _ } = fresh;
-        let verifier = match &secret {
-            Some(StoredSecret::Plain(_)) if derived.is_some() => derived,
-            Some(secret) => secret.to_verifier(&salt, iterations),
-            None => None,
+        let Fresh { nonce, iterations, derived, mock_secret, md5_salt: _ } = fresh;
+        let placeholder = || Verifier::mock(mock_secret, person.startup.user(), iterations);
+        let (stored, verifier) = match (secret, derived) {
+            (Some(StoredSecret::Plain(password)), Some(derived)) => (Stored::Password(password), derived),
+            (Some(StoredSecret::Plain(password)), None) => (Stored::Underived(password), placeholder()),
+            (Some(StoredSecret::Scram(verifier)), _) => (Stored::Verifier, verifier),
+            (Some(StoredSecret::Md5(_)) | None, _) => (Stored::Verifier, placeholder()),
         };
-        let verifier =
-            verifier.unwrap_or_else(|| Verifier::mock(mock_secret, person.startup.user(), iterations));
-        let password = match secret {
-            Some(StoredSecret::Plain(password)) => Some(password),
-            Some(StoredSecret::Md5(_) | StoredSecret::Scram(_)) | None => None,
-        };
-        Self { person, password, verifier, nonce: nonce.to_owned() }
+        Self { person, stored, verifier, nonce: nonce.to_owned() }
     }
 }
 
@@ -83,11 +91,11 @@ impl ClientLogin {
         message: &[u8],
         out: &mut Vec<u8>,
     ) -> Option<LoginStep> {
-        let Prover { person, password, verifier, nonce } = prover;
+        let Prover { person, stored, verifier, nonce } = prover;
         match server::first(message, verifier, &nonce, &self.binding, chosen) {
             Ok((exchange, challenge)) => {
                 backend::authentication_sasl_continue(&challenge, out);
-                self.stage = Stage::Proof(person, password, exchange);
+                self.stage = Stage::Proof(person, stored, exchange);
                 None
             }
             Err(error) => Some(self.refuse(refusal(&error, person.startup.user()))),
@@ -97,22 +105,41 @@ impl ClientLogin {
     pub(super) fn proof(
         &mut self,
         person: Person,
-        password: Option<Secret>,
+        stored: Stored,
         exchange: Exchange,
         out: &mut Vec<u8>,
-    ) -> Option<LoginStep> {
+    ) -> LoginStep {
         let message = match self.response("SASL response", SASL_BYTES_MAX) {
             Ok(Some(message)) => message,
-            Ok(None) => return Some(self.wait(Stage::Proof(person, password, exchange))),
-            Err(step) => return Some(step),
+            Ok(None) => return self.wait(Stage::Proof(person, stored, exchange)),
+            Err(step) => return step,
         };
-        match exchange.finish(&message) {
+        match stored {
+            Stored::Verifier => self.judge_proof(person, None, exchange, &message, out),
+            Stored::Password(password) => self.judge_proof(person, Some(password), exchange, &message, out),
+            Stored::Underived(password) => {
+                let derivation = exchange.derivation(&password);
+                self.stage = Stage::Deriving(person, Deriving::Stored { password, exchange, message });
+                LoginStep::Derive(derivation)
+            }
+        }
+    }
+
+    pub(super) fn judge_proof(
+        &mut self,
+        person: Person,
+        password: Option<Secret>,
+        exchange: Exchange,
+        message: &[u8],
+        out: &mut Vec<u8>,
+    ) -> LoginStep {
+        match exchange.finish(message) {
             Ok(Proven { keys, message }) => {
                 backend::authentication_sasl_final(&message, out);
                 let keys = password.is_none().then_some(keys);
-                Some(self.let_in(person, keys, password, None))
+                self.let_in(person, keys, password, None)
             }
-            Err(error) => Some(self.refuse(refusal(&error, person.startup.user()))),
+            Err(error) => self.refuse(refusal(&error, person.startup.user())),
         }
     }
 

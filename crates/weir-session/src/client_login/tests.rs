@@ -15,7 +15,6 @@ mod passwords;
 const SCRAM: LoginPolicy = LoginPolicy { tls: ClientTls::Off };
 const TLS: LoginPolicy = LoginPolicy { tls: ClientTls::Allowed };
 const TLS_ONLY: LoginPolicy = LoginPolicy { tls: ClientTls::Required };
-const SALT: [u8; 16] = [3; 16];
 const MD5_SALT: [u8; 4] = [7; 4];
 const MOCK: &[u8] = b"the process's own secret";
 const NOT_BOUND: ChannelBinding = ChannelBinding::NotSupported;
@@ -54,10 +53,20 @@ impl Talk {
         Self { login: ClientLogin::new(), policy, said: Vec::new() }
     }
 
-    /// One read that holds all of this.
+    /// One read that holds all of this; what is to be computed is computed.
     fn hear(&mut self, bytes: &[u8]) -> LoginStep {
+        let step = self.hear_only(bytes);
+        self.compute(step)
+    }
+
+    fn hear_only(&mut self, bytes: &[u8]) -> LoginStep {
         self.said.clear();
         self.login.received(bytes, &self.policy, &mut self.said)
+    }
+
+    fn compute(&mut self, step: LoginStep) -> LoginStep {
+        let LoginStep::Derive(derivation) = step else { return step };
+        self.login.derived(&derivation.run(), &mut self.said)
     }
 
     fn give(&mut self, secret: Option<StoredSecret>) -> LoginStep {
@@ -69,7 +78,6 @@ impl Talk {
         let fresh = Fresh {
             nonce: "the-server-nonce",
             md5_salt: MD5_SALT,
-            salt: SALT,
             iterations: 4096,
             derived: None,
             mock_secret: MOCK,
@@ -216,19 +224,69 @@ fn failed_login(user: &str, secret: Option<StoredSecret>) -> (Vec<u8>, Vec<u8>, 
 
 #[test]
 fn an_unknown_user_looks_like_a_wrong_password() {
-    let salted =
-        |secret: StoredSecret| secret.to_verifier(&mock_salt(MOCK, "app"), 4096).map(StoredSecret::Scram);
+    let salted = Verifier::from_password(b"pencil", &mock_salt(MOCK, "app"), 4096).unwrap();
     let unknown = failed_login("app", None);
     assert_eq!(unknown.2.message, "password authentication failed for user \"app\"");
     assert_eq!((unknown.2.detail.clone(), unknown.2.hint.clone()), (None, None));
     assert_eq!(unknown, failed_login("app", None), "a second try shows the same salt");
-    assert_eq!(unknown, failed_login("app", salted(plain("pencil"))));
+    assert_eq!(unknown, failed_login("app", Some(StoredSecret::Scram(salted))));
+    assert_eq!(unknown, failed_login("app", Some(plain("pencil"))));
     assert_eq!(unknown, failed_login("app", Some(StoredSecret::Md5(Secret::from("md5 of something")))));
     let known =
         failed_login("app", Some(StoredSecret::Scram(Verifier::mock(b"as PostgreSQL's", "app", 4096))));
     assert_eq!((known.0, known.1.len(), known.2), (unknown.0, unknown.1.len(), unknown.2));
     let other = failed_login("bob", None);
     assert_ne!(other.1, unknown.1, "another user has another salt");
+}
+
+/// What comes with the right proof, and with a query behind it.
+fn last_words(talk: &mut Talk, password: &str) -> Vec<u8> {
+    let credential = Credential::Password { password: Secret::from(password), derived: None };
+    let (first, message) = client::first("abc", &NOT_BOUND, Mechanism::Sha256).unwrap();
+    talk.hear(&bytes(|out| frontend::sasl_initial_response("SCRAM-SHA-256", &message, out)));
+    let Authentication::SaslContinue(challenge) = talk.authentication() else { panic!("no challenge") };
+    let (_, message) = first.respond(challenge, &credential).unwrap();
+    bytes(|out| {
+        frontend::sasl_response(&message, out);
+        frontend::query(b"SELECT 1", out);
+    })
+}
+
+#[test]
+fn the_verifier_of_a_stored_password_is_computed_when_there_is_a_proof_to_hold_against_it() {
+    for (typed, fits) in [("pencil", true), ("Pencil", false)] {
+        let mut talk = Talk::offered(SCRAM, &app(), Some(plain("pencil")));
+        let words = last_words(&mut talk, typed);
+        let step = talk.hear_only(&words);
+        let LoginStep::Derive(derivation) = step else { panic!("{step:?}") };
+        assert_eq!(derivation.password(), &Secret::from("pencil"));
+        assert_eq!(talk.hear_only(b"more"), LoginStep::Wait, "nothing happens meanwhile");
+        let step = talk.compute(LoginStep::Derive(derivation));
+        if fits {
+            let guest = admitted(step);
+            assert_eq!(guest.password, Some(Secret::from("pencil")));
+            assert!(guest.rest.starts_with(b"Q") && guest.rest.ends_with(b"more"));
+        } else {
+            assert!(matches!(step, LoginStep::Refused(_)), "{step:?}");
+        }
+    }
+    // Known from an earlier login, it costs nothing.
+    let mut talk = Talk::new(SCRAM);
+    talk.hear(&app());
+    let derived = Verifier::from_password(b"pencil", &mock_salt(MOCK, "app"), 16).ok();
+    let fresh = Fresh { nonce: "n", md5_salt: MD5_SALT, iterations: 4096, derived, mock_secret: MOCK };
+    assert_eq!(talk.login.ask(Method::Scram, Some(plain("pencil")), fresh, &mut talk.said), LoginStep::Wait);
+    let words = last_words(&mut talk, "pencil");
+    assert!(matches!(talk.hear_only(&words), LoginStep::Admitted(_)));
+}
+
+#[test]
+fn a_result_that_nobody_asked_for_changes_nothing() {
+    let derived = || Derivation::new(Secret::from("pencil"), b"of PostgreSQL", 16).run();
+    let mut talk = Talk::offered(SCRAM, &app(), Some(verifier()));
+    assert_eq!(talk.login.derived(&derived(), &mut talk.said), LoginStep::Wait);
+    admitted(talk.prove("pencil", &NOT_BOUND, Mechanism::Sha256));
+    assert_eq!(talk.login.derived(&derived(), &mut talk.said), LoginStep::Close);
 }
 
 #[test]

@@ -89,7 +89,11 @@ impl Talk {
 
     fn hear(&mut self, bytes: &[u8]) -> ServerStep {
         self.said.clear();
-        self.login.received(bytes, &mut self.said)
+        let step = self.login.received(bytes, &mut self.said);
+        let ServerStep::Derive(derivation) = step else { return step };
+        assert!(self.said.is_empty(), "there is nothing to say yet");
+        self.login.derived(derivation.run(), &mut self.said);
+        ServerStep::Wait
     }
 
     #[track_caller]
@@ -547,5 +551,35 @@ proptest! {
         let mut talks = [Talk::new(None, PRIMARY), Talk::new(None, PRIMARY), Talk::challenged(password("pencil")).0];
         talks[1].hear(&welcome(Some("off")));
         prop_assert!(!matches!(talks[at].hear(&message), ServerStep::Ready(_)));
+    }
+}
+
+#[test]
+fn the_keys_of_a_password_are_computed_elsewhere() {
+    let secret = Some(ServerSecret::password(Secret::from("pencil")));
+    for refused_meanwhile in [false, true] {
+        let mut talk = Talk::new(secret.clone(), Fence::None);
+        talk.hear(&bytes(|out| backend::authentication_sasl(&["SCRAM-SHA-256"], out)));
+        let (_, message) = frontend::read::sasl_initial_response(talk.said_body()).unwrap();
+        let (exchange, challenge) =
+            server::first(message.unwrap(), verifier(), "def", &NOT_BOUND, Mechanism::Sha256).unwrap();
+        talk.said.clear();
+        let challenge = bytes(|out| backend::authentication_sasl_continue(&challenge, out));
+        let ServerStep::Derive(derivation) = talk.login.received(&challenge, &mut talk.said) else {
+            panic!()
+        };
+        assert!(talk.said.is_empty(), "there is nothing to say yet");
+        if refused_meanwhile {
+            let report = Report::fatal(SqlState::CANNOT_CONNECT_NOW, "authentication timeout");
+            talk.failed(&bytes(|out| backend::error(&report, out)));
+        }
+        talk.login.derived(derivation.run(), &mut talk.said);
+        assert_eq!(talk.said.is_empty(), refused_meanwhile);
+        if !refused_meanwhile {
+            assert!(exchange.finish(talk.said_body()).is_ok());
+        }
+        talk.said.clear();
+        talk.login.derived(Derivation::new(Secret::from("x"), b"salt", 1).run(), &mut talk.said);
+        assert!(talk.said.is_empty(), "nobody asked");
     }
 }

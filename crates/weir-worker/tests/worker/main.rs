@@ -16,6 +16,7 @@ mod world;
 mod cancelling;
 mod consoles;
 mod databases;
+mod deriving;
 mod entering;
 mod errands;
 mod failing;

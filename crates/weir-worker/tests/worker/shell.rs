@@ -3,8 +3,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use weir_auth::scram::Derivation;
 use weir_discovery::{Address, SessionEvidence};
-use weir_worker::{ConnId, ConsoleRequest, Effect, Effects};
+use weir_worker::{ConnId, ConsoleRequest, Effect, Effects, Ticket};
 
 use crate::postgres::Backend;
 use crate::speaker::Speaker;
@@ -33,6 +34,8 @@ pub(crate) struct Shell {
     pub(crate) evidence: Vec<SessionEvidence>,
     pub(crate) asked: Vec<ConsoleRequest>,
     pub(crate) handshakes: Vec<ConnId>,
+    /// Keys to be computed.
+    pub(crate) derivations: VecDeque<(Ticket, Derivation)>,
     /// What became of server connections, in order.
     pub(crate) journal: Vec<(&'static str, ConnId)>,
 }
@@ -57,6 +60,7 @@ impl Shell {
                 Effect::ReadAgain(conn) => self.speaker(conn).stopped = false,
                 Effect::Console(request) => self.asked.push(request),
                 Effect::Evidence(evidence) => self.evidence.push(evidence),
+                Effect::Derive(ticket, derivation) => self.derivations.push_back((ticket, derivation)),
             }
         }
         effects.clear();
@@ -74,7 +78,8 @@ impl Shell {
             | Effect::StopReading(_)
             | Effect::ReadAgain(_)
             | Effect::Console(_)
-            | Effect::Evidence(_) => return,
+            | Effect::Evidence(_)
+            | Effect::Derive(..) => return,
         };
         if matches!(entry.1, ConnId::Server(_)) {
             self.journal.push(entry);

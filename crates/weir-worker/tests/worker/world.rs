@@ -28,6 +28,10 @@ pub(crate) struct World {
     pub(crate) dials_held: bool,
     /// Which one of the host's addresses the next dial reaches.
     pub(crate) found_at: Option<String>,
+    /// Keys are not computed until this is taken back.
+    pub(crate) derivations_held: bool,
+    /// How many were computed.
+    pub(crate) derivations: usize,
     /// Cancel requests wait at PostgreSQL's door until this is taken back.
     pub(crate) cancels_held: bool,
     effects: Effects,
@@ -62,6 +66,8 @@ impl World {
             executed: Vec::new(),
             dials_held: false,
             found_at: None,
+            derivations_held: false,
+            derivations: 0,
             cancels_held: false,
             effects: Effects::default(),
             last_pid: 100,
@@ -278,6 +284,7 @@ impl World {
             let happened = self.deliver_from_clients()
                 | self.dial_one()
                 | self.deliver_from_servers()
+                | self.derive_one()
                 | self.cancel_one();
             if !happened {
                 return;
@@ -332,6 +339,18 @@ impl World {
             Err(DialError::Refused("connection refused".to_owned()))
         };
         self.turn(|worker, now, effects| worker.dialed(now, conn, result, effects));
+        true
+    }
+
+    /// The key that was asked for last is computed first: threads finish in any order.
+    pub(crate) fn derive_one(&mut self) -> bool {
+        if self.derivations_held {
+            return false;
+        }
+        let Some((ticket, derivation)) = self.shell.derivations.pop_back() else { return false };
+        let derived = derivation.run();
+        self.derivations += 1;
+        self.turn(|worker, now, effects| worker.derived(now, ticket, &derived, effects));
         true
     }
 

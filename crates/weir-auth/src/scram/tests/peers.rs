@@ -12,7 +12,7 @@ use scram_rs::{
 
 use super::{
     ChannelBinding, Credential, Keys, Mechanism, NOT_BOUND, SALT, ScramError, Verifier, bound, client,
-    crypto, password, server, verifier,
+    keys_of_pencil, password, server, verifier,
 };
 
 /// A scram-rs user: a name, a password, and a certificate's hash.
@@ -73,7 +73,7 @@ fn scram_rs_logs_in(peer: Peer, binding: &ChannelBinding, mechanism: Mechanism) 
 
 #[test]
 fn scram_rs_as_client() {
-    let keys = crypto::keys_of_password(b"pencil", SALT, 64).unwrap();
+    let keys = keys_of_pencil(SALT, 64);
     assert_eq!(scram_rs_logs_in(PEER, &NOT_BOUND, Mechanism::Sha256), Ok(keys.clone()));
     assert_eq!(scram_rs_logs_in(PEER, &bound(), Mechanism::Sha256Plus), Ok(keys));
     let guess = Peer { password: "guess", ..PEER };
@@ -113,7 +113,7 @@ fn answer(result: ScramResultServer) -> Result<String, String> {
 fn scram_rs_as_server() {
     let derived = log_in_to_scram_rs(&password("pencil"), &NOT_BOUND, Mechanism::Sha256).unwrap();
     assert_eq!(derived.iterations, 4096);
-    assert_eq!(Some(derived.keys), crypto::keys_of_password(b"pencil", &derived.salt, 4096));
+    assert_eq!(derived.keys, keys_of_pencil(&derived.salt, 4096));
     assert!(log_in_to_scram_rs(&password("pencil"), &bound(), Mechanism::Sha256Plus).is_ok());
     assert!(log_in_to_scram_rs(&password("guess"), &NOT_BOUND, Mechanism::Sha256).is_err());
     let other = ChannelBinding::ServerEndPoint(vec![8; 32]);
@@ -138,7 +138,7 @@ fn postgres_protocol_logs_in(
 
 #[test]
 fn postgres_protocol_as_client() {
-    let keys = crypto::keys_of_password(b"pencil", SALT, 64).unwrap();
+    let keys = keys_of_pencil(SALT, 64);
     let end_point = || postgres::ChannelBinding::tls_server_end_point(vec![7; 32]);
     let unsupported = postgres::ChannelBinding::unsupported;
     let plain = Mechanism::Sha256;

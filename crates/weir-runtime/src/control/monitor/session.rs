@@ -1,6 +1,7 @@
 //! What is said on a monitor connection: the login, empty queries, and one question to a primary for its timeline and
 //! identity. Owns no deadline.
 
+use tokio::task::spawn_blocking;
 use weir_protocol::backend::read;
 use weir_protocol::frame;
 use weir_protocol::frontend;
@@ -61,6 +62,10 @@ impl Session {
             }
             match login.received(&arrived, &mut out) {
                 ServerStep::Wait => {}
+                ServerStep::Derive(derivation) => {
+                    let derived = spawn_blocking(|| derivation.run()).await;
+                    login.derived(derived.map_err(|error| broken(error.to_string()))?, &mut out);
+                }
                 ServerStep::Ready(ready) => {
                     let in_hot_standby = ready.in_hot_standby;
                     return Ok(Self { link, buffer: ready.rest, in_hot_standby, identity: None });

@@ -71,6 +71,45 @@ fn a_secret_that_was_out_of_date_is_replaced_before_it_counts() {
 }
 
 #[test]
+fn every_wrong_password_costs_one_derivation_whatever_is_stored() {
+    for secret in [None, Some(plain("pencil")), Some(md5_secret()), Some(verifier())] {
+        let mut talk = asked(Method::Plain, secret.clone());
+        let step = talk.hear_only(&bytes(|out| frontend::password(b"pencils", out)));
+        assert!(matches!(step, LoginStep::Derive(_)), "{secret:?}: {step:?}");
+        assert_eq!(talk.hear_only(b""), LoginStep::Wait, "nothing happens meanwhile");
+        assert_eq!(talk.compute(step), LoginStep::Mismatch, "{secret:?}");
+        // The same secret, looked up once more, is not worth another one.
+        let step = talk.login.judge_again(secret);
+        refused(&mut talk, step, SqlState::INVALID_PASSWORD, "");
+    }
+    // A right one only what it needs; an empty one is refused before anything is computed.
+    for (secret, answer, cost) in [
+        (plain("pencil"), &b"pencil"[..], false),
+        (md5_secret(), b"pencil", false),
+        (verifier(), b"pencil", true),
+        (verifier(), b"", false),
+    ] {
+        let mut talk = asked(Method::Plain, Some(secret));
+        let step = talk.hear_only(&bytes(|out| frontend::password(answer, out)));
+        assert_eq!(matches!(step, LoginStep::Derive(_)), cost, "{step:?}");
+    }
+}
+
+#[test]
+fn a_verifier_that_was_out_of_date_is_replaced_before_it_counts() {
+    let of = |password: &[u8]| {
+        Some(StoredSecret::Scram(Verifier::from_password(password, b"of PostgreSQL", 16).unwrap()))
+    };
+    for (now, fits) in [(of(b"new"), true), (of(b"newer"), false), (None, false)] {
+        let mut talk = asked(Method::Plain, of(b"old"));
+        assert_eq!(talk.answer(b"new"), LoginStep::Mismatch);
+        let step = talk.login.judge_again(now);
+        let step = talk.compute(step);
+        assert_eq!(matches!(step, LoginStep::Admitted(_)), fits, "{step:?}");
+    }
+}
+
+#[test]
 fn unknown_users_are_asked_like_others_and_never_let_in() {
     for (method, answer) in
         [(Method::Plain, &b"anything"[..]), (Method::Plain, b""), (Method::Md5, b""), (Method::Md5, b"md5")]
