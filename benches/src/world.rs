@@ -81,7 +81,8 @@ impl World {
     }
 
     fn empty(rows: usize) -> Result<Self> {
-        let source = Source { path: Path::new("weir.toml"), text: CONFIG, world_readable: false };
+        let source =
+            Source { path: Path::new("weir.toml"), text: CONFIG, access: weir_config::Access::PRIVATE };
         let config = weir_config::load(Some(source), &[], &NoFiles)?.config;
         let topology = Topology::plain(Address { host: "127.0.0.1".to_owned(), port: 5432 });
         let mut worker = Worker::new(Arc::new(config), Arc::new(topology), Box::new(Counter(0)), 0);

@@ -2,11 +2,12 @@
 
 use std::fmt::Write;
 
+use crate::expand::escape;
 use crate::key::Family;
 use crate::keys::KEYS;
 use crate::settings::{Item, Settings};
 use crate::value::Value;
-use crate::{Files, Problems, Source, load, read_settings};
+use crate::{Files, Problems, Source, ini, load, read_settings};
 
 /// The text of a weir.toml that means the same as this file, with its secrets. What both kinds of file take for granted
 /// is left out. File names stay as they are written: relative ones are relative to weir.toml's directory then.
@@ -15,7 +16,14 @@ use crate::{Files, Problems, Source, load, read_settings};
 /// Everything that is wrong with the file: only what can be started is converted.
 pub fn to_toml(source: Source<'_>, files: &dyn Files) -> Result<String, Problems> {
     load(Some(source), &[], files)?;
-    let settings = read_settings(source, files, &mut Vec::new(), &mut Vec::new());
+    // Variables of a weir.toml stay what they are; a file of PgBouncer's has none, whatever it looks like.
+    let settings = if ini::is_ini(source.path, source.text) {
+        let mut settings = read_settings(source, files, &mut Vec::new(), &mut Vec::new());
+        settings.items.values_mut().for_each(|item| escape_variables(&mut item.value));
+        settings
+    } else {
+        Settings::from_toml(source.path, source.text, None, &mut Vec::new())
+    };
     Ok(render(&settings))
 }
 
@@ -45,6 +53,14 @@ fn render(settings: &Settings) -> String {
         }
     }
     out
+}
+
+fn escape_variables(value: &mut Value) {
+    match value {
+        Value::Text(text) => *text = escape(text),
+        Value::Words(words) => words.iter_mut().for_each(|word| *word = escape(word)),
+        Value::Number(_) | Value::Truth(_) | Value::Other(_) => {}
+    }
 }
 
 fn heading(out: &mut String, section: &str) {

@@ -88,6 +88,11 @@ impl Key {
         KEYS.iter().find(|key| key.path == path)
     }
 
+    /// Whether its value is nobody's business.
+    pub(crate) fn is_secret(&self) -> bool {
+        self.path.ends_with("password")
+    }
+
     /// Section and name within it; the section is empty for a setting that belongs to none.
     #[must_use]
     pub fn section_and_name(&self) -> (&'static str, &'static str) {

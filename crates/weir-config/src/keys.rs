@@ -31,6 +31,11 @@ fn show_upstream(config: &Config) -> String {
     }
 }
 
+/// A secret.
+fn show_nothing(_: &Config) -> String {
+    String::new()
+}
+
 fn show_path(path: Option<&PathBuf>) -> String {
     path.map(|path| path.display().to_string()).unwrap_or_default()
 }
@@ -126,6 +131,7 @@ pub const KEYS: &[Key] = &[
     live("patroni.poll_timeout", Text("1s"), |c| show_patroni(c, |p| show_duration(p.poll_timeout))),
     live("patroni.hold_timeout", Text("1min"), |c| show_patroni(c, |p| show_duration(p.hold_timeout))),
     live("patroni.monitor_user", Absent, |c| show_patroni(c, |p| show_text(p.monitor_user.as_ref()))),
+    live("patroni.monitor_password", Absent, show_nothing),
     live("patroni.monitor_password_file", Absent, |c| {
         show_patroni(c, |p| show_path(p.monitor_password_file.as_ref()))
     }),
@@ -136,6 +142,7 @@ pub const KEYS: &[Key] = &[
     live("auth.scram_iterations", Number(4096), |c| c.auth.scram_iterations.to_string()),
     live("auth.file", Absent, |c| show_path(c.auth.file.as_ref())),
     live("auth.user", Absent, |c| show_text(c.auth.user.as_ref())),
+    live("auth.password", Absent, show_nothing),
     live("auth.password_file", Absent, |c| show_path(c.auth.password_file.as_ref())),
     live("auth.query", Text(DEFAULT_AUTH_QUERY), |c| show_text(c.auth.query.as_ref())),
     live("auth.database", Absent, |c| show_text(c.auth.database.as_ref())),
@@ -255,6 +262,7 @@ pub const DATABASE_KEYS: &[&str] = &[
     "load_balance",
     "user",
     "password",
+    "password_file",
     "auth_user",
     "auth_query",
     "auth_database",

@@ -6,6 +6,7 @@
 mod check;
 mod convert;
 mod diff;
+mod expand;
 mod ini;
 mod key;
 mod keys;
@@ -32,7 +33,7 @@ pub use keys::{
 };
 pub use model::*;
 pub use problem::{Place, Problem, Problems, Wrong};
-pub use reader::{FileContents, Files};
+pub use reader::{Access, FileContents, Files, Owner};
 pub use value::Value;
 
 /// A configuration file: where it stands and what it says.
@@ -42,8 +43,8 @@ pub struct Source<'a> {
     pub path: &'a Path,
     /// Its text.
     pub text: &'a str,
-    /// True if users outside its owner and group may read it.
-    pub world_readable: bool,
+    /// Who may read it.
+    pub access: Access,
 }
 
 /// An option of the command line; it overrules the file.
@@ -125,7 +126,7 @@ fn read_settings(
         let lines = ini::read_lines(path, text, ini::MAIN, files, problems);
         return ini::translate(path, &lines, problems, warnings);
     }
-    settings::Settings::from_toml(path, text, problems)
+    settings::Settings::from_toml(path, text, Some(files), problems)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! user list, credentials or a written `trust` there is no configuration.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use weir_auth::{HbaMethod, Secret, StoredSecret, UserList};
 
@@ -26,7 +26,11 @@ pub(crate) fn check_auth(reader: &mut Reader<'_>, url: Option<&PostgresUrl>) -> 
         users.insert(user.clone(), StoredSecret::Plain(password.clone()));
     }
     let user = reader.optional("auth.user", text);
-    let password_file = check_password_file(reader, user.as_deref(), &mut users);
+    let Password { file: password_file, secret: password } =
+        check_password(reader, "auth.password", "auth.user");
+    if let (Some(user), Some(password)) = (&user, password) {
+        users.insert(user.clone(), StoredSecret::Plain(password));
+    }
     let query = reader.required("auth.query", auth_query);
     let is_pgbouncer = reader.settings.dialect == Dialect::PgBouncer;
     let is_asked = user.is_some() || reader.settings.names_auth_user_of_a_database();
@@ -83,8 +87,37 @@ pub(crate) fn check_lookups<'a>(
     }
 }
 
+/// A password, and the file that it stands in if it has one of its own.
+#[derive(Default)]
+pub(crate) struct Password {
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) secret: Option<Secret>,
+}
+
+/// Reads the password that stands under `key`, or in the file that `key` with `_file` behind it names. It belongs to the
+/// user that `user_key` names.
+pub(crate) fn check_password(reader: &mut Reader<'_>, key: &str, user_key: &str) -> Password {
+    let file_key = format!("{key}_file");
+    let (is_given, has_file) = (reader.is_given(key), reader.is_given(&file_key));
+    let given = if has_file { &file_key } else { key };
+    if is_given && has_file {
+        let what = format!("there are two passwords, this one and {key}");
+        reader.complain(&file_key, Wrong::new(what, "leave one of the two out"));
+    } else if (is_given || has_file) && !reader.is_given(user_key) {
+        let wrong = Wrong::new("is a password for nobody", format!("name its user as {user_key}"));
+        reader.complain(given, wrong);
+    }
+    let file = reader.path(&file_key);
+    let from_file = file.as_deref().and_then(|file| read_password(reader, &file_key, file));
+    let secret = reader.optional(key, text).map(Secret::from);
+    if secret.is_some() {
+        reader.warn_if_secret_is_readable(key);
+    }
+    Password { file, secret: from_file.or(secret) }
+}
+
 /// Reads a file that holds a password on its first line.
-pub(crate) fn read_password(reader: &mut Reader<'_>, key: &str, file: &Path) -> Option<Secret> {
+fn read_password(reader: &mut Reader<'_>, key: &str, file: &Path) -> Option<Secret> {
     let contents = reader.contents(key, file, Secrecy::Secret)?;
     let line = contents.expose().split(|byte| *byte == b'\n').next().unwrap_or_default();
     let password = line.strip_suffix(b"\r").unwrap_or(line);
@@ -117,25 +150,6 @@ fn read_user_list(reader: &mut Reader<'_>, file: &Path) -> Option<UserList> {
             None
         }
     }
-}
-
-fn check_password_file(
-    reader: &mut Reader<'_>,
-    user: Option<&str>,
-    users: &mut UserList,
-) -> Option<std::path::PathBuf> {
-    let file = reader.path("auth.password_file")?;
-    match (user, read_password(reader, "auth.password_file", &file)) {
-        (Some(user), Some(password)) => {
-            users.insert(user.to_owned(), StoredSecret::Plain(password));
-        }
-        (Some(_), None) => {}
-        (None, _) => {
-            let wrong = Wrong::new("is a password for nobody", "name its user as auth.user");
-            reader.complain("auth.password_file", wrong);
-        }
-    }
-    Some(file)
 }
 
 pub(crate) fn auth_query(value: &Value) -> Result<String, Wrong> {
@@ -175,7 +189,8 @@ pub(crate) fn needs_secrets(auth: &Auth) -> bool {
 
 /// True if there is no user list and nobody whose password could ask PostgreSQL.
 fn nobody_could_log_in(reader: &Reader<'_>, auth: &Auth) -> bool {
-    !reader.is_given("auth.file") && !reader.is_given("auth.password_file") && auth.users.is_empty()
+    ["auth.file", "auth.password", "auth.password_file"].iter().all(|key| !reader.is_given(key))
+        && auth.users.is_empty()
 }
 
 fn no_silent_trust(url: Option<&PostgresUrl>) -> Wrong {

@@ -175,7 +175,7 @@ pub struct Auth {
     pub file: Option<PathBuf>,
     /// File with the password of [`Auth::user`], already read into [`Auth::users`].
     pub password_file: Option<PathBuf>,
-    /// The user list, with the credentials of the upstream URL and of `password_file` merged in.
+    /// The user list, with the credentials of the upstream URL and of [`Auth::user`] merged in.
     pub users: weir_auth::UserList,
     /// User that runs `query` for users who are not in the list.
     pub user: Option<String>,

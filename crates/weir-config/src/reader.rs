@@ -1,23 +1,33 @@
 //! Takes settings out one by one as typed values and keeps the list of what is wrong. Knows no setting by name.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use weir_auth::Secret;
 
 use crate::Source;
+use crate::expand::conceal;
 use crate::key::{Family, Key};
 use crate::model::Dialect;
 use crate::problem::{Place, Problem, Wrong};
 use crate::settings::Settings;
 use crate::value::{Value, text};
 
-/// How file contents reach the checks: this crate opens no file itself.
+/// How file contents and environment variables reach the checks: this crate looks at nothing itself.
 pub trait Files {
     /// The contents of a file.
     ///
     /// # Errors
     /// Why it cannot be read, for people: `No such file or directory`.
     fn read(&self, path: &Path) -> Result<FileContents, String>;
+
+    /// An environment variable.
+    ///
+    /// # Errors
+    /// Why it cannot be had, for people: `is not set`.
+    fn variable(&self, _name: &str) -> Result<String, String> {
+        Err("is not set".to_owned())
+    }
 }
 
 /// A file that was read.
@@ -25,8 +35,46 @@ pub trait Files {
 pub struct FileContents {
     /// Its bytes; user lists and keys are secrets, so every file is treated as one.
     pub bytes: Secret,
-    /// True if users outside its owner and group may read it.
-    pub world_readable: bool,
+    /// Who may read it.
+    pub access: Access,
+}
+
+/// Who may read a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Access {
+    /// Its permission bits (`stat(2)`, the lowest nine).
+    pub mode: u32,
+    /// Whose it is.
+    pub owner: Owner,
+}
+
+/// Whose a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// The user's that weir runs as.
+    Weir,
+    /// root's: weir reads it as a member of its group, if it does not run as root.
+    Root,
+    /// Another user's, with the same consequence.
+    Other,
+}
+
+impl Access {
+    /// Nobody but weir.
+    pub const PRIVATE: Self = Self { mode: 0o600, owner: Owner::Weir };
+
+    /// Who may read a secret here and should not, and what of chmod takes that right away. The rule is PostgreSQL's for
+    /// private keys ("Secure TCP/IP Connections with SSL"): only the owner, or root's group.
+    fn excess(self) -> Option<(&'static str, &'static str)> {
+        let by_others = self.mode & 0o004 != 0;
+        let by_group = self.mode & 0o040 != 0;
+        match (self.owner, by_others, by_group) {
+            (Owner::Weir, true, _) => Some((EVERYBODY, "go-rwx")),
+            (Owner::Root | Owner::Other, true, _) => Some((EVERYBODY, "o-rwx")),
+            (Owner::Weir, false, true) => Some(("its whole group", "g-rwx")),
+            (_, false, _) => None,
+        }
+    }
 }
 
 /// The settings while they are being checked.
@@ -38,7 +86,7 @@ pub(crate) struct Reader<'a> {
     pub(crate) source: Option<Source<'a>>,
     files: &'a dyn Files,
     /// Once is enough for one file.
-    is_warned_readable: bool,
+    warned_readable: BTreeSet<PathBuf>,
 }
 
 impl<'a> Reader<'a> {
@@ -48,7 +96,7 @@ impl<'a> Reader<'a> {
         source: Option<Source<'a>>,
         files: &'a dyn Files,
     ) -> Self {
-        Self { settings, problems, warnings: Vec::new(), source, files, is_warned_readable: false }
+        Self { settings, problems, warnings: Vec::new(), source, files, warned_readable: BTreeSet::new() }
     }
 
     /// Whether the setting was given.
@@ -58,7 +106,7 @@ impl<'a> Reader<'a> {
 
     /// A setting without a default. `None`: not given, or wrong, which is noted.
     pub(crate) fn optional<T>(&mut self, path: &str, read: impl Fn(&Value) -> Result<T, Wrong>) -> Option<T> {
-        let item = self.settings.items.get(path)?;
+        let item = self.settings.items.get(path).filter(|item| !item.is_incomplete)?;
         match read(&item.value) {
             Ok(value) => Some(value),
             Err(wrong) => {
@@ -92,8 +140,8 @@ impl<'a> Reader<'a> {
     pub(crate) fn contents(&mut self, key: &str, file: &Path, secrecy: Secrecy) -> Option<Secret> {
         match self.files.read(file) {
             Ok(contents) => {
-                if contents.world_readable && secrecy == Secrecy::Secret {
-                    self.warn_readable(file);
+                if secrecy == Secrecy::Secret {
+                    self.warn_if_readable(file, contents.access);
                 }
                 Some(contents.bytes)
             }
@@ -116,9 +164,12 @@ impl<'a> Reader<'a> {
     }
 
     /// Notes what is wrong with a setting, at its place, or at the file as a whole if it was not given.
-    pub(crate) fn complain(&mut self, path: &str, wrong: Wrong) {
+    pub(crate) fn complain(&mut self, path: &str, mut wrong: Wrong) {
         let (place, name) = match self.settings.items.get(path) {
-            Some(item) => (item.place.clone(), item.written.clone()),
+            Some(item) => {
+                wrong.what = conceal(&wrong.what, &item.variables);
+                (item.place.clone(), item.written.clone())
+            }
             None => (self.somewhere(), None),
         };
         self.complain_at(place, name.as_deref().unwrap_or(path), wrong);
@@ -141,22 +192,28 @@ impl<'a> Reader<'a> {
         sections.and_then(|sections| sections.get(name)).cloned().unwrap_or_else(|| self.somewhere())
     }
 
-    /// Warns if a secret stands at a place in the configuration file and everybody may read that.
-    pub(crate) fn warn_if_secrets_are_readable(&mut self, place: &Place) {
-        if let (Some(Source { path, world_readable: true, .. }), Place::Line(..)) = (self.source, place)
-            && !self.is_warned_readable
-        {
-            self.is_warned_readable = true;
-            self.warn_readable(path);
+    /// Warns if a secret stands in a file that others may read, and not only the name of a variable that holds it.
+    pub(crate) fn warn_if_secret_is_readable(&mut self, key: &str) {
+        let Some(item) = self.settings.items.get(key).filter(|item| item.variables.is_empty()) else {
+            return;
+        };
+        let Place::Line(file, _) = item.place.clone() else { return };
+        let access = match self.source {
+            Some(source) if source.path == file => Some(source.access),
+            // A file that this one includes.
+            Some(_) | None => self.files.read(&file).ok().map(|contents| contents.access),
+        };
+        if let Some(access) = access {
+            self.warn_if_readable(&file, access);
         }
     }
 
-    /// Warns that everybody may read a file with secrets.
-    pub(crate) fn warn_readable(&mut self, file: &Path) {
-        let file = file.display();
-        self.warn(format!(
-            "{file} holds secrets and every user of this machine can read it; chmod o-rwx {file}"
-        ));
+    fn warn_if_readable(&mut self, file: &Path, access: Access) {
+        let Some((readers, right)) = access.excess() else { return };
+        if self.warned_readable.insert(file.to_owned()) {
+            let file = file.display();
+            self.warn(format!("{file} holds secrets and {readers} can read it; chmod {right} {file}"));
+        }
     }
 
     pub(crate) fn warn(&mut self, warning: impl Into<String>) {
@@ -171,4 +228,31 @@ pub(crate) enum Secrecy {
     Secret,
     /// Certificates.
     Public,
+}
+
+const EVERYBODY: &str = "every user of this machine";
+
+#[cfg(test)]
+mod tests {
+    //! Who may read a secret.
+
+    use super::{Access, EVERYBODY, Owner};
+
+    #[test]
+    fn a_secret_is_for_its_owner_or_roots_group() {
+        let group = "its whole group";
+        for (owner, mode, expected) in [
+            (Owner::Weir, 0o600, None),
+            (Owner::Weir, 0o400, None),
+            (Owner::Weir, 0o640, Some((group, "g-rwx"))),
+            (Owner::Weir, 0o644, Some((EVERYBODY, "go-rwx"))),
+            (Owner::Weir, 0o604, Some((EVERYBODY, "go-rwx"))),
+            (Owner::Root, 0o640, None),
+            (Owner::Root, 0o644, Some((EVERYBODY, "o-rwx"))),
+            (Owner::Other, 0o640, None),
+            (Owner::Other, 0o664, Some((EVERYBODY, "o-rwx"))),
+        ] {
+            assert_eq!(Access { mode, owner }.excess(), expected, "{owner:?} {mode:o}");
+        }
+    }
 }

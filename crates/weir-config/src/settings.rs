@@ -10,10 +10,12 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::expand::{Variable, expand};
 use crate::key::{Family, Key};
 use crate::keys::KEYS;
 use crate::model::Dialect;
 use crate::problem::{Place, Problem, Wrong};
+use crate::reader::Files;
 use crate::suggest::{nearest, pgbouncer_name};
 use crate::value::Value;
 
@@ -26,11 +28,22 @@ pub(crate) struct Item {
     pub(crate) value: Value,
     /// What it is called there, if not by its path.
     pub(crate) written: Option<String>,
+    /// What the environment has put into the value.
+    pub(crate) variables: Vec<Variable>,
+    /// A variable is missing, which is complained about; there is no value then.
+    pub(crate) is_incomplete: bool,
 }
 
 impl Item {
     pub(crate) fn new(place: Place, value: Value) -> Self {
-        Self { place, value, written: None }
+        Self { place, value, written: None, variables: Vec::new(), is_incomplete: false }
+    }
+}
+
+/// A value may be a password, or hold one.
+impl Drop for Item {
+    fn drop(&mut self) {
+        self.value.wipe();
     }
 }
 
@@ -46,9 +59,15 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// Reads a file. What cannot be used is a problem and left out.
-    pub(crate) fn from_toml(path: &Path, text: &str, problems: &mut Vec<Problem>) -> Self {
-        let mut walk = Walk { file: path.to_owned(), text, settings: Self::default(), problems };
+    /// Reads a file. What cannot be used is a problem and left out. Without an environment `${NAME}` stays as it is.
+    pub(crate) fn from_toml(
+        path: &Path,
+        text: &str,
+        environment: Option<&dyn Files>,
+        problems: &mut Vec<Problem>,
+    ) -> Self {
+        let file = path.to_owned();
+        let mut walk = Walk { file, text, environment, settings: Self::default(), problems };
         let (document, errors) = DeTable::parse_recoverable(text);
         for error in errors {
             let at = error.span().map_or(0, |span| span.start);
@@ -85,13 +104,15 @@ impl Settings {
 
     /// Sets a value that follows from another setting (a URL), unless something at least as strong was said:
     /// an option is stronger than a line of the file.
-    pub(crate) fn derive(&mut self, key: &'static str, value: Value, place: &Place) {
-        let stronger = matches!(place, Place::Option(_));
+    pub(crate) fn derive(&mut self, key: &'static str, value: Value, from: &Item) {
+        let stronger = matches!(from.place, Place::Option(_));
         match self.items.get(key) {
             Some(Item { place: Place::Option(_), .. }) => {}
             Some(_) if !stronger => {}
             Some(_) | None => {
-                self.items.insert(key.to_owned(), Item::new(place.clone(), value));
+                let mut item = Item::new(from.place.clone(), value);
+                item.variables.clone_from(&from.variables);
+                self.items.insert(key.to_owned(), item);
             }
         }
     }
@@ -100,6 +121,7 @@ impl Settings {
 struct Walk<'a> {
     file: PathBuf,
     text: &'a str,
+    environment: Option<&'a dyn Files>,
     settings: Settings,
     problems: &'a mut Vec<Problem>,
 }
@@ -159,12 +181,35 @@ impl Walk<'_> {
         let name = key.get_ref().as_ref();
         let path = join(section, name);
         if known.contains(&name) {
-            let place = self.place(key.span().start);
-            self.settings.items.insert(path, Item::new(place, plain(value.get_ref())));
+            let item = Item::new(self.place(key.span().start), plain(value.get_ref()));
+            let item = self.filled_in(&path, item);
+            self.settings.items.insert(path, item);
         } else {
             let wrong = Wrong::new("there is no such setting", remedy_for(section, name, known));
             self.complain(key.span().start, path, wrong);
         }
+    }
+
+    /// The setting with its variables replaced by what the environment says.
+    fn filled_in(&mut self, path: &str, mut item: Item) -> Item {
+        let Some(environment) = self.environment else { return item };
+        let mut variables = Vec::new();
+        let mut fill = |text: &mut String| -> Result<(), Wrong> {
+            let expanded = expand(text, |name| environment.variable(name), &mut variables)?;
+            *text = expanded;
+            Ok(())
+        };
+        let outcome = match &mut item.value {
+            Value::Text(text) => fill(text),
+            Value::Words(words) => words.iter_mut().try_for_each(fill),
+            Value::Number(_) | Value::Truth(_) | Value::Other(_) => Ok(()),
+        };
+        item.variables = variables;
+        if let Err(wrong) = outcome {
+            item.is_incomplete = true;
+            self.problems.push(Problem { place: item.place.clone(), key: path.to_owned(), wrong });
+        }
+        item
     }
 
     fn unknown_section(&mut self, at: usize, name: &str) {

@@ -14,11 +14,26 @@ use crate::{FileContents, Files, Loaded, Override, Problems, Source, Value, load
 /// Files that exist only here: contents and whether everybody may read them.
 pub(super) struct Shelf(BTreeMap<&'static str, (&'static str, bool)>);
 
+pub(super) const OPEN: crate::Access = crate::Access { mode: 0o644, owner: crate::Owner::Weir };
+
 impl Files for Shelf {
     fn read(&self, path: &Path) -> Result<FileContents, String> {
-        let (text, world_readable) =
+        let (text, is_open) =
             path.to_str().and_then(|path| self.0.get(path)).ok_or("No such file or directory")?;
-        Ok(FileContents { bytes: (*text).into(), world_readable: *world_readable })
+        Ok(FileContents {
+            bytes: (*text).into(),
+            access: if *is_open { OPEN } else { crate::Access::PRIVATE },
+        })
+    }
+
+    fn variable(&self, name: &str) -> Result<String, String> {
+        match name {
+            "PASSWORD" => Ok("hunter2".to_owned()),
+            "USER" => Ok("weir".to_owned()),
+            "HOST" => Ok("db1".to_owned()),
+            "CREDENTIALS_DIRECTORY" => Ok("/etc/weir".to_owned()),
+            _ => Err("is not set".to_owned()),
+        }
     }
 }
 
@@ -47,6 +62,7 @@ pub(super) fn shelf() -> Shelf {
         ("/etc/weir/ident.conf", ("mail /^(.*)@example.com$ \\1\n", true)),
         ("/etc/weir/broken_ident.conf", ("mail\n", true)),
         ("/etc/weir/weir.password", ("sesame\n", false)),
+        ("/etc/weir/reporter.password", ("hush\n", false)),
         ("/etc/weir/monitor.password", ("tick\r\n", false)),
         ("/etc/weir/nothing.password", ("\nsecond line\n", false)),
         ("/etc/weir/weir.crt", (CERTIFICATE, true)),
@@ -69,7 +85,11 @@ const USERS: &str = "\"alice\" \"wonderland\"\n\"weir_scram\" \"SCRAM-SHA-256$40
 
 /// Loads `/etc/weir/weir.toml` with this text.
 pub(super) fn load_text(text: &str) -> Result<Loaded, Problems> {
-    load(Some(Source { path: Path::new("/etc/weir/weir.toml"), text, world_readable: false }), &[], &shelf())
+    load(
+        Some(Source { path: Path::new("/etc/weir/weir.toml"), text, access: crate::Access::PRIVATE }),
+        &[],
+        &shelf(),
+    )
 }
 
 /// Loads options alone.

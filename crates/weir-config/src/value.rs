@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use zeroize::Zeroize;
+
 use crate::model::{AuthMethod, LoadBalance, LogFormat, PoolMode, ReadFallback, StatePolicy, TlsMode};
 use crate::problem::Wrong;
 use crate::quantity::{parse_bytes, parse_duration, show_bytes, show_duration};
@@ -32,6 +34,15 @@ impl std::fmt::Debug for Value {
 }
 
 impl Value {
+    /// Overwrites what it says.
+    pub(crate) fn wipe(&mut self) {
+        match self {
+            Self::Text(text) => text.zeroize(),
+            Self::Words(words) => words.iter_mut().for_each(Zeroize::zeroize),
+            Self::Number(_) | Self::Truth(_) | Self::Other(_) => {}
+        }
+    }
+
     fn kind(&self) -> &'static str {
         match self {
             Self::Text(_) => "a string",

@@ -30,7 +30,7 @@ fn config(write: SocketAddr, read: SocketAddr) -> Config {
          [auth]\ntype = \"trust\"\n",
         free_address()
     );
-    let source = Source { path: Path::new("test.toml"), text: &text, world_readable: false };
+    let source = Source { path: Path::new("test.toml"), text: &text, access: weir_config::Access::PRIVATE };
     weir_config::load(Some(source), &[], &NoFiles).unwrap().config
 }
 

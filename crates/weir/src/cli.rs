@@ -109,6 +109,10 @@ struct LoginOptions {
     #[arg(long, value_name = "NAME")]
     auth_user: Option<String>,
 
+    /// File with the password of the auth user on its first line
+    #[arg(long, value_name = "FILE")]
+    auth_password_file: Option<String>,
+
     /// SELECT with $1 that returns name and secret of a user, run as the auth user
     #[arg(long, value_name = "SQL")]
     auth_query: Option<String>,
@@ -225,6 +229,7 @@ impl Cli {
             text("--http-listen", "listen.http", listen.http_listen.as_ref()),
             text("--auth-file", "auth.file", login.auth_file.as_ref()),
             text("--auth-user", "auth.user", login.auth_user.as_ref()),
+            text("--auth-password-file", "auth.password_file", login.auth_password_file.as_ref()),
             text("--auth-query", "auth.query", login.auth_query.as_ref()),
             text("--auth-type", "auth.type", login.auth_type.as_ref()),
             words("--admin-user", "auth.admin_users", &login.admin_user),

@@ -5,8 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use weir_config::{Config, FileContents, Files, Loaded, Override, Source};
+use weir_config::{Access, Config, FileContents, Files, Loaded, Override, Source};
 use weir_runtime::Configuration;
+use zeroize::Zeroizing;
 
 use crate::Failure;
 use crate::disk::Disk;
@@ -15,22 +16,23 @@ use crate::log::LogHandle;
 /// A configuration file's contents, if there is a file.
 pub(crate) struct Text {
     path: PathBuf,
-    text: String,
-    world_readable: bool,
+    /// May hold passwords.
+    text: Zeroizing<String>,
+    access: Access,
 }
 
 impl Text {
     /// Reads the file.
     pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
         let unreadable = |why| Failure::Unreadable { file: path.to_owned(), why };
-        let FileContents { bytes, world_readable } = Disk.read(path).map_err(unreadable)?;
+        let FileContents { bytes, access } = Disk.read(path).map_err(unreadable)?;
         let text = weir_config::text_of(bytes.expose()).map_err(unreadable)?.into_owned();
-        Ok(Self { path: path.to_owned(), text, world_readable })
+        Ok(Self { path: path.to_owned(), text: Zeroizing::new(text), access })
     }
 
     /// As the checks take it.
     pub(crate) fn source(&self) -> Source<'_> {
-        Source { path: &self.path, text: &self.text, world_readable: self.world_readable }
+        Source { path: &self.path, text: &self.text, access: self.access }
     }
 }
 

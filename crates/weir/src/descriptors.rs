@@ -55,7 +55,8 @@ mod tests {
 
     fn config(text: &str) -> Config {
         let text = format!("[auth]\ntype = \"trust\"\n[limits]\nmax_client_conn = 1000\n{text}");
-        let source = Source { path: Path::new("weir.toml"), text: &text, world_readable: false };
+        let source =
+            Source { path: Path::new("weir.toml"), text: &text, access: weir_config::Access::PRIVATE };
         load(Some(source), &[], &Disk).unwrap().config
     }
 

@@ -1,23 +1,49 @@
-//! Files for the configuration's checks. Understands none of them.
+//! Files and environment variables for the configuration's checks. Understands none of them.
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::env::{self, VarError};
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use weir_config::{FileContents, Files};
+use rustix::process::geteuid;
+use weir_config::{Access, FileContents, Files, Owner};
 
-/// The file system.
+/// The file system, and what the process was started with.
 pub(crate) struct Disk;
 
 impl Files for Disk {
     fn read(&self, path: &Path) -> Result<FileContents, String> {
         let read = || -> io::Result<FileContents> {
-            let world_readable = fs::metadata(path)?.permissions().mode() & READABLE_BY_OTHERS != 0;
-            Ok(FileContents { bytes: fs::read(path)?.into(), world_readable })
+            let mut file = File::open(path)?;
+            let metadata = file.metadata()?;
+            // Room for all of it: a buffer that grows leaves copies of its contents behind.
+            let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or_default() + 1);
+            file.read_to_end(&mut bytes)?;
+            Ok(FileContents { bytes: bytes.into(), access: access(path, &metadata) })
         };
         read().map_err(|error| for_people(&error))
     }
+
+    fn variable(&self, name: &str) -> Result<String, String> {
+        env::var(name).map_err(|error| match error {
+            VarError::NotPresent => "is not set".to_owned(),
+            VarError::NotUnicode(_) => "is not UTF-8 text".to_owned(),
+        })
+    }
+}
+
+fn access(path: &Path, metadata: &Metadata) -> Access {
+    // systemd keeps its credentials from others by access control lists, which these bits do not show.
+    if env::var_os(CREDENTIALS).is_some_and(|directory| path.starts_with(directory)) {
+        return Access::PRIVATE;
+    }
+    let owner = match metadata.uid() {
+        0 => Owner::Root,
+        uid if uid == geteuid().as_raw() => Owner::Weir,
+        _ => Owner::Other,
+    };
+    Access { mode: metadata.mode() & 0o777, owner }
 }
 
 /// An error's words without the system's number for it, wherever it stands.
@@ -31,7 +57,8 @@ pub(crate) fn for_people(error: &impl ToString) -> String {
     }
 }
 
-const READABLE_BY_OTHERS: u32 = 0o004;
+/// Where systemd puts what `LoadCredential=` names (systemd.exec(5), "Credentials").
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
 #[cfg(test)]
 mod tests {

@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use weir_auth::Secret;
-
 use super::listen::port_number;
 use super::pools::{POOL_SIZE_MAX, pool_size, query, server_lifetime};
 use super::{CONNECTIONS_MAX, YEAR, millis};
 use crate::key::Family;
-use crate::logins::auth_query;
+use crate::logins::{Password, auth_query, check_password};
 use crate::model::{Database, Host, Peer, User};
 use crate::problem::{Place, Wrong};
 use crate::reader::Reader;
@@ -40,9 +38,9 @@ pub(super) fn check_databases(reader: &mut Reader<'_>) -> Databases {
         } else if name.is_empty() {
             reader.complain_at(place, &path, Wrong::new("has no name", "write [databases.NAME]"));
         } else if name == ANY {
-            fallback = Some(check_database(reader, &path, &place));
+            fallback = Some(check_database(reader, &path));
         } else {
-            let database = check_database(reader, &path, &place);
+            let database = check_database(reader, &path);
             named.insert(name, database);
         }
     }
@@ -61,21 +59,14 @@ pub(super) fn check_databases(reader: &mut Reader<'_>) -> Databases {
     Databases { named, any }
 }
 
-fn check_database(reader: &mut Reader<'_>, path: &str, place: &Place) -> Database {
+fn check_database(reader: &mut Reader<'_>, path: &str) -> Database {
     let key = |name: &str| format!("{path}.{name}");
     let parameters = PARAMETERS
         .iter()
         .filter_map(|name| Some(((*name).to_owned(), reader.optional(&key(name), text)?)))
         .collect();
     let user = reader.optional(&key("user"), text);
-    let password = reader.optional(&key("password"), text).map(Secret::from);
-    if password.is_some() {
-        reader.warn_if_secrets_are_readable(place);
-        if user.is_none() {
-            reader
-                .complain(&key("password"), Wrong::new("is a password for nobody", "name its user as user"));
-        }
-    }
+    let Password { file: _, secret: password } = check_password(reader, &key("password"), &key("user"));
     Database {
         dbname: reader.optional(&key("dbname"), text),
         hosts: reader.optional(&key("hosts"), hosts).unwrap_or_default(),

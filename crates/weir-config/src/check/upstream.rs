@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::{DAY, MINUTE, millis};
+use crate::logins::check_password;
 use crate::model::{Database, Patroni, Upstream};
-use crate::problem::Wrong;
+use crate::problem::{Place, Wrong};
 use crate::reader::Reader;
 use crate::url::{PostgresUrl, patroni_base};
 use crate::value::{READ_FALLBACKS, TLS_MODES, Value, bytes, duration, text, word, words};
@@ -12,9 +13,15 @@ use crate::value::{READ_FALLBACKS, TLS_MODES, Value, bytes, duration, text, word
 /// Reads the URL and spreads what it says over the settings that say the same.
 pub(super) fn read_upstream_url(reader: &mut Reader<'_>) -> Option<PostgresUrl> {
     let url = reader.optional("upstream.url", |value| PostgresUrl::parse(&text(value)?))?;
-    let place = reader.settings.items.get("upstream.url")?.place.clone();
+    let item = reader.settings.items.get("upstream.url")?.clone();
     if url.password.is_some() {
-        reader.warn_if_secrets_are_readable(&place);
+        reader.warn_if_secret_is_readable("upstream.url");
+        if let Place::Option(option) = item.place {
+            reader.warn(format!(
+                "the list of processes shows the password in {option} to every user of this machine; name a file with \
+                 it with --auth-password-file"
+            ));
+        }
     }
     let says = [
         ("auth.user", url.user.clone()),
@@ -26,7 +33,7 @@ pub(super) fn read_upstream_url(reader: &mut Reader<'_>) -> Option<PostgresUrl> 
     ];
     for (key, value) in says {
         if let Some(value) = value {
-            reader.settings.derive(key, Value::Text(value), &place);
+            reader.settings.derive(key, Value::Text(value), &item);
         }
     }
     Some(url)
@@ -89,15 +96,8 @@ pub(super) fn need_hosts(
 
 pub(super) fn check_patroni(reader: &mut Reader<'_>) -> Option<Patroni> {
     let urls = reader.optional("patroni.urls", patroni_urls).unwrap_or_default();
-    let monitor_password_file = reader.path("patroni.monitor_password_file");
-    let monitor_password = monitor_password_file
-        .as_deref()
-        .and_then(|file| crate::logins::read_password(reader, "patroni.monitor_password_file", file));
     let monitor_user = reader.optional("patroni.monitor_user", text);
-    if monitor_password_file.is_some() && !reader.is_given("patroni.monitor_user") {
-        let wrong = Wrong::new("is a password for nobody", "name its user as patroni.monitor_user");
-        reader.complain("patroni.monitor_password_file", wrong);
-    }
+    let monitor = check_password(reader, "patroni.monitor_password", "patroni.monitor_user");
     let patroni = Patroni {
         urls,
         scope: reader.optional("patroni.scope", text),
@@ -107,8 +107,8 @@ pub(super) fn check_patroni(reader: &mut Reader<'_>) -> Option<Patroni> {
         poll_timeout: reader.required("patroni.poll_timeout", duration(millis(50)..=MINUTE)),
         hold_timeout: reader.required("patroni.hold_timeout", duration(millis(1)..=DAY)),
         monitor_user,
-        monitor_password_file,
-        monitor_password,
+        monitor_password_file: monitor.file,
+        monitor_password: monitor.secret,
         monitor_database: reader.required("patroni.monitor_database", text),
     };
     (!patroni.urls.is_empty()).then_some(patroni)

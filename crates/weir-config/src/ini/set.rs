@@ -24,7 +24,8 @@ pub(crate) fn set(settings: &mut Settings, key: &str, text: &str) -> Result<(), 
     };
     let (path, value) =
         changed.map_err(|wrong| Problem { place: Place::Option(SET), key: String::new(), wrong })?;
-    let item = Item { place: Place::Option(SET), value, written: Some(key.to_owned()) };
+    let mut item = Item::new(Place::Option(SET), value);
+    item.written = Some(key.to_owned());
     settings.items.insert(path.to_owned(), item);
     Ok(())
 }
@@ -52,6 +53,9 @@ fn by_their_name(setting: &Setting, text: &str) -> Result<(&'static str, Value),
 fn by_our_name(key: &Key, text: &str) -> Result<(&'static str, Value), Wrong> {
     if key.takes_effect == TakesEffect::AtRestart {
         return Err(fixed());
+    }
+    if key.is_secret() {
+        return Err(Wrong::new("a password cannot be set here", "change the file and RELOAD"));
     }
     let value = match key.default {
         Fallback::Truth(_) => match text {

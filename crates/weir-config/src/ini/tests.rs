@@ -22,7 +22,7 @@ struct Shelf(BTreeMap<&'static str, &'static str>);
 impl Files for Shelf {
     fn read(&self, path: &Path) -> Result<FileContents, String> {
         let text = path.to_str().and_then(|path| self.0.get(path)).ok_or("No such file or directory")?;
-        Ok(FileContents { bytes: (*text).into(), world_readable: false })
+        Ok(FileContents { bytes: (*text).into(), access: crate::Access::PRIVATE })
     }
 }
 
@@ -43,7 +43,7 @@ fn shelf() -> Shelf {
 }
 
 fn source(text: &str) -> Source<'_> {
-    Source { path: Path::new("/p.ini"), text, world_readable: false }
+    Source { path: Path::new("/p.ini"), text, access: crate::Access::PRIVATE }
 }
 
 fn load_ini(text: &str) -> Result<Loaded, Problems> {

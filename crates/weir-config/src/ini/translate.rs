@@ -209,7 +209,8 @@ impl<'a> Translator<'a> {
     }
 
     pub(super) fn insert(&mut self, path: &str, written: &str, place: Place, value: Value) {
-        let item = Item { place, value, written: Some(written.to_owned()) };
+        let mut item = Item::new(place, value);
+        item.written = Some(written.to_owned());
         self.settings.items.insert(path.to_owned(), item);
     }
 

@@ -76,7 +76,7 @@ port = 5
             "26: databases.weir: this name is the console's; give the database another name, and set its dbname",
             "30: databases.app.pool_size: is a string; write a number from 0 to 262143, without quotes",
             r#"31: databases.app.usr: there is no such setting; did you mean "databases.app.user"?"#,
-            "32: databases.app.port: there is no such setting; [databases.app] has dbname, hosts, load_balance, user, password, auth_user, auth_query, auth_database, pool_mode, pool_size, min_pool_size, reserve_pool_size, server_lifetime, query_wait_timeout, max_db_connections, max_db_client_connections, connect_query, client_encoding, datestyle, timezone, application_name",
+            "32: databases.app.port: there is no such setting; [databases.app] has dbname, hosts, load_balance, user, password, password_file, auth_user, auth_query, auth_database, pool_mode, pool_size, min_pool_size, reserve_pool_size, server_lifetime, query_wait_timeout, max_db_connections, max_db_client_connections, connect_query, client_encoding, datestyle, timezone, application_name",
         ],
     );
 }
@@ -195,7 +195,7 @@ port = 0
             r#"10: databases.*.hosts: is empty; name a server, such as ["db1:5432"], or leave the key out"#,
             r#"12: databases.app.hosts: "db1:x" is not a server; write "host", "host:5432", "[::1]:5432", or a Unix socket's directory such as "/run/postgresql:5432""#,
             r#"13: databases.app.server_lifetime: cannot be unlimited for a single database; write a long duration, such as "365d""#,
-            "14: databases.app.password: is a password for nobody; name its user as user",
+            "14: databases.app.password: is a password for nobody; name its user as databases.app.user",
             r#"15: databases.app.load_balance: "random" is not known; write one of "round-robin", "disable""#,
             r#"17: users.x.query_timeout: 5 has no unit; write a duration from 1ms to 365d, such as "10s", "500ms" or "2min", or 0 for never"#,
             r#"18: peers.0: "0" is not a peer_id; write [peers.ID] with a number from 1 to 16383"#,
@@ -257,10 +257,43 @@ fn login_settings_need_each_other() {
          [auth]\nfile = \"userlist.txt\"\npassword_file = \"nothing.password\"\nquery = \"select 1\"\n",
         &[
             "3: patroni.monitor_password_file: is a password for nobody; name its user as patroni.monitor_user",
-            "6: auth.password_file: /etc/weir/nothing.password has no password on its first line; write the password there, alone",
             "6: auth.password_file: is a password for nobody; name its user as auth.user",
+            "6: auth.password_file: /etc/weir/nothing.password has no password on its first line; write the password there, alone",
             "7: auth.query: has no $1 for the user's name; write a SELECT that returns name and secret of the user $1",
             "7: auth.query: nobody is named to run it; name a user as auth.user (option --auth-user)",
+        ],
+    );
+}
+
+#[test]
+fn a_password_has_one_place_and_one_user() {
+    check(
+        "[patroni]\nurls = [\"http://n1\"]\nmonitor_password = \"hunter2\"\n\
+         [auth]\nfile = \"userlist.txt\"\nuser = \"weir\"\npassword = \"hunter2\"\npassword_file = \"weir.password\"\n\
+         [databases.a]\npassword_file = \"weir.password\"\n[databases.b]\nuser = \"x\"\npassword_file = \"nowhere\"\n",
+        &[
+            "3: patroni.monitor_password: is a password for nobody; name its user as patroni.monitor_user",
+            "8: auth.password_file: there are two passwords, this one and auth.password; leave one of the two out",
+            "10: databases.a.password_file: is a password for nobody; name its user as databases.a.user",
+            "13: databases.b.password_file: cannot read /etc/weir/nowhere: No such file or directory; name a file that weir's user can read",
+        ],
+    );
+}
+
+#[test]
+fn variables_that_cannot_be_used_are_named_and_never_what_they_say() {
+    check(
+        "[upstream]\nurl = \"postgres://u:${PASSWORD}@db1:x\"\n\
+         [auth]\nuser = \"${NOBODY}\"\npassword_file = \"${PASSWORD}\"\nadmin_users = [\"a\", \"${\"]\n\
+         type = \"${PASSWORD}\"\n[databases.a]\nhosts = [\"db1\", \"${PASSWORD}:y\"]\npool_mode = \"$${PASSWORD}\"\n",
+        &[
+            "2: upstream.url: the URL's port is not a number from 1 to 65535; write postgres://user:password@host:5432/database?sslmode=require, where only the host is needed and : / ? @ % in a password are written %3A %2F %3F %40 %25",
+            "4: auth.user: the environment variable NOBODY is not set; set it in the environment that weir is started in, or write $${NOBODY} for these characters themselves",
+            "5: auth.password_file: cannot read /etc/weir/${PASSWORD}: No such file or directory; name a file that weir's user can read",
+            "6: auth.admin_users: has a ${ that begins no variable; write ${NAME} with letters, digits and _, or $${ for these characters themselves",
+            "7: auth.type: \"${PASSWORD}\" is not known; write one of \"scram-sha-256\", \"md5\", \"plain\", \"trust\", \"any\", \"cert\", \"peer\", \"hba\"",
+            "9: databases.a.hosts: \"${PASSWORD}:y\" is not a server; write \"host\", \"host:5432\", \"[::1]:5432\", or a Unix socket's directory such as \"/run/postgresql:5432\"",
+            "10: databases.a.pool_mode: \"${PASSWORD}\" is not known; write one of \"session\", \"transaction\", \"statement\"",
         ],
     );
 }

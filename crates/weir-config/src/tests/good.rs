@@ -329,7 +329,7 @@ fn a_url_brings_its_credentials_and_its_tls() {
 #[test]
 fn options_overrule_the_file_and_explicit_ones_overrule_a_url() {
     let load = |text, options: &[(&'static str, &'static str, &str)]| {
-        let source = Source { path: Path::new("/etc/weir/weir.toml"), text, world_readable: false };
+        let source = Source { path: Path::new("/etc/weir/weir.toml"), text, access: crate::Access::PRIVATE };
         load(Some(source), &overrides(options), &shelf()).unwrap().config
     };
     let config = load(
@@ -384,7 +384,7 @@ fn what_is_allowed_and_odd_is_warned_about() {
     check_warnings(
         &[cluster, ("--auth-file", "auth.file", "/etc/weir/open.txt")],
         &[
-            "/etc/weir/open.txt holds secrets and every user of this machine can read it; chmod o-rwx /etc/weir/open.txt",
+            "/etc/weir/open.txt holds secrets and every user of this machine can read it; chmod go-rwx /etc/weir/open.txt",
         ],
     );
     check_warnings(
@@ -413,19 +413,79 @@ fn what_is_allowed_and_odd_is_warned_about() {
 }
 
 #[test]
-fn a_password_in_a_file_that_everybody_can_read_is_warned_about() {
-    let warnings = |text| {
-        let source = Source { path: Path::new("/etc/weir/weir.toml"), text, world_readable: true };
+fn a_password_in_a_file_that_others_can_read_is_warned_about() {
+    let warnings = |text: &str| {
+        let source = Source { path: Path::new("/etc/weir/weir.toml"), text, access: super::OPEN };
         load(Some(source), &[], &shelf()).unwrap().warnings
     };
-    assert_eq!(
-        warnings("[upstream]\nurl = \"postgres://u:pw@db1\"\n"),
-        [
-            "/etc/weir/weir.toml holds secrets and every user of this machine can read it; chmod o-rwx /etc/weir/weir.toml",
-        ]
+    let warned = |file: &str| {
+        format!("{file} holds secrets and every user of this machine can read it; chmod go-rwx {file}")
+    };
+    const REST: &str = "[upstream]\nurl = \"postgres://db1\"\n[auth]\nfile = \"userlist.txt\"\n";
+    for secret in [
+        "[upstream]\nurl = \"postgres://u:pw@db1\"\n".to_owned(),
+        format!("{REST}user = \"weir\"\npassword = \"pw\"\n"),
+        format!(
+            "{REST}[databases.a]\nuser = \"u\"\npassword = \"pw\"\n[databases.b]\nuser = \"u\"\npassword = \"pw\"\n"
+        ),
+        format!("{REST}[patroni]\nmonitor_user = \"u\"\nmonitor_password = \"pw\"\n"),
+    ] {
+        assert_eq!(warnings(&secret), [warned("/etc/weir/weir.toml")], "{secret}");
+    }
+    // Neither the place of a secret nor the name of a variable is one.
+    for none in [
+        REST.to_owned(),
+        "[upstream]\nurl = \"postgres://u:${PASSWORD}@db1\"\n".to_owned(),
+        format!("{REST}user = \"weir\"\npassword_file = \"weir.password\"\n"),
+        format!("{REST}[databases.a]\nuser = \"u\"\npassword = \"${{PASSWORD}}\"\n"),
+    ] {
+        assert_eq!(warnings(&none), Vec::<String>::new(), "{none}");
+    }
+    let listed = "[upstream]\nurl = \"postgres://db1\"\n[auth]\nfile = \"open.txt\"\n";
+    assert_eq!(warnings(listed), [warned("/etc/weir/open.txt")]);
+}
+
+#[test]
+fn a_password_on_the_command_line_is_warned_about() {
+    check_warnings(
+        &[("--upstream", "upstream.url", "postgres://weir:pw@db1")],
+        &[
+            "the list of processes shows the password in --upstream to every user of this machine; name a file with it \
+           with --auth-password-file",
+        ],
     );
-    let without = "[upstream]\nurl = \"postgres://db1\"\n[auth]\nfile = \"userlist.txt\"\n";
-    assert_eq!(warnings(without), Vec::<String>::new());
+}
+
+#[test]
+fn secrets_come_from_files_and_from_the_environment() {
+    let loaded = load_text(
+        "[upstream]\nurl = \"postgres://${HOST}:5433\"\n\
+         [auth]\nuser = \"${USER}\"\npassword_file = \"${CREDENTIALS_DIRECTORY}/weir.password\"\nquery = \"select $1, $$x$$ where valuntil is null\"\n\
+         [databases.a]\nuser = \"u\"\npassword = \"a${PASSWORD}$${PASSWORD}\"\n\
+         [databases.b]\nuser = \"u\"\npassword_file = \"monitor.password\"\nhosts = [\"${HOST}:1\", \"db2\"]\n",
+    )
+    .unwrap();
+    assert_eq!(loaded.warnings, Vec::<String>::new());
+    let config = loaded.config;
+    assert!(matches!(&config.upstream, Upstream::Plain { host, port: 5433 } if host == "db1"));
+    assert_eq!(config.auth.users.get("weir"), Some(&StoredSecret::Plain(Secret::from("sesame"))));
+    assert_eq!(config.auth.query.as_deref(), Some("select $1, $$x$$ where valuntil is null"));
+    assert_eq!(config.databases["a"].password, Some(Secret::from("ahunter2${PASSWORD}")));
+    assert_eq!(config.databases["b"].password, Some(Secret::from("tick")));
+    assert_eq!(config.databases["b"].hosts[0].host, "db1");
+    let own = load_text(
+        "[patroni]\nurls = [\"http://n1\"]\nmonitor_user = \"m\"\nmonitor_password = \"tack\"\n\
+                         [auth]\nuser = \"weir\"\npassword = \"${PASSWORD}\"\n",
+    )
+    .unwrap();
+    assert_eq!(own.config.auth.users.get("weir"), Some(&StoredSecret::Plain(Secret::from("hunter2"))));
+    let Upstream::Patroni(patroni) = &own.config.upstream else { panic!("not a cluster") };
+    assert_eq!(patroni.monitor_password, Some(Secret::from("tack")));
+    // What is shown of all that, and all that Debug says, holds none of them.
+    let shown = format!("{:?}{:?}{:?}{:?}", shown(&own), own.config, config, crate::config_rows(&own.config));
+    for secret in ["hunter2", "tack", "tick", "sesame"] {
+        assert!(!shown.contains(secret), "{shown}");
+    }
 }
 
 #[test]

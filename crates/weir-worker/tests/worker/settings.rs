@@ -35,8 +35,11 @@ pub(crate) fn config() -> Config {
 }
 
 fn loaded() -> Config {
-    let source =
-        Source { path: Path::new("weir.toml"), text: include_str!("weir.toml"), world_readable: false };
+    let source = Source {
+        path: Path::new("weir.toml"),
+        text: include_str!("weir.toml"),
+        access: weir_config::Access::PRIVATE,
+    };
     weir_config::load(Some(source), &[], &EmptyFiles).unwrap().config
 }
 
@@ -45,7 +48,7 @@ struct EmptyFiles;
 
 impl Files for EmptyFiles {
     fn read(&self, _path: &Path) -> Result<FileContents, String> {
-        Ok(FileContents { bytes: "".into(), world_readable: false })
+        Ok(FileContents { bytes: "".into(), access: weir_config::Access::PRIVATE })
     }
 }
 

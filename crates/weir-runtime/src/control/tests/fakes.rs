@@ -35,7 +35,7 @@ impl Files for OneFile {
         let bytes = format!("{PASSWORD}\n").into_bytes();
         let is_it = path == Path::new("monitor.password");
         is_it
-            .then(|| FileContents { bytes: bytes.into(), world_readable: false })
+            .then(|| FileContents { bytes: bytes.into(), access: weir_config::Access::PRIVATE })
             .ok_or("no such file".to_owned())
     }
 }
@@ -43,7 +43,7 @@ impl Files for OneFile {
 /// A checked configuration with this text in front of what every one needs.
 pub(super) fn config(text: &str) -> Config {
     let text = format!("{text}\n[auth]\ntype = \"trust\"\n");
-    let source = Source { path: Path::new("test.toml"), text: &text, world_readable: false };
+    let source = Source { path: Path::new("test.toml"), text: &text, access: weir_config::Access::PRIVATE };
     weir_config::load(Some(source), &[], &OneFile).unwrap().config
 }
 
