@@ -36,7 +36,7 @@ lint() {
   RUSTDOCFLAGS="-D warnings" cargo doc --quiet --workspace --no-deps --document-private-items --locked
   if have shellcheck; then
     step "shell scripts"
-    shellcheck .ci/run scripts/*.sh tests/drivers/*.sh
+    shellcheck .ci/run scripts/*.sh tests/drivers/*.sh fuzz/*.sh
   fi
   if have cargo-deny; then
     # The advisory database lives outside every registry; who has it runs `cargo deny check advisories` as well.
@@ -71,6 +71,7 @@ if ! $quick; then
   # By command where a machine may have it from elsewhere, by package where only Debian's will do.
   packages=(libpostgresql-jdbc-java golang-github-lib-pq-dev golang-github-jackc-pgx-v4-dev python3-venv)
   have shellcheck || packages+=(shellcheck)
+  have g++ || packages+=(g++)
   have npm || packages+=(nodejs npm)
   have go || packages+=(golang-go)
   have javac || packages+=(default-jdk-headless)
@@ -84,6 +85,8 @@ build
 if $quick; then
   run_tests --workspace --exclude weir-e2e --exclude weir-cluster
 else
+  step "fuzzing"
+  scripts/fuzz.sh 5
   step "drivers"
   tests/drivers/run.sh prepare
   run_tests --workspace

@@ -129,7 +129,7 @@ fn function_name(line: &str) -> Option<String> {
 pub(crate) fn sources() -> Result<Vec<Source>> {
     let root = root();
     let mut paths = Vec::new();
-    for folder in ["crates", "tests", "benches"] {
+    for folder in ["crates", "fuzz", "tests", "benches"] {
         collect(&root.join(folder), &mut paths)?;
     }
     anyhow::ensure!(paths.len() > 20, "found only {} sources under {}", paths.len(), root.display());
