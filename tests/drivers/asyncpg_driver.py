@@ -1,8 +1,10 @@
-"""asyncpg: binary protocol, named statements with its own cache. Connects by PG* environment."""
+"""asyncpg: binary protocol, named statements with its own cache. Connects by PG* environment.
+With the argument `logins`: one login for each line of standard input, see run.sh."""
 
 import asyncio
 import os
 import ssl
+import sys
 
 import asyncpg
 
@@ -109,4 +111,38 @@ async def main():
     print(f"ok asyncpg {asyncpg.__version__}: {len(pids)} servers")
 
 
-asyncio.run(main())
+def login_tls(how, folder):
+    if how in ("plain", "unix"):
+        return {"ssl": False}
+    context = ssl.create_default_context(cafile=f"{folder}/authority.crt")
+    if how == "tls":
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if how == "certificate":
+        context.load_cert_chain(f"{folder}/client.crt", f"{folder}/client.key")
+    if how == "direct":
+        context.set_alpn_protocols(["postgresql"])
+    return {"ssl": context, "direct_tls": how == "direct"}
+
+
+async def login(how, folder, host, port, user, password, database):
+    try:
+        conn = await asyncpg.connect(
+            host=host, port=port, user=user, password=password, database=database, timeout=20, **login_tls(how, folder)
+        )
+        try:
+            return "ok", await conn.fetchval("SELECT current_user")
+        finally:
+            await conn.close()
+    except asyncpg.PostgresError as refused:
+        return "no", refused.sqlstate, " ".join(str(refused).split())
+    except (OSError, asyncpg.InterfaceError) as failed:
+        return "no", "-", " ".join(repr(failed).split())
+
+
+async def logins():
+    for line in sys.stdin:
+        print(*await login(*line.split("\t")[:7]), sep="\t", flush=True)
+
+
+asyncio.run(logins() if sys.argv[1:] == ["logins"] else main())

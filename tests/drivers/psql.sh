@@ -1,7 +1,24 @@
 #!/usr/bin/env bash
 # psql: what a person types. Reads PGHOST, PGPORT, PGDATABASE, PGUSER, PGPASSWORD, PGSSLMODE, PGSSLROOTCERT.
 # psql 15 speaks only the simple protocol, so its prepared statements are SQL ones, each inside one transaction.
+#   psql.sh logins        one login for each line of standard input, see run.sh
 set -euo pipefail
+
+# psql tells no SQLSTATE when a connection fails.
+logins() {
+  local words said
+  while IFS=$'\t' read -r _ _ _ _ _ _ _ words; do
+    if said=$(psql -XAtqw "$words" -c "SELECT current_user" 2>&1 </dev/null); then
+      printf 'ok\t%s\n' "$said"
+    else
+      printf 'no\t-\t%s\n' "${said//[$'\t\n']/ }"
+    fi
+  done
+}
+if [ "${1:-}" = logins ]; then
+  logins
+  exit
+fi
 
 fail() { echo "psql: $*" >&2; exit 1; }
 ask() { psql -XAtq -v ON_ERROR_STOP=1 "$@"; }

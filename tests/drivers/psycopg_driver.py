@@ -1,6 +1,8 @@
-"""psycopg 3 on its own libpq. Connects by libpq's PG* environment; exits non-zero with the reason on a wrong result."""
+"""psycopg 3 on its own libpq. Connects by libpq's PG* environment; exits non-zero with the reason on a wrong result.
+With the argument `logins`: one login for each line of standard input, see run.sh."""
 
 import logging
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -118,4 +120,18 @@ def main():
     print(f"ok psycopg {psycopg.__version__} libpq {psycopg.pq.version()}: {len(pids)} servers")
 
 
-main()
+def login(words):
+    try:
+        with psycopg.connect(words) as conn:
+            return "ok", conn.execute("SELECT current_user").fetchone()[0]
+    except psycopg.Error as refused:
+        return "no", refused.sqlstate or "-", " ".join(str(refused).split())
+
+
+def logins():
+    for line in sys.stdin:
+        words = line.rstrip("\n").split("\t")[-1]
+        print(*login(words), sep="\t", flush=True)
+
+
+logins() if sys.argv[1:] == ["logins"] else main()

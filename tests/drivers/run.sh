@@ -2,6 +2,11 @@
 # The driver programs against whatever PGHOST, PGPORT, PGDATABASE, PGUSER, PGPASSWORD, PGSSLMODE and PGSSLROOTCERT name.
 #   run.sh prepare        build what needs building (venv, npm, Go) under target/drivers; safe to call again
 #   run.sh run [NAME...]  run these drivers (default: all); ends non-zero if one fails
+#   run.sh logins NAME    one login and SELECT current_user for each line of standard input, whose columns are separated
+#                         by tabs: how (plain, tls, verified, bound, direct, certificate, unix), folder of
+#                         authority.crt, client.crt and client.key, host or socket folder, port, user, password,
+#                         database, and all that as libpq's connection string. Answers with one line each:
+#                         ok USER, or no SQLSTATE TEXT (- where the driver tells no SQLSTATE)
 #   run.sh list           their names
 # Needs Debian's psql, python3-venv, npm, golang-go with golang-github-lib-pq-dev and golang-github-jackc-pgx-v4-dev,
 # a JDK and libpostgresql-jdbc-java.
@@ -18,12 +23,12 @@ prepare_python() {
   cp "$here/requirements.txt" "$build/venv/"
 }
 
-prepare_node() {
-  cmp -s "$here/node/package.json" "$build/node/installed.json" && return
-  mkdir -p "$build/node"
-  cp "$here/node/package.json" "$build/node/"
-  (cd "$build/node" && npm install --no-audit --no-fund --loglevel=error >/dev/null)
-  cp "$here/node/package.json" "$build/node/installed.json"
+npm_install() {
+  cmp -s "$here/$1/package.json" "$build/$1/installed.json" && return
+  mkdir -p "$build/$1"
+  cp "$here/$1/package.json" "$build/$1/"
+  (cd "$build/$1" && npm install --no-audit --no-fund --loglevel=error >/dev/null)
+  cp "$here/$1/package.json" "$build/$1/installed.json"
 }
 
 # Debian's Go libraries lie in a GOPATH; the build cache makes a second call quick.
@@ -41,14 +46,16 @@ prepare_java() {
 }
 
 run_one() {
-  case $1 in
-    psql) "$here/psql.sh" ;;
-    psycopg) "$build/venv/bin/python" "$here/psycopg_driver.py" ;;
-    asyncpg) "$build/venv/bin/python" "$here/asyncpg_driver.py" ;;
-    pgjdbc) java -cp "/usr/share/java/postgresql.jar:$build/java" Driver ;;
-    node-postgres) NODE_PATH="$build/node/node_modules" node "$here/node/driver.js" ;;
-    lib-pq | pgx) "$build/bin/$1" ;;
-    *) echo "run.sh: no driver is called $1 (${all[*]})" >&2; return 2 ;;
+  local name=$1
+  shift
+  case $name in
+    psql) "$here/psql.sh" "$@" ;;
+    psycopg) "$build/venv/bin/python" "$here/psycopg_driver.py" "$@" ;;
+    asyncpg) "$build/venv/bin/python" "$here/asyncpg_driver.py" "$@" ;;
+    pgjdbc) java -cp "/usr/share/java/postgresql.jar:$build/java" Driver "$@" ;;
+    node-postgres) NODE_PATH="$build/node/node_modules" node "$here/node/driver.js" "$@" ;;
+    lib-pq | pgx) "$build/bin/$name" "$@" ;;
+    *) echo "run.sh: no driver is called $name (${all[*]})" >&2; return 2 ;;
   esac
 }
 
@@ -56,7 +63,7 @@ case ${1:-} in
   prepare)
     mkdir -p "$build"
     prepare_python
-    prepare_node
+    npm_install node
     prepare_go
     prepare_java
     ;;
@@ -70,6 +77,7 @@ case ${1:-} in
     [ ${#failed[@]} -eq 0 ] || { echo "failed: ${failed[*]}" >&2; exit 1; }
     ;;
   one) run_one "$2" ;;
+  logins) run_one "$2" logins ;;
   list) printf '%s\n' "${all[@]}" ;;
-  *) sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

@@ -261,7 +261,6 @@ impl Worker {
         let mut role = Role::Write;
         let asked = self.asking(&wanted.0).and_then(|Asking { database, user, query }| {
             role = self.lookup_role(&database);
-            let user = crate::pools::server_user(&self.config, &database, &user);
             Some((query, self.pool_for(PoolKey { database, user, role })?))
         });
         let Some((query, pool)) = asked else {

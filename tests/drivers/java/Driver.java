@@ -1,8 +1,13 @@
 // pgjdbc with server-side prepared statements from the first execution on. Reads the PG* environment; exits non-zero
-// with the reason on a wrong result. Run as one source file: java -cp <jars> Driver.java
+// with the reason on a wrong result. With the argument `logins`: one login for each line of standard input, see run.sh.
 
+import java.io.BufferedReader;
+import java.io.IOException;
+import java.io.InputStreamReader;
 import java.io.StringReader;
 import java.io.StringWriter;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.sql.Connection;
 import java.sql.DriverManager;
 import java.sql.PreparedStatement;
@@ -10,6 +15,7 @@ import java.sql.ResultSet;
 import java.sql.SQLException;
 import java.sql.Savepoint;
 import java.sql.Statement;
+import java.util.Base64;
 import java.util.Objects;
 import java.util.Properties;
 import java.util.Set;
@@ -23,6 +29,7 @@ import java.util.ArrayList;
 import java.util.List;
 import org.postgresql.PGConnection;
 import org.postgresql.copy.CopyManager;
+import org.postgresql.util.PSQLException;
 
 public class Driver {
     static final String TABLE = "driver_pgjdbc";
@@ -216,7 +223,58 @@ public class Driver {
         }
     }
 
-    public static void main(String[] args) {
+    /** The driver reads keys in DER only. */
+    static String keyAsDer(String folder) throws IOException {
+        String text = Files.readString(Path.of(folder, "client.key")).replaceAll("-----[A-Z ]+-----|\\s", "");
+        Path der = Files.createTempFile("weir-driver", ".pk8");
+        der.toFile().deleteOnExit();
+        return Files.write(der, Base64.getDecoder().decode(text)).toString();
+    }
+
+    static void loginTls(Properties properties, String how, String folder) throws IOException {
+        properties.setProperty("sslmode", switch (how) {
+            case "plain" -> "disable";
+            case "tls" -> "require";
+            default -> "verify-full";
+        });
+        if (!how.equals("plain") && !how.equals("tls")) {
+            properties.setProperty("sslrootcert", folder + "/authority.crt");
+        }
+        if (how.equals("certificate")) {
+            properties.setProperty("sslcert", folder + "/client.crt");
+            properties.setProperty("sslkey", keyAsDer(folder));
+        }
+    }
+
+    static String login(String[] words) throws IOException {
+        var properties = new Properties();
+        properties.setProperty("user", words[4]);
+        properties.setProperty("password", words[5]);
+        properties.setProperty("connectTimeout", "20");
+        loginTls(properties, words[0], words[1]);
+        var url = "jdbc:postgresql://" + words[2] + ":" + words[3] + "/" + words[6];
+        try (Connection conn = DriverManager.getConnection(url, properties)) {
+            return "ok\t" + one(conn, "SELECT current_user");
+        } catch (SQLException refused) {
+            // Its own complaints have codes, too.
+            boolean isServers = refused instanceof PSQLException report && report.getServerErrorMessage() != null;
+            String code = isServers ? refused.getSQLState() : "-";
+            return "no\t" + code + "\t" + refused.getMessage().replaceAll("\\s+", " ");
+        }
+    }
+
+    static void logins() throws IOException {
+        var lines = new BufferedReader(new InputStreamReader(System.in));
+        for (String line = lines.readLine(); line != null; line = lines.readLine()) {
+            System.out.println(login(line.split("\t")));
+        }
+    }
+
+    public static void main(String[] args) throws IOException {
+        if (args.length == 1 && args[0].equals("logins")) {
+            logins();
+            return;
+        }
         try {
             int servers = run();
             System.out.println("ok pgjdbc " + org.postgresql.util.DriverInfo.DRIVER_VERSION + ": " + servers + " servers");

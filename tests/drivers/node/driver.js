@@ -1,8 +1,10 @@
 // node-postgres with pg-copy-streams. Connects by PG* environment; exits non-zero with the reason on a wrong result.
+// With the argument `logins`: one login for each line of standard input, see run.sh.
 'use strict'
 
 const assert = require('node:assert/strict')
 const fs = require('node:fs')
+const readline = require('node:readline')
 const { Readable } = require('node:stream')
 const { pipeline } = require('node:stream/promises')
 const { Pool, Client } = require('pg')
@@ -13,10 +15,14 @@ process.noDeprecation = true
 
 const TABLE = 'driver_node'
 const CONNECTIONS = 6
-const ssl = { ca: fs.readFileSync(process.env.PGSSLROOTCERT, 'utf8') }
-// The sslmode of the environment would override the object above.
-delete process.env.PGSSLMODE
-delete process.env.PGSSLROOTCERT
+
+// The sslmode of the environment would override the object that this makes.
+function tls() {
+  const ssl = { ca: fs.readFileSync(process.env.PGSSLROOTCERT, 'utf8') }
+  delete process.env.PGSSLMODE
+  delete process.env.PGSSLROOTCERT
+  return ssl
+}
 
 async function within(pool, work) {
   const client = await pool.connect()
@@ -93,7 +99,7 @@ async function cancel(pool) {
 }
 
 async function main() {
-  const pool = new Pool({ max: CONNECTIONS, ssl })
+  const pool = new Pool({ max: CONNECTIONS, ssl: tls() })
   await pool.query(`SET LOCAL client_min_messages = warning; DROP TABLE IF EXISTS ${TABLE}`)
   await pool.query(`CREATE TABLE ${TABLE} (id int PRIMARY KEY, note text)`)
   await parameters(pool)
@@ -107,7 +113,40 @@ async function main() {
   console.log(`ok node-postgres ${require('pg/package.json').version}: ${servers.size} servers`)
 }
 
-main().catch((error) => {
+function loginTls(how, folder) {
+  const read = (name) => fs.readFileSync(`${folder}/${name}`, 'utf8')
+  if (how === 'plain' || how === 'unix') return { ssl: false }
+  if (how === 'tls') return { ssl: { rejectUnauthorized: false } }
+  const ssl = { ca: read('authority.crt') }
+  if (how === 'certificate') Object.assign(ssl, { cert: read('client.crt'), key: read('client.key') })
+  return { ssl, enableChannelBinding: how === 'bound', ...(how === 'direct' && { sslnegotiation: 'direct' }) }
+}
+
+async function login(how, folder, host, port, user, password, database) {
+  const client = new Client({ host, port: Number(port), user, password, database, ...loginTls(how, folder) })
+  client.on('error', () => {})
+  // It falls back to SCRAM-SHA-256 without a word.
+  let mechanism
+  client.connection.once('authenticationSASLContinue', () => { mechanism = client.saslSession.mechanism })
+  try {
+    await client.connect()
+    if (how === 'bound' && mechanism !== 'SCRAM-SHA-256-PLUS') return ['no', '-', `not bound to the channel: ${mechanism}`]
+    return ['ok', (await client.query('SELECT current_user')).rows[0].current_user]
+  } catch (error) {
+    return ['no', error.severity ? error.code : '-', String(error.message).replace(/\s+/g, ' ')]
+  } finally {
+    await client.end().catch(() => {})
+  }
+}
+
+async function logins() {
+  for await (const line of readline.createInterface({ input: process.stdin })) {
+    console.log((await login(...line.split('\t').slice(0, 7))).join('\t'))
+  }
+}
+
+const work = process.argv[2] === 'logins' ? logins : main
+work().catch((error) => {
   console.error('node-postgres:', error)
   process.exit(1)
 })

@@ -130,9 +130,17 @@ impl Setup {
     /// # Errors
     /// weir does not come up.
     pub async fn start_before(self, postgres: Postgres) -> Result<Stack> {
-        let upstream = format!("url = \"postgres://{}\"", postgres.address());
-        let Front { weir, folder, authority } = self.set("upstream", &upstream).launch().await?;
+        let Front { weir, folder, authority } = self.start_beside(&postgres).await?;
         Ok(Stack { weir, postgres, folder, authority })
+    }
+
+    /// Starts weir in front of a PostgreSQL that others may have in common with it.
+    ///
+    /// # Errors
+    /// weir does not come up.
+    pub async fn start_beside(self, postgres: &Postgres) -> Result<Front> {
+        let upstream = format!("url = \"postgres://{}\"", postgres.address());
+        self.set("upstream", &upstream).launch().await
     }
 
     /// Starts weir in front of a Patroni cluster.
@@ -204,6 +212,14 @@ pub struct Front {
     pub weir: Weir,
     folder: RunDir,
     authority: Option<PathBuf>,
+}
+
+impl Front {
+    /// The folder of weir.toml, userlist.txt and the certificates.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
 }
 
 /// A running pair.

@@ -219,6 +219,18 @@ fn a_forced_user_is_shared_by_all_clients() {
     assert_eq!(world.heard(guesser), ["FATAL 28P01"]);
 }
 
+#[test]
+fn a_forced_user_looks_nobody_up() {
+    let mut database = on(&["n1"]);
+    database.user = Some("other".to_owned());
+    database.password = Some(PASSWORD.into());
+    let mut world = world(with(database));
+    let late = world.client_of(Role::Write, "late");
+    assert_eq!(world.ask(late, "select 1"), echo("select 1"));
+    let users: Vec<_> = world.shell.backends.values().map(|backend| backend.user.as_str()).collect();
+    assert_eq!(users, ["auth", "other"], "auth_user may read secrets, and the forced user need not");
+}
+
 /// One automatic database for each name, and one that is configured; unused ones are forgotten after a minute.
 fn automatic() -> Config {
     let mut config = settings::config();

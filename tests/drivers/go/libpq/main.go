@@ -1,14 +1,16 @@
 // lib/pq through database/sql. Connects by PG* environment; exits non-zero with the reason on a wrong result.
 // lib/pq sends Parse+Describe+Sync and then Bind+Execute+Sync for a query with parameters, so an unnamed statement
-// has to survive a Sync.
+// has to survive a Sync. With the argument `logins`: one login for each line of standard input, see run.sh.
 package main
 
 import (
+	"bufio"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -116,7 +118,36 @@ func cancelQuery(db *sql.DB) {
 	check("after the cancel", db.QueryRow("SELECT 1").Scan(&one))
 }
 
+func login(words string) string {
+	db, err := sql.Open("postgres", words)
+	check("open", err)
+	defer db.Close()
+	var user string
+	err = db.QueryRow("SELECT current_user").Scan(&user)
+	if err == nil {
+		return "ok\t" + user
+	}
+	var refused *pq.Error
+	if errors.As(err, &refused) {
+		return "no\t" + string(refused.Code) + "\t" + strings.Join(strings.Fields(refused.Message), " ")
+	}
+	return "no\t-\t" + strings.Join(strings.Fields(err.Error()), " ")
+}
+
+func logins() {
+	lines := bufio.NewScanner(os.Stdin)
+	for lines.Scan() {
+		columns := strings.Split(lines.Text(), "\t")
+		fmt.Println(login(columns[len(columns)-1]))
+	}
+	check("standard input", lines.Err())
+}
+
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == "logins" {
+		logins()
+		return
+	}
 	db, err := sql.Open("postgres", "")
 	check("open", err)
 	db.SetMaxOpenConns(connections)

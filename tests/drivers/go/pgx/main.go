@@ -1,12 +1,14 @@
 // pgx with pgxpool: binary protocol, automatic statement cache, batches. Connects by PG* environment; exits non-zero
-// with the reason on a wrong result.
+// with the reason on a wrong result. With the argument `logins`: one login for each line of standard input, see run.sh.
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -138,7 +140,42 @@ func cancelQuery(pool *pgxpool.Pool) {
 	check("after the cancel", conn.QueryRow(ctx, "SELECT 1").Scan(&one))
 }
 
+func login(words string) string {
+	user, err := currentUser(words)
+	if err == nil {
+		return "ok\t" + user
+	}
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) {
+		return "no\t" + refused.Code + "\t" + strings.Join(strings.Fields(refused.Message), " ")
+	}
+	return "no\t-\t" + strings.Join(strings.Fields(err.Error()), " ")
+}
+
+func currentUser(words string) (user string, err error) {
+	conn, err := pgx.Connect(ctx, words)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close(ctx)
+	err = conn.QueryRow(ctx, "SELECT current_user").Scan(&user)
+	return user, err
+}
+
+func logins() {
+	lines := bufio.NewScanner(os.Stdin)
+	for lines.Scan() {
+		columns := strings.Split(lines.Text(), "\t")
+		fmt.Println(login(columns[len(columns)-1]))
+	}
+	check("standard input", lines.Err())
+}
+
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == "logins" {
+		logins()
+		return
+	}
 	config, err := pgxpool.ParseConfig(fmt.Sprintf("pool_max_conns=%d", connections))
 	check("config", err)
 	pool, err := pgxpool.ConnectConfig(ctx, config)
