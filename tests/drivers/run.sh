@@ -3,7 +3,7 @@
 #   run.sh prepare        build what needs building (venv, npm, Go) under target/drivers; safe to call again
 #   run.sh run [NAME...]  run these drivers (default: all); ends non-zero if one fails
 #   run.sh logins NAME    one login and SELECT current_user for each line of standard input, whose columns are separated
-#                         by tabs: how (plain, tls, verified, bound, direct, certificate, unix), folder of
+#                         by tabs: how (plain, tls, verified, bound, direct, newest, certificate, unix), folder of
 #                         authority.crt, client.crt and client.key, host or socket folder, port, user, password,
 #                         database, and all that as libpq's connection string. Answers with one line each:
 #                         ok USER, or no SQLSTATE TEXT (- where the driver tells no SQLSTATE)
@@ -64,6 +64,8 @@ case ${1:-} in
     mkdir -p "$build"
     prepare_python
     npm_install node
+    # Servers that Debian does not have: postgres/node_modules/postgresql-VERSION/native/bin.
+    npm_install postgres
     prepare_go
     prepare_java
     ;;

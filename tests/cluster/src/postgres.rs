@@ -240,6 +240,23 @@ pub fn newest_bin_dir() -> Result<PathBuf> {
         .context("no PostgreSQL server under /usr/lib/postgresql")
 }
 
+/// The folder with the programs of PostgreSQL `major`: of the system's packages, or else what `tests/drivers/run.sh prepare` has
+/// brought into the build folder.
+///
+/// # Errors
+/// It is in neither place.
+pub fn bin_dir(major: u32) -> Result<PathBuf> {
+    let build = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"), PathBuf::from);
+    let brought = build.join(format!("drivers/postgres/node_modules/postgresql-{major}/native/bin"));
+    [PathBuf::from(format!("/usr/lib/postgresql/{major}/bin")), brought]
+        .into_iter()
+        .find(|bin| bin.join("initdb").exists())
+        .with_context(|| format!("PostgreSQL {major} is not here: tests/drivers/run.sh prepare brings it"))?
+        .canonicalize()
+        .context("its folder")
+}
+
 /// Settings that make a server quick to start and small; nothing a test relies on being otherwise.
 pub(crate) const QUICK_SETTINGS: [(&str, &str); 9] = [
     // Files inside the data folder, gone with it.

@@ -5,9 +5,11 @@
 //! in what checks them.
 
 pub mod libpq;
+pub mod line;
 pub mod logins;
 pub mod measure;
 pub mod peer;
 pub mod pgbench;
 pub mod stack;
+pub mod storm;
 pub mod wire;

@@ -24,6 +24,8 @@ pub enum How {
     Bound,
     /// TLS without an SSLRequest, by ALPN.
     Direct,
+    /// TLS, protocol 3.2 and nothing older.
+    Newest,
     /// TLS with a client certificate.
     Certificate,
     /// The Unix socket.
@@ -32,8 +34,16 @@ pub enum How {
 
 impl How {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Plain, Self::Tls, Self::Verified, Self::Bound, Self::Direct, Self::Certificate, Self::Unix];
+    pub const ALL: [Self; 8] = [
+        Self::Plain,
+        Self::Tls,
+        Self::Verified,
+        Self::Bound,
+        Self::Direct,
+        Self::Newest,
+        Self::Certificate,
+        Self::Unix,
+    ];
 
     /// Whether the connection is encrypted.
     #[must_use]
@@ -48,6 +58,7 @@ impl How {
             Self::Verified => "verified",
             Self::Bound => "bound",
             Self::Direct => "direct",
+            Self::Newest => "newest",
             Self::Certificate => "certificate",
             Self::Unix => "unix",
         }
@@ -63,6 +74,7 @@ impl How {
             Self::Direct => {
                 format!("sslmode=verify-full sslrootcert={folder}/authority.crt sslnegotiation=direct")
             }
+            Self::Newest => "sslmode=require min_protocol_version=3.2 max_protocol_version=latest".to_owned(),
             Self::Certificate => format!(
                 "sslmode=verify-full sslrootcert={folder}/authority.crt \
                  sslcert={folder}/client.crt sslkey={folder}/client.key"
@@ -81,13 +93,13 @@ pub struct Driver {
 
 /// All drivers.
 pub const DRIVERS: [Driver; 7] = [
-    Driver { name: "psql", cannot: &[How::Direct] },
+    Driver { name: "psql", cannot: &[How::Direct, How::Newest] },
     Driver { name: "psycopg", cannot: &[] },
-    Driver { name: "asyncpg", cannot: &[How::Bound] },
-    Driver { name: "pgjdbc", cannot: &[How::Bound, How::Direct, How::Unix] },
-    Driver { name: "node-postgres", cannot: &[] },
-    Driver { name: "lib-pq", cannot: &[How::Bound, How::Direct] },
-    Driver { name: "pgx", cannot: &[How::Bound, How::Direct] },
+    Driver { name: "asyncpg", cannot: &[How::Bound, How::Newest] },
+    Driver { name: "pgjdbc", cannot: &[How::Bound, How::Direct, How::Newest, How::Unix] },
+    Driver { name: "node-postgres", cannot: &[How::Newest] },
+    Driver { name: "lib-pq", cannot: &[How::Bound, How::Direct, How::Newest] },
+    Driver { name: "pgx", cannot: &[How::Bound, How::Direct, How::Newest] },
 ];
 
 impl Driver {

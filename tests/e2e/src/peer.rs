@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -53,10 +53,31 @@ impl Peer {
     /// # Errors
     /// The program is missing or does not come up.
     pub async fn start(kind: Kind, postgres: &Postgres, lines: &str) -> Result<Self> {
+        let users = [schema::APP, schema::SUPERUSER, schema::AUTH, ADMIN, STATS]
+            .map(|login| (login.user.to_owned(), login.password.to_owned()));
+        Self::start_program(&program(kind)?, kind, postgres, &users, &[], lines).await
+    }
+
+    /// The same of this program, with this user list, and with these files in its folder.
+    ///
+    /// # Errors
+    /// The program does not come up.
+    pub async fn start_program(
+        program: &Path,
+        kind: Kind,
+        postgres: &Postgres,
+        users: &[(String, String)],
+        files: &[(&str, &str)],
+        lines: &str,
+    ) -> Result<Self> {
         let folder = RunDir::create(if kind == Kind::Weir { "peer_weir" } else { "peer_pgbouncer" })?;
+        for (name, text) in files {
+            folder.write(name, text)?;
+        }
+        folder.write("userlist.txt", &user_list(users))?;
         let [port, dead] = free_ports::<2>(Ipv4Addr::LOCALHOST.into())?;
         let ini = ini(&folder, postgres, port, dead, lines)?;
-        let mut command = Command::new(program(kind)?);
+        let mut command = Command::new(program);
         command.arg(folder.write("pgbouncer.ini", &ini)?).current_dir(folder.path());
         folder.account().apply(&mut command);
         let process = Process::start(command, folder.path(), &folder.log("pooler"))?;
@@ -75,6 +96,12 @@ impl Peer {
             }
         })
         .await?
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     /// What it has written to its log.
@@ -132,9 +159,7 @@ impl Peer {
 }
 
 fn ini(folder: &RunDir, postgres: &Postgres, port: u16, dead: u16, lines: &str) -> Result<String> {
-    let secrets = [schema::APP, schema::SUPERUSER, schema::AUTH, ADMIN, STATS]
-        .map(|login| (login.user.to_owned(), login.password.to_owned()));
-    let users = folder.write("userlist.txt", &user_list(&secrets))?;
+    let users = folder.path().join("userlist.txt");
     let (name, admin, stats) = (schema::DATABASE, ADMIN.user, STATS.user);
     let text = format!(
         "[databases]\n{name} = {{server}}\ngone = {{server}} dbname=not_there\ndead = {{dead}}\n\

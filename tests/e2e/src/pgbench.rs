@@ -80,6 +80,8 @@ pub struct Outcome {
     pub transactions: u64,
     /// Transactions per second without the time to connect.
     pub tps: f64,
+    /// Latency that half of the transactions stayed within, when latencies were asked for.
+    pub median: Option<Duration>,
     /// Latency that 99 of 100 transactions stayed within, when latencies were asked for.
     pub p99: Option<Duration>,
 }
@@ -104,7 +106,10 @@ impl Pgbench<'_> {
         ensure!(wrong.is_empty(), "pgbench complains: {}", wrong.join("\n"));
         let mut outcome = parse(&said)?;
         if let Some(folder) = self.latencies {
-            outcome.p99 = Some(percentile_99(latencies(folder)?)?);
+            let mut micros = latencies(folder)?;
+            micros.sort_unstable();
+            outcome.median = Some(percentile(&micros, 50)?);
+            outcome.p99 = Some(percentile(&micros, 99)?);
         }
         Ok(outcome)
     }
@@ -170,7 +175,7 @@ fn parse(said: &str) -> Result<Outcome> {
         bail!("{failed} failed transactions: {said}");
     }
     // A count; far below 2^53.
-    Ok(Outcome { transactions: transactions as u64, tps, p99: None })
+    Ok(Outcome { transactions: transactions as u64, tps, median: None, p99: None })
 }
 
 /// Microseconds of every logged transaction; the files are removed.
@@ -191,11 +196,10 @@ fn log_files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(fs::read_dir(folder)?.flatten().map(|entry| entry.path()).filter(ours).collect())
 }
 
-fn percentile_99(mut micros: Vec<u64>) -> Result<Duration> {
-    ensure!(!micros.is_empty(), "pgbench logged no latency");
-    micros.sort_unstable();
-    let at = (micros.len() * 99 / 100).min(micros.len() - 1);
-    micros.get(at).map(|&micros| Duration::from_micros(micros)).context("no 99th percentile")
+fn percentile(sorted_micros: &[u64], percent: usize) -> Result<Duration> {
+    let at = sorted_micros.len() * percent / 100;
+    let micros = sorted_micros.get(at).or(sorted_micros.last()).context("pgbench logged no latency")?;
+    Ok(Duration::from_micros(*micros))
 }
 
 const LATENCY_PREFIX: &str = "latency";
@@ -204,7 +208,7 @@ const LATENCY_SAMPLE: &str = "0.1";
 
 #[cfg(test)]
 mod tests {
-    use super::{parse, percentile_99};
+    use super::{parse, percentile};
     use std::time::Duration;
 
     #[test]
@@ -226,8 +230,8 @@ mod tests {
 
     #[test]
     fn the_99th_percentile_leaves_one_in_a_hundred_out() -> anyhow::Result<()> {
-        let micros = (1..=1000).collect();
-        assert_eq!(percentile_99(micros)?, Duration::from_micros(991));
+        let micros: Vec<u64> = (1..=1000).collect();
+        assert_eq!(percentile(&micros, 99)?, Duration::from_micros(991));
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 //! hits both alike. Owns the order of the runs; what a pooler is started with is in `seat`, the arithmetic in `table`.
 
 mod idle;
+mod logins;
 mod seat;
 mod table;
 
@@ -32,10 +33,10 @@ struct Args {
     #[arg(long, default_value = "/usr/sbin/pgbouncer")]
     pgbouncer: PathBuf,
     /// Rounds; the table shows medians.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, global = true, default_value_t = 3)]
     rounds: u32,
     /// Seconds of each run.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, global = true, default_value_t = 10)]
     seconds: u32,
     /// Idle clients for the memory rows; 0 leaves them out.
     #[arg(long, default_value_t = 2000)]
@@ -46,6 +47,15 @@ struct Args {
     /// Only this query mode (simple, extended, prepared) of the load.
     #[arg(long)]
     only: Option<String>,
+    #[command(subcommand)]
+    command: Option<Subject>,
+}
+
+/// What is compared instead of queries.
+#[derive(clap::Subcommand, Debug)]
+enum Subject {
+    /// Clients that log in, all at once.
+    Logins(logins::Logins),
 }
 
 /// One kind of load, on one pooling mode.
@@ -84,6 +94,9 @@ async fn compare(args: Args) -> Result<()> {
     measure::raise_file_limit()?;
     let programs =
         [Program::of(&args.weir).context("--weir")?, Program::of(&args.pgbouncer).context("--pgbouncer")?];
+    if let Some(Subject::Logins(logins)) = &args.command {
+        return logins::compare(&args, logins, &programs).await;
+    }
     let postgres = start_postgres(args.scale).await?;
     say(&heading(&args, &programs));
     let mut table = Table::new(programs.each_ref().map(|program| program.label.clone()));

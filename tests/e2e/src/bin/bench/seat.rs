@@ -42,7 +42,8 @@ enum Kind {
 /// A binary that can take a seat.
 #[derive(Debug, Clone)]
 pub(crate) struct Program {
-    path: PathBuf,
+    /// Where it is.
+    pub(crate) path: PathBuf,
     kind: Kind,
     /// First line of `--version`.
     pub(crate) version: String,
@@ -65,6 +66,11 @@ impl Program {
         // It is started in a folder of its own.
         let path = path.canonicalize()?;
         Ok(Self { path, kind, label: version.clone(), version })
+    }
+
+    /// Whether it is ours.
+    pub(crate) fn is_weir(&self) -> bool {
+        self.kind == Kind::Weir
     }
 
     /// Whether named statements work in transaction mode. The first seat is weir's; a PgBouncer in it is there for

@@ -78,7 +78,8 @@ const METRICS: [Metric; 3] = [
     ("p99 ms", 2, |sample| sample.p99_millis),
 ];
 
-fn metric(out: &mut String, label: &str, decimals: usize, cells: [Option<f64>; 2]) {
+/// One number of both seats, and their ratio.
+pub(crate) fn metric(out: &mut String, label: &str, decimals: usize, cells: [Option<f64>; 2]) {
     let [first, second] =
         cells.map(|cell| cell.map_or("-".to_owned(), |value| format!("{value:.decimals$}")));
     let ratio = match cells {
@@ -88,11 +89,13 @@ fn metric(out: &mut String, label: &str, decimals: usize, cells: [Option<f64>; 2
     line(out, &format!("  {label}"), &first, &second, &ratio);
 }
 
-fn line(out: &mut String, label: &str, first: &str, second: &str, ratio: &str) {
+/// One line of a table.
+pub(crate) fn line(out: &mut String, label: &str, first: &str, second: &str, ratio: &str) {
     let _ = writeln!(out, "{label:<40}{first:>18}{second:>18}{ratio:>9}");
 }
 
-fn median(mut values: Vec<f64>) -> Option<f64> {
+/// The value in the middle; `None` of nothing.
+pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let upper = *values.get(values.len() / 2)?;
     let lower = *values.get((values.len() - 1) / 2)?;
