@@ -136,6 +136,11 @@ pub const KEYS: &[Key] = &[
         show_patroni(c, |p| show_path(p.monitor_password_file.as_ref()))
     }),
     live("patroni.monitor_database", Text("postgres"), |c| show_patroni(c, |p| p.monitor_database.clone())),
+    live("patroni.ca_file", Absent, |c| show_patroni(c, |p| show_path(p.tls.ca_file.as_ref()))),
+    live("patroni.cert_file", Absent, |c| show_patroni(c, |p| show_path(p.tls.cert_file.as_ref()))),
+    live("patroni.key_file", Absent, |c| show_patroni(c, |p| show_path(p.tls.key_file.as_ref()))),
+    live("patroni.server_name", Absent, |c| show_patroni(c, |p| show_text(p.tls.server_name.as_ref()))),
+    live("patroni.insecure", Truth(false), |c| show_patroni(c, |p| p.tls.insecure.to_string())),
     live("auth.type", Text("scram-sha-256"), |c| name_of(AUTH_METHODS, &c.auth.method).to_owned()),
     live("auth.hba_file", Absent, |c| show_path(c.auth.hba_file.as_ref())),
     live("auth.ident_file", Absent, |c| show_path(c.auth.ident_file.as_ref())),

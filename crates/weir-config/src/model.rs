@@ -9,7 +9,8 @@ use std::time::Duration;
 use weir_auth::Secret;
 
 pub use crate::tls::{
-    CertificateFiles, ClientTls, ServerTls, Tls13Cipher, TlsCipher, TlsGroup, TlsMode, TlsOffer,
+    CertificateFiles, ClientTls, PatroniTls, SYSTEM_AUTHORITIES, ServerTls, Tls13Cipher, TlsCipher, TlsGroup,
+    TlsMode, TlsOffer,
 };
 
 /// Everything weir was told, checked.
@@ -141,6 +142,8 @@ pub struct Patroni {
     pub monitor_password: Option<Secret>,
     /// Database of the monitor connections.
     pub monitor_database: String,
+    /// TLS to the REST API.
+    pub tls: Box<PatroniTls>,
 }
 
 /// What the read pool does without an eligible replica.

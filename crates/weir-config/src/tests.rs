@@ -70,6 +70,7 @@ pub(super) fn shelf() -> Shelf {
         ("/etc/weir/open.key", (KEY, true)),
         ("/etc/weir/clients-ca.crt", (CERTIFICATE, true)),
         ("/etc/weir/servers-ca.crt", (CERTIFICATE, true)),
+        ("/etc/weir/patroni-ca.crt", (CERTIFICATE, true)),
         ("/etc/weir/clients.crl", (REVOKED, true)),
         ("/etc/weir/servers.crl", (REVOKED, true)),
         ("/etc/weir/shop.example.com.crt", (CERTIFICATE, true)),

@@ -58,7 +58,7 @@ pub struct CertificateFiles {
 pub struct ServerTls {
     /// What is asked of servers.
     pub mode: TlsMode,
-    /// PEM authorities that sign server certificates.
+    /// PEM authorities that sign server certificates, or [`SYSTEM_AUTHORITIES`].
     pub ca_file: Option<PathBuf>,
     /// PEM lists of the server certificates that those authorities have taken back.
     pub crl_file: Option<PathBuf>,
@@ -69,6 +69,24 @@ pub struct ServerTls {
     /// What may be agreed upon.
     pub offer: TlsOffer,
 }
+
+/// TLS towards Patroni's REST API, where its URL begins with `https`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PatroniTls {
+    /// PEM authorities that sign the APIs' certificates, or [`SYSTEM_AUTHORITIES`].
+    pub ca_file: Option<PathBuf>,
+    /// PEM certificate that weir shows, for `restapi.verify_client`.
+    pub cert_file: Option<PathBuf>,
+    /// PEM private key of that certificate.
+    pub key_file: Option<PathBuf>,
+    /// The host name or address that every API's certificate is made out to; otherwise the one in its URL.
+    pub server_name: Option<String>,
+    /// Takes any certificate.
+    pub insecure: bool,
+}
+
+/// In place of a file: the authorities that the system trusts, as libpq's `sslrootcert=system`.
+pub const SYSTEM_AUTHORITIES: &str = "system";
 
 /// What a TLS handshake may agree upon. Lists are in the order of preference and never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -109,15 +109,12 @@ impl PostgresUrl {
 
 /// Reads the base URL of a Patroni REST API and gives it back as `http://host:port`; the port defaults to 8008.
 pub(crate) fn patroni_base(text: &str) -> Result<String, Wrong> {
-    let remedy = "write http://host:8008";
-    let Some(rest) = text.strip_prefix("http://") else {
-        let what = if text.starts_with("https://") {
-            "https:// is not supported for Patroni's REST API in this version".to_owned()
-        } else {
-            format!("{text:?} is not the URL of a Patroni REST API")
-        };
-        return Err(Wrong::new(what, remedy));
-    };
+    let remedy = "write http://host:8008 or https://host:8008";
+    let no_url = || Wrong::new(format!("{text:?} is not the URL of a Patroni REST API"), remedy);
+    let (scheme, rest) = text.split_once("://").ok_or_else(no_url)?;
+    if !["http", "https"].contains(&scheme) {
+        return Err(no_url());
+    }
     if rest.contains('@') {
         return Err(Wrong::new(
             "credentials in a Patroni URL are not used",
@@ -131,12 +128,12 @@ pub(crate) fn patroni_base(text: &str) -> Result<String, Wrong> {
         Some((host, port)) if plain && !host.is_empty() => {
             let port = port.unwrap_or(8008);
             Ok(if host.contains(':') {
-                format!("http://[{host}]:{port}")
+                format!("{scheme}://[{host}]:{port}")
             } else {
-                format!("http://{host}:{port}")
+                format!("{scheme}://{host}:{port}")
             })
         }
-        Some(_) | None => Err(Wrong::new(format!("{text:?} is not the URL of a Patroni REST API"), remedy)),
+        Some(_) | None => Err(no_url()),
     }
 }
 

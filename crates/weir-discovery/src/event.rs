@@ -84,6 +84,9 @@ pub enum PollFailure {
     /// No whole answer in time.
     #[error("did not answer in time")]
     TimedOut,
+    /// One of the two does not trust the other.
+    #[error("cannot be asked over TLS: {0}")]
+    Tls(String),
     /// The connection ended before a whole answer, or what came is no HTTP.
     #[error("broke off: {0}")]
     Broken(String),

@@ -8,6 +8,7 @@ mod expiry;
 mod files;
 mod gate;
 mod offer;
+mod patroni;
 mod servers;
 mod stream;
 mod verify;
@@ -19,10 +20,11 @@ use std::sync::Arc;
 
 use rustls::ClientConfig;
 use weir_auth::HbaMethod;
-use weir_config::{AuthMethod, ClientTls, Config, ServerTls, TlsMode};
+use weir_config::{AuthMethod, ClientTls, Config, ServerTls, TlsMode, Upstream};
 
 use clients::TowardsClients;
 pub use files::TlsLoadError;
+pub(crate) use patroni::{TowardsPatroni, fault};
 pub(crate) use stream::{BrokenTls, Received, TlsStream};
 use weir_admin::metrics::Expiring;
 
@@ -33,8 +35,9 @@ pub(crate) struct TlsBundle {
     towards_clients: Option<Arc<TowardsClients>>,
     towards_servers: Option<Arc<ClientConfig>>,
     server_mode: TlsMode,
+    towards_patroni: Option<TowardsPatroni>,
     /// What was read and ends some day.
-    expiring: Arc<[Expiring]>,
+    expiring: Vec<Expiring>,
 }
 
 impl TlsBundle {
@@ -46,7 +49,10 @@ impl TlsBundle {
         // Below verify-ca PgBouncer asks nobody for a certificate. Here clients may show one where it can let them in.
         let asks_for_certificates =
             config.auth.method == AuthMethod::Hba && config.auth.hba.asks_for(HbaMethod::Cert);
-        let bundle = Self::from_settings(&config.client_tls, &config.server_tls, asks_for_certificates)?;
+        let mut bundle = Self::from_settings(&config.client_tls, &config.server_tls, asks_for_certificates)?;
+        if let Upstream::Patroni(patroni) = &config.upstream {
+            bundle.towards_patroni = TowardsPatroni::load(&patroni.tls, &mut bundle.expiring)?;
+        }
         expiry::warn(&bundle.expiring);
         Ok(bundle)
     }
@@ -61,7 +67,8 @@ impl TlsBundle {
             towards_clients: TowardsClients::load(client, asks_for_certificates, &mut expiring)?
                 .map(Arc::new),
             towards_servers: servers::load(server, &mut expiring)?,
-            expiring: expiring.into(),
+            towards_patroni: None,
+            expiring,
             server_mode: server.mode,
         })
     }
@@ -81,6 +88,11 @@ impl TlsBundle {
         };
         let name = verify::server_name(host, peer, self.server_mode)?;
         TlsStream::connect(config, name)
+    }
+
+    /// For https with Patroni; `None` if nothing says whom to trust there.
+    pub(crate) fn towards_patroni(&self) -> Option<TowardsPatroni> {
+        self.towards_patroni.clone()
     }
 
     /// What was read and ends some day.

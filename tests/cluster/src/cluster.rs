@@ -63,6 +63,8 @@ pub struct ClusterOptions {
     pub synchronous: bool,
     /// TLS on PostgreSQL; certificates are for the nodes' addresses.
     pub tls: ServerTls,
+    /// The REST APIs speak TLS and want a certificate of whoever asks (`verify_client: required`).
+    pub https: bool,
     /// Patroni's clocks.
     pub timing: Timing,
     /// Lines put in front of pg_hba.conf.
@@ -82,6 +84,7 @@ impl Default for ClusterOptions {
             patroni: Patroni::Packaged,
             synchronous: false,
             tls: ServerTls::Off,
+            https: false,
             timing: Timing::default(),
             hba: Vec::new(),
             progress: Progress::silent(),
@@ -110,7 +113,8 @@ impl Cluster {
     /// log.
     pub async fn start(options: ClusterOptions) -> Result<Self> {
         let run_dir = RunDir::create(&options.label)?;
-        let layout = Layout::plan(options.base, options.nodes, options.ports, run_dir.path());
+        let mut layout = Layout::plan(options.base, options.nodes, options.ports, run_dir.path());
+        layout.https = options.https.then(|| run_dir.path().to_owned());
         check_free(&layout)?;
         let bin_dir = newest_bin_dir()?;
         let program = options.patroni.program(&run_dir).await?;
@@ -238,6 +242,17 @@ impl Cluster {
                 write_private(&node.folder.join("server.crt"), &own.certificate_pem, account)?;
                 write_private(&node.folder.join("server.key"), &own.key_pem, account)?;
             }
+            if options.https {
+                let own = authority.issue(&node.name, &[node.api.ip()])?;
+                write_private(&node.folder.join("api.crt"), &own.certificate_pem, account)?;
+                write_private(&node.folder.join("api.key"), &own.key_pem, account)?;
+            }
+        }
+        if options.https {
+            let client = authority.issue("tools", &[])?;
+            self.run_dir.write(http::AUTHORITY, &authority.certificate_pem())?;
+            self.run_dir.write(http::CERTIFICATE, &client.certificate_pem)?;
+            self.run_dir.write(http::KEY, &client.key_pem)?;
         }
         if options.tls != ServerTls::Off {
             self.authority_pem = Some(self.run_dir.write("authority.crt", &authority.certificate_pem())?);

@@ -1,13 +1,19 @@
-//! The few HTTP requests the tools make: to Patroni's REST API and to weir's own pages.
+//! The few HTTP requests the tools make: to Patroni's REST API, also over TLS, and to weir's own pages.
 //!
-//! One request per connection, answer read to its end, everything bounded by time. Knows no TLS.
+//! One request per connection, answer read to its end, everything bounded by time.
 
 use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 /// An answer: status code and body.
 #[derive(Debug, Clone)]
@@ -23,36 +29,65 @@ pub struct Answer {
 /// # Errors
 /// No connection, no answer in time, or not HTTP.
 pub async fn get(address: SocketAddr, path: &str) -> Result<Answer> {
-    request(address, "GET", path, "", Duration::from_secs(2)).await
+    request(address, None, "GET", path, "", Duration::from_secs(2)).await
 }
 
-/// A request with a JSON body.
+/// A request with a JSON body; over TLS with the files [`AUTHORITY`], [`CERTIFICATE`] and [`KEY`] of a folder.
 ///
 /// # Errors
 /// No connection, no answer within `patience`, or not HTTP.
 pub async fn request(
     address: SocketAddr,
+    tls: Option<&Path>,
     method: &str,
     path: &str,
     body: &str,
     patience: Duration,
 ) -> Result<Answer> {
-    tokio::time::timeout(patience, exchange(address, method, path, body))
+    tokio::time::timeout(patience, reach(address, tls, method, path, body))
         .await
-        .with_context(|| format!("{method} http://{address}{path}: no answer in time"))?
-        .with_context(|| format!("{method} http://{address}{path}"))
+        .with_context(|| format!("{method} {address}{path}: no answer in time"))?
+        .with_context(|| format!("{method} {address}{path}"))
 }
 
-async fn exchange(address: SocketAddr, method: &str, path: &str, body: &str) -> Result<Answer> {
-    let mut stream = TcpStream::connect(address).await?;
+async fn reach(
+    address: SocketAddr,
+    tls: Option<&Path>,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> Result<Answer> {
+    let stream = TcpStream::connect(address).await?;
     let head = format!(
         "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
-    stream.write_all(head.as_bytes()).await?;
+    match tls {
+        None => exchange(stream, &head).await,
+        Some(folder) => {
+            let connector = TlsConnector::from(Arc::new(client_config(folder)?));
+            exchange(connector.connect(address.ip().into(), stream).await?, &head).await
+        }
+    }
+}
+
+async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> Result<Answer> {
+    stream.write_all(request.as_bytes()).await?;
     let mut bytes = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes).await?;
     parse(&String::from_utf8_lossy(&bytes))
+}
+
+fn client_config(folder: &Path) -> Result<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(folder.join(AUTHORITY))?)?;
+    let own = CertificateDer::from_pem_file(folder.join(CERTIFICATE))?;
+    let key = PrivateKeyDer::from_pem_file(folder.join(KEY))?;
+    Ok(ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(vec![own], key)?)
 }
 
 fn parse(text: &str) -> Result<Answer> {
@@ -64,6 +99,13 @@ fn parse(text: &str) -> Result<Answer> {
     let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
     Ok(Answer { status, body: body.to_owned() })
 }
+
+/// Who signed the certificates of the REST APIs, and of those who ask them.
+pub const AUTHORITY: &str = "api-authority.crt";
+/// A certificate for whoever asks.
+pub const CERTIFICATE: &str = "api-client.crt";
+/// Its key.
+pub const KEY: &str = "api-client.key";
 
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
 

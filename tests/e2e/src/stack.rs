@@ -11,7 +11,7 @@ use tokio_postgres::Client;
 use weir_cluster::sql::{self, Login};
 use weir_cluster::wait::{Limit, until};
 use weir_cluster::weir::user_list;
-use weir_cluster::{Authority, Cluster, Postgres, PostgresOptions, RunDir, Weir, WeirOptions, schema};
+use weir_cluster::{Authority, Cluster, Postgres, PostgresOptions, RunDir, Weir, WeirOptions, http, schema};
 
 use crate::wire::{PATIENCE, Wire};
 
@@ -148,8 +148,16 @@ impl Setup {
     /// # Errors
     /// weir does not come up.
     pub async fn start_before_cluster(self, cluster: &Cluster) -> Result<Front> {
-        let urls: Vec<String> = cluster.nodes.iter().map(|node| format!("\"http://{}\"", node.api)).collect();
-        self.set("patroni", &format!("urls = [{}]", urls.join(", "))).launch().await
+        let urls = cluster.patroni_urls().replace(',', "\", \"");
+        let mut setup = self.set("patroni", &format!("urls = [\"{urls}\"]"));
+        if let Some(folder) = &cluster.https {
+            for (key, name) in [("cert_file", http::CERTIFICATE), ("key_file", http::KEY)] {
+                setup = setup.set("patroni", &format!("{key} = \"{}\"", folder.join(name).display()));
+            }
+            let authority = fs::read_to_string(folder.join(http::AUTHORITY))?;
+            setup = setup.set("patroni", "ca_file = \"patroni.crt\"").file("patroni.crt", &authority);
+        }
+        setup.launch().await
     }
 
     async fn launch(mut self) -> Result<Front> {

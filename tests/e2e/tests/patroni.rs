@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
 use rustix::process::Signal;
 use weir_cluster::wait::{Limit, until};
-use weir_cluster::{Cluster, ClusterOptions, Patroni, http, process, schema, sql};
+use weir_cluster::{Authority, Cluster, ClusterOptions, Patroni, http, process, schema, sql};
 use weir_e2e::stack::{ADMIN, Front, Setup};
 use weir_e2e::wire::{self, Message, PATIENCE, Wire, tags, values};
 
@@ -25,7 +25,10 @@ const FAILOVER: Duration = Duration::from_secs(90);
 async fn cluster(last: u8, patroni: Patroni, synchronous: bool) -> Result<Cluster> {
     let base = Ipv4Addr::new(127, 0, last, 1);
     let label = format!("e2e-{last}");
-    Cluster::start(ClusterOptions { label, base, patroni, synchronous, ..ClusterOptions::default() }).await
+    // Patroni 4 with TLS on its REST API, Patroni 3 without.
+    let https = patroni != Patroni::Packaged;
+    let options = ClusterOptions { label, base, patroni, synchronous, https, ..ClusterOptions::default() };
+    Cluster::start(options).await
 }
 
 async fn front(cluster: &Cluster) -> Result<Front> {
@@ -221,16 +224,45 @@ async fn patroni_3_roles_switchover_and_a_sick_api() -> Result<()> {
     process::with_log(outcome.await, front.weir.log())
 }
 
+// covers: patroni_ca_file patroni_cert_file patroni_key_file
 #[tokio::test]
-async fn patroni_4_roles_and_switchover() -> Result<()> {
+async fn patroni_4_roles_and_switchover_over_https() -> Result<()> {
     let cluster = cluster(22, Patroni::Venv("4.1.5".to_owned()), false).await?;
     let front = front(&cluster).await?;
     let outcome = async {
         ports_lead_to_their_roles(&cluster, &front).await?;
         console_shows_the_members(&cluster, &front).await?;
-        switchover_under_load(&cluster, &front).await
+        switchover_under_load(&cluster, &front).await?;
+        an_authority_that_changes(&cluster, &front).await
     };
     process::with_log(outcome.await, front.weir.log())
+}
+
+/// The REST APIs' certificates are signed by somebody else all at once, and weir gets to know only later.
+async fn an_authority_that_changes(cluster: &Cluster, front: &Front) -> Result<()> {
+    let file = front.folder().join("patroni.crt");
+    let (right, wrong) = (std::fs::read_to_string(&file)?, Authority::new()?.certificate_pem());
+    let mut writer = write_client(front).await?;
+    for (authority, seen) in [(&wrong, "but another key"), (&right, "ok")] {
+        std::fs::write(&file, authority)?;
+        sql::rows(front.weir.write(), ADMIN, "RELOAD").await?;
+        let what = format!("every API to be {seen}");
+        until(&what, Limit::quick(PATIENCE), async || {
+            let rows = sql::rows(front.weir.write(), ADMIN, "SHOW MEMBERS").await.ok()?;
+            let is_so = |row: &Vec<Option<String>>| row.iter().flatten().any(|cell| cell.ends_with(seen));
+            rows.iter().all(is_so).then_some(())
+        })
+        .await?;
+        // The leader that answers by itself is kept meanwhile.
+        writer.expect_usable().await?;
+    }
+    let log = front.weir.log_text();
+    for node in &cluster.nodes {
+        let told = format!("{}: REST API cannot be asked over TLS: the certificate is refused: ", node.name);
+        let told = log.lines().filter(|line| line.contains(&told)).count();
+        ensure!(told == 1, "{} times about {}: {log}", told, node.name);
+    }
+    Ok(())
 }
 
 /// Patroni's own processes stop answering for a while shorter than its `ttl`; PostgreSQL is well.

@@ -1,14 +1,17 @@
-//! `[client_tls]` and `[server_tls]`: modes and the files they need. Parses no certificate; that is TLS's own business.
+//! `[client_tls]`, `[server_tls]` and what `[patroni]` says of TLS: modes and the files they need. Parses no certificate; that is TLS's own business.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use super::named::sections;
 use crate::key::Family;
-use crate::model::{CertificateFiles, ClientTls, ServerTls, TlsMode, TlsOffer};
+use crate::model::{
+    CertificateFiles, ClientTls, PatroniTls, SYSTEM_AUTHORITIES, ServerTls, TlsMode, TlsOffer,
+};
 use crate::problem::Wrong;
 use crate::reader::{Reader, Secrecy};
 use crate::tls;
-use crate::value::{TLS_MODES, word};
+use crate::value::{TLS_MODES, Value, text, truth, word};
 
 pub(super) fn check_client_tls(reader: &mut Reader<'_>) -> ClientTls {
     let mode = reader.required("client_tls.mode", word(TLS_MODES));
@@ -64,7 +67,7 @@ pub(super) fn check_server_tls(reader: &mut Reader<'_>) -> ServerTls {
     let mode = reader.required("server_tls.mode", word(TLS_MODES));
     let tls = ServerTls {
         mode,
-        ca_file: pem(reader, "server_tls.ca_file", Pem::Certificate),
+        ca_file: authorities(reader, "server_tls.ca_file"),
         crl_file: pem(reader, "server_tls.crl_file", Pem::Revocations),
         cert_file: pem(reader, "server_tls.cert_file", Pem::Certificate),
         key_file: pem(reader, "server_tls.key_file", Pem::Key),
@@ -72,8 +75,54 @@ pub(super) fn check_server_tls(reader: &mut Reader<'_>) -> ServerTls {
     };
     need_authority(reader, "server_tls.ca_file", mode, "--server-tls-ca");
     warn_if_nobody_is_checked(reader, "server_tls", mode >= TlsMode::VerifyCa);
+    if mode == TlsMode::VerifyCa && tls.ca_file.as_deref() == Some(Path::new(SYSTEM_AUTHORITIES)) {
+        let what = "anybody can have a certificate of the system's authorities, made out to some name";
+        reader.complain("server_tls.ca_file", Wrong::new(what, "set server_tls.mode to \"verify-full\""));
+    }
     need_both_halves(reader, "server_tls");
     tls
+}
+
+pub(super) fn check_patroni_tls(reader: &mut Reader<'_>, urls: &[String]) -> PatroniTls {
+    let tls = PatroniTls {
+        ca_file: authorities(reader, "patroni.ca_file"),
+        cert_file: pem(reader, "patroni.cert_file", Pem::Certificate),
+        key_file: pem(reader, "patroni.key_file", Pem::Key),
+        server_name: reader.optional("patroni.server_name", server_name),
+        insecure: reader.required("patroni.insecure", truth),
+    };
+    need_both_halves(reader, "patroni");
+    let is_encrypted = urls.iter().any(|url| url.starts_with("https:"));
+    if tls.insecure {
+        reader.warn(
+            "patroni.insecure is true: whoever answers in a member's place decides where clients' statements go; \
+             name the authorities in patroni.ca_file instead",
+        );
+    } else if is_encrypted && !reader.is_given("patroni.ca_file") {
+        let what = "https needs the authorities that sign the REST API's certificates";
+        let remedy = "name their PEM file as patroni.ca_file, or \"system\" for those that the system trusts";
+        reader.complain("patroni.urls", Wrong::new(what, remedy));
+    }
+    tls
+}
+
+/// A name that can stand in a certificate. Whether it is a good one is TLS's business.
+fn server_name(value: &Value) -> Result<String, Wrong> {
+    let written = text(value)?;
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte);
+    if written.is_empty() || !written.bytes().all(is_name) {
+        let what = format!("{written:?} is neither a host name nor an address");
+        return Err(Wrong::new(what, "write the name in the certificates, such as \"patroni.example.com\""));
+    }
+    Ok(written)
+}
+
+/// A file of authorities, or the word for the system's own.
+fn authorities(reader: &mut Reader<'_>, key: &str) -> Option<PathBuf> {
+    match reader.settings.items.get(key).map(|item| &item.value) {
+        Some(Value::Text(word)) if word == SYSTEM_AUTHORITIES => Some(PathBuf::from(word)),
+        Some(_) | None => pem(reader, key, Pem::Certificate),
+    }
 }
 
 fn tls_offer(reader: &mut Reader<'_>, section: &str) -> TlsOffer {
@@ -133,7 +182,7 @@ enum Pem {
 }
 
 /// A PEM file's path, after a look whether the right kind of thing is in it. Parsing it is TLS's business.
-fn pem(reader: &mut Reader<'_>, key: &str, kind: Pem) -> Option<std::path::PathBuf> {
+fn pem(reader: &mut Reader<'_>, key: &str, kind: Pem) -> Option<PathBuf> {
     let path = reader.path(key)?;
     let (secrecy, label, noun) = match kind {
         Pem::Certificate => (Secrecy::Public, "CERTIFICATE-----", "certificate"),

@@ -98,8 +98,10 @@ pub(super) fn check_patroni(reader: &mut Reader<'_>) -> Option<Patroni> {
     let urls = reader.optional("patroni.urls", patroni_urls).unwrap_or_default();
     let monitor_user = reader.optional("patroni.monitor_user", text);
     let monitor = check_password(reader, "patroni.monitor_password", "patroni.monitor_user");
+    let tls = Box::new(super::tls::check_patroni_tls(reader, &urls));
     let patroni = Patroni {
         urls,
+        tls,
         scope: reader.optional("patroni.scope", text),
         max_lag_bytes: reader.required("patroni.max_lag", bytes(1 << 50)),
         read_fallback: reader.required("patroni.read_fallback", word(READ_FALLBACKS)),

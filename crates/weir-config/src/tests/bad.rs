@@ -64,7 +64,7 @@ port = 5
             "2: colour: there is no such setting; above the first section stand workers, any_database, peer_id; all else is in a section",
             r#"5: listen.write: "6432" is not an IP address and a port; write for example "127.0.0.1:6432", "[::1]:6432", or "0.0.0.0:6432" for every IPv4 address"#,
             "6: listen.read: listen.read and listen.http are the same; give each of the listeners a port of its own",
-            r#"9: patroni.urls: "n1:8008" is not the URL of a Patroni REST API; write http://host:8008"#,
+            r#"9: patroni.urls: "n1:8008" is not the URL of a Patroni REST API; write http://host:8008 or https://host:8008"#,
             r#"10: patroni.hold_timeout: 60 has no unit; write a duration from 1ms to 1d, such as "10s", "500ms" or "2min""#,
             r#"11: patroni.max_lag: "16 MiB" is not a size; write a size from 0 to 1024TB, such as "64kB" or "16MB""#,
             r#"14: auth.typ: there is no such setting; did you mean "auth.type"?"#,
@@ -237,6 +237,20 @@ fn files_are_looked_at() {
         &[
             "10: certificates.shop.cert_file: a certificate and its key belong together; give both cert_file and key_file, or neither",
             "12: client_tls.crl_file: /etc/weir/weir.crt holds no PEM list of revoked certificates; name a file with a line -----BEGIN ... X509 CRL-----",
+        ],
+    );
+}
+
+#[test]
+fn https_needs_authorities() {
+    check(
+        "[patroni]\nurls = [\"https://n1\"]\nserver_name = \"a b\"\ncert_file = \"weir.crt\"\n\
+         [auth]\nfile = \"userlist.txt\"\n[server_tls]\nmode = \"verify-ca\"\nca_file = \"system\"\n",
+        &[
+            "2: patroni.urls: https needs the authorities that sign the REST API's certificates; name their PEM file as patroni.ca_file, or \"system\" for those that the system trusts",
+            "3: patroni.server_name: \"a b\" is neither a host name nor an address; write the name in the certificates, such as \"patroni.example.com\"",
+            "4: patroni.cert_file: a certificate and its key belong together; give both cert_file and key_file, or neither",
+            "9: server_tls.ca_file: anybody can have a certificate of the system's authorities, made out to some name; set server_tls.mode to \"verify-full\"",
         ],
     );
 }

@@ -101,13 +101,14 @@ impl Follower {
             weir_config::Upstream::Plain { .. } | weir_config::Upstream::None => return,
         };
         let events = events.clone();
+        let tls = self.control.tls.borrow().towards_patroni();
         match request {
             Request::Primary { url } => drop(spawn_local(async move {
-                let result = patroni::get(&url, "/primary", deadline).await;
+                let result = patroni::get(&url, "/primary", tls.as_ref(), deadline).await;
                 drop(events.send(Event::Polled { url, result }).await);
             })),
             Request::Cluster { url } => drop(spawn_local(async move {
-                let result = patroni::get(&url, "/cluster", deadline).await;
+                let result = patroni::get(&url, "/cluster", tls.as_ref(), deadline).await;
                 drop(events.send(Event::Cluster { url, result }).await);
             })),
             Request::Ping { member, address } => self.ping(member, address, events),

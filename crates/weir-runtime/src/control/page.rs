@@ -65,11 +65,11 @@ fn line(member: &MemberView) -> String {
     line
 }
 
-fn api(api: &Api) -> &'static str {
+fn api(api: &Api) -> String {
     match api {
-        Api::Unasked => "unasked",
-        Api::Ok => "ok",
-        Api::Failing { .. } => "failing",
+        Api::Unasked => "unasked".to_owned(),
+        Api::Ok => "ok".to_owned(),
+        Api::Failing { since: _, why } => format!("failing ({why})"),
     }
 }
 

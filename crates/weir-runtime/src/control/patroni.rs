@@ -2,6 +2,7 @@
 //! because a frozen host accepts connections and says nothing, and because a silent connection costs Patroni one of
 //! its few threads. Does not read the answer's meaning.
 
+use std::error::Error;
 use std::io;
 use std::time::Duration;
 
@@ -11,24 +12,43 @@ use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST, USER_AGENT};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 use weir_discovery::{ANSWER_BYTES_MAX, Answer, ApiUrl, PollFailure};
 
+use crate::tls::{TowardsPatroni, fault};
+
 /// Asks for `path`.
 ///
 /// # Errors
 /// When there is no whole answer within `deadline`.
-pub(super) async fn get(url: &ApiUrl, path: &str, deadline: Duration) -> Result<Answer, PollFailure> {
-    timeout(deadline, ask(url, path)).await.unwrap_or(Err(PollFailure::TimedOut))
+pub(super) async fn get(
+    url: &ApiUrl,
+    path: &str,
+    tls: Option<&TowardsPatroni>,
+    deadline: Duration,
+) -> Result<Answer, PollFailure> {
+    timeout(deadline, reach(url, path, tls)).await.unwrap_or(Err(PollFailure::TimedOut))
 }
 
-async fn ask(url: &ApiUrl, path: &str) -> Result<Answer, PollFailure> {
-    if url.is_https() {
-        return Err(PollFailure::Unreachable("https is not supported for Patroni's REST API".to_owned()));
+async fn reach(url: &ApiUrl, path: &str, tls: Option<&TowardsPatroni>) -> Result<Answer, PollFailure> {
+    let connect = TcpStream::connect((url.host(), url.port()));
+    if !url.is_https() {
+        return ask(connect.await.map_err(|error| unreachable(&error))?, url, path).await;
     }
-    let stream = TcpStream::connect((url.host(), url.port())).await.map_err(|error| unreachable(&error))?;
+    let no_authorities = || PollFailure::Tls("its URL is https, but there is no patroni.ca_file".to_owned());
+    let tls = tls.ok_or_else(no_authorities)?;
+    let stream = connect.await.map_err(|error| unreachable(&error))?;
+    let stream = tls.connect(stream, url.host()).await.map_err(|why| PollFailure::Tls(why.to_string()))?;
+    ask(stream, url, path).await
+}
+
+async fn ask<S>(stream: S, url: &ApiUrl, path: &str) -> Result<Answer, PollFailure>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(BUFFER_BYTES_MAX)
         .handshake(TokioIo::new(stream))
@@ -54,7 +74,7 @@ async fn ask(url: &ApiUrl, path: &str) -> Result<Answer, PollFailure> {
         if error.is::<LengthLimitError>() {
             PollFailure::Broken(format!("the answer has more than {ANSWER_BYTES_MAX} bytes"))
         } else {
-            PollFailure::Broken(error.to_string())
+            broken(error.as_ref())
         }
     })?;
     drop(connection);
@@ -71,8 +91,9 @@ fn unreachable(error: &io::Error) -> PollFailure {
     PollFailure::Unreachable(why)
 }
 
-fn broken(error: &hyper::Error) -> PollFailure {
-    PollFailure::Broken(error.to_string())
+fn broken(error: &(dyn Error + 'static)) -> PollFailure {
+    fault(error)
+        .map_or_else(|| PollFailure::Broken(error.to_string()), |why| PollFailure::Tls(why.to_string()))
 }
 
 /// Longest head of an answer; Patroni's has a few hundred bytes.

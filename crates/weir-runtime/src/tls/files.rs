@@ -9,8 +9,12 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{Error, InconsistentKeys, RootCertStore};
+use weir_admin::metrics::Expiring;
+use weir_config::SYSTEM_AUTHORITIES;
+
+use super::expiry;
 
 /// A certificate, key or authority file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +91,40 @@ fn read_key(what: &'static str, path: &Path) -> Result<PrivateKeyDer<'static>, T
         }
         unusable(what, path, &error)
     })
+}
+
+/// A certificate that is shown to servers, if there is one. What expires is added to `expiring`.
+pub(super) fn read_shown(
+    what: [&'static str; 2],
+    files: [Option<&Path>; 2],
+    provider: &CryptoProvider,
+    expiring: &mut Vec<Expiring>,
+) -> Result<Option<Arc<SingleCertAndKey>>, TlsLoadError> {
+    let [Some(chain_file), Some(key_file)] = files else {
+        // The configuration has refused halves.
+        return Ok(None);
+    };
+    let pair = read_pair(what, chain_file, key_file, provider)?;
+    expiring.extend(expiry::of_chain(what[0], chain_file, &pair.cert));
+    Ok(Some(Arc::new(SingleCertAndKey::from(pair))))
+}
+
+/// The authorities in a file, or those that the system trusts.
+pub(super) fn read_authorities(
+    what: &'static str,
+    path: &Path,
+) -> Result<Vec<CertificateDer<'static>>, TlsLoadError> {
+    if path != Path::new(SYSTEM_AUTHORITIES) {
+        return read_chain(what, path);
+    }
+    let found = rustls_native_certs::load_native_certs();
+    if found.certs.is_empty() {
+        let why: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
+        return Err(unusable(what, path, &format!("the system has no authorities: {}", why.join(", "))));
+    }
+    // Some are in a form that nobody needs to understand here.
+    let is_usable = |der: &CertificateDer<'static>| RootCertStore::empty().add(der.clone()).is_ok();
+    Ok(found.certs.into_iter().filter(is_usable).collect())
 }
 
 pub(super) fn read_roots(what: &'static str, path: &Path) -> Result<Arc<RootCertStore>, TlsLoadError> {

@@ -7,8 +7,8 @@ use weir_admin::metrics::Expiring;
 use weir_config::{ServerTls, TlsMode};
 
 use super::expiry::REVOKED_SERVERS;
-use super::files::{TlsLoadError, read_chain, read_pair, read_revocations, unusable};
-use super::{ALPN, expiry, mode_name, offer, verify};
+use super::files::{TlsLoadError, read_authorities, read_revocations, unusable};
+use super::{ALPN, expiry, files, mode_name, offer, verify};
 
 /// Reads the files; what expires is added to `expiring`. `None` if TLS is off.
 pub(super) fn load(
@@ -24,7 +24,7 @@ pub(super) fn load(
                 mode: format!("server_tls.mode = \"{}\"", mode_name(settings.mode)),
                 needs: "server_tls.ca_file",
             })?;
-            let authorities = read_chain(AUTHORITY, ca_file)?;
+            let authorities = read_authorities(AUTHORITY, ca_file)?;
             let revoked = read_revocations(REVOKED_SERVERS, settings.crl_file.as_deref())?;
             if let Some(path) = &settings.crl_file {
                 expiring.extend(expiry::of_revocations(REVOKED_SERVERS, path, &revoked));
@@ -38,22 +38,13 @@ pub(super) fn load(
         .map_err(|error| TlsLoadError::Missing { mode: error.to_string(), needs: "TLS 1.2 or 1.3" })?
         .dangerous()
         .with_custom_certificate_verifier(verifier);
-    let mut config = match (settings.cert_file.as_deref(), settings.key_file.as_deref()) {
-        (Some(chain_file), Some(key_file)) => {
-            let pair = read_pair(CERTIFICATE, chain_file, key_file, &provider)?;
-            expiring.extend(expiry::of_chain(CERTIFICATE[0], chain_file, &pair.cert));
-            builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(pair)))
-        }
-        (Some(_), None) => return Err(missing_half("server_tls.key_file")),
-        (None, Some(_)) => return Err(missing_half("server_tls.cert_file")),
-        (None, None) => builder.with_no_client_auth(),
+    let own = [settings.cert_file.as_deref(), settings.key_file.as_deref()];
+    let mut config = match files::read_shown(CERTIFICATE, own, &provider, expiring)? {
+        Some(shown) => builder.with_client_cert_resolver(shown),
+        None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![ALPN.to_vec()];
     Ok(Some(Arc::new(config)))
-}
-
-fn missing_half(needs: &'static str) -> TlsLoadError {
-    TlsLoadError::Missing { mode: "a certificate to show to PostgreSQL".to_owned(), needs }
 }
 
 const CERTIFICATE: [&str; 2] = ["server TLS certificate", "server TLS key"];

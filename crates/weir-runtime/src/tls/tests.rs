@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod clients;
+mod patroni;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -34,12 +35,12 @@ impl Authority {
         Self { directory, issuer }
     }
 
-    fn ca_file(&self) -> PathBuf {
+    pub(super) fn ca_file(&self) -> PathBuf {
         self.directory.join("ca.pem")
     }
 
     /// Certificate and key files for a host name.
-    fn leaf(&self, name: &str) -> (PathBuf, PathBuf) {
+    pub(super) fn leaf(&self, name: &str) -> (PathBuf, PathBuf) {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();

@@ -70,6 +70,9 @@ pub(super) fn why(error: &Error) -> String {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has expired",
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "it is not valid yet",
         CertificateError::UnknownIssuer => "no authority in ca_file has signed it",
+        CertificateError::BadSignature => {
+            "an authority in ca_file has the name of the one that signed it, but another key"
+        }
         other => return other.to_string(),
     };
     words.to_owned()

@@ -50,6 +50,8 @@ pub struct Layout {
     pub nodes: Vec<Node>,
     /// etcd's client address.
     pub etcd: SocketAddr,
+    /// Where the REST APIs speak TLS and ask for certificates: the folder with the files for [`http::request`].
+    pub https: Option<PathBuf>,
 }
 
 impl Layout {
@@ -68,7 +70,8 @@ impl Layout {
                 folder,
             }
         };
-        Self { nodes: (0..count).map(node).collect(), etcd: SocketAddr::new(IpAddr::V4(base), ports.etcd) }
+        let etcd = SocketAddr::new(IpAddr::V4(base), ports.etcd);
+        Self { nodes: (0..count).map(node).collect(), etcd, https: None }
     }
 
     /// The layout as text for [`Layout::from_json`] in another terminal.
@@ -82,7 +85,7 @@ impl Layout {
                        "folder": node.folder.display().to_string()})
             })
             .collect();
-        json!({"nodes": nodes, "etcd": self.etcd.to_string()}).to_string()
+        json!({"nodes": nodes, "etcd": self.etcd.to_string(), "https": self.https}).to_string()
     }
 
     /// Reads what [`Layout::to_json`] wrote.
@@ -105,7 +108,8 @@ impl Layout {
                 })
             })
             .collect::<Result<_>>()?;
-        Ok(Self { nodes, etcd: address(&value["etcd"])? })
+        let https = value["https"].as_str().map(PathBuf::from);
+        Ok(Self { nodes, etcd: address(&value["etcd"])?, https })
     }
 
     /// The node called `name`.
@@ -119,8 +123,25 @@ impl Layout {
     /// The REST addresses as weir's `--patroni` takes them.
     #[must_use]
     pub fn patroni_urls(&self) -> String {
-        let urls: Vec<String> = self.nodes.iter().map(|node| format!("http://{}", node.api)).collect();
+        let scheme = if self.https.is_some() { "https" } else { "http" };
+        let urls: Vec<String> = self.nodes.iter().map(|node| format!("{scheme}://{}", node.api)).collect();
         urls.join(",")
+    }
+
+    /// A request to a node's REST API, the way that it wants.
+    async fn ask(
+        &self,
+        node: &Node,
+        method: &str,
+        path: &str,
+        body: &str,
+        patience: Duration,
+    ) -> Result<http::Answer> {
+        http::request(node.api, self.https.as_deref(), method, path, body, patience).await
+    }
+
+    async fn get(&self, node: &Node, path: &str) -> Result<http::Answer> {
+        self.ask(node, "GET", path, "", LOOK_PATIENCE).await
     }
 
     /// The members by `/cluster` of the first node that answers.
@@ -130,7 +151,7 @@ impl Layout {
     pub async fn members(&self) -> Result<Vec<Member>> {
         let mut last = anyhow::anyhow!("the cluster has no node");
         for node in &self.nodes {
-            match http::get(node.api, "/cluster").await.and_then(|answer| parse_members(&answer.body)) {
+            match self.get(node, "/cluster").await.and_then(|answer| parse_members(&answer.body)) {
                 Ok(members) => return Ok(members),
                 Err(problem) => last = problem,
             }
@@ -142,7 +163,7 @@ impl Layout {
     /// name a dead leader until its key runs out.
     pub async fn leader(&self) -> Option<&Node> {
         for node in &self.nodes {
-            let Ok(answer) = http::get(node.api, "/primary").await else { continue };
+            let Ok(answer) = self.get(node, "/primary").await else { continue };
             let body: Value = serde_json::from_str(&answer.body).unwrap_or_default();
             let role = text_of(&body["role"]);
             let leads = role == "primary" || role == "master";
@@ -197,8 +218,7 @@ impl Layout {
             Some(candidate) => json!({"leader": leader.name, "candidate": candidate}),
             None => json!({"leader": leader.name}),
         };
-        let answer =
-            http::request(leader.api, "POST", "/switchover", &body.to_string(), SWITCHOVER_PATIENCE).await?;
+        let answer = self.ask(leader, "POST", "/switchover", &body.to_string(), SWITCHOVER_PATIENCE).await?;
         ensure!(answer.status == 200, "Patroni refused the switchover: {} {}", answer.status, answer.body);
         Ok(())
     }
@@ -235,8 +255,7 @@ impl Layout {
     pub async fn configure(&self, change: &Value) -> Result<()> {
         let leader = self.leader().await.context("no leader to configure")?;
         let answer =
-            http::request(leader.api, "PATCH", "/config", &change.to_string(), Duration::from_secs(10))
-                .await?;
+            self.ask(leader, "PATCH", "/config", &change.to_string(), Duration::from_secs(10)).await?;
         ensure!(answer.status == 200, "Patroni refused the change: {} {}", answer.status, answer.body);
         Ok(())
     }
@@ -306,6 +325,8 @@ const WRITE_PROBE: &str = "SELECT pg_catalog.pg_current_xact_id()";
 /// let it lead: everything since would be lost.
 const STREAMING: &str = "SELECT count(*) FROM pg_catalog.pg_stat_replication WHERE state = 'streaming'
     AND pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), replay_lsn) < 1048576";
+/// A look at a REST API that is well takes no longer.
+const LOOK_PATIENCE: Duration = Duration::from_secs(2);
 const SWITCHOVER_PATIENCE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 
 use super::{ClusterOptions, Layout, Node};
+use crate::http;
 use crate::postgres::{QUICK_SETTINGS, ServerTls};
 use crate::process;
 use crate::run_dir::RunDir;
@@ -68,10 +69,12 @@ pub(super) fn configuration(
         local["ssl_cert_file"] = json!(node.folder.join("server.crt"));
         local["ssl_key_file"] = json!(node.folder.join("server.key"));
     }
+    let (api, control) = rest_api(layout, node);
     json!({
         "scope": options.scope,
         "name": node.name,
-        "restapi": {"listen": node.api.to_string(), "connect_address": node.api.to_string()},
+        "restapi": api,
+        "ctl": control,
         "etcd3": {"host": layout.etcd.to_string()},
         "bootstrap": {
             "dcs": {
@@ -102,6 +105,19 @@ pub(super) fn configuration(
         "watchdog": {"mode": "off"},
     })
     .to_string()
+}
+
+/// `restapi`, and `ctl`, with which the nodes ask each other.
+fn rest_api(layout: &Layout, node: &Node) -> (Value, Value) {
+    let mut api = json!({"listen": node.api.to_string(), "connect_address": node.api.to_string()});
+    let Some(folder) = &layout.https else { return (api, json!({})) };
+    let [own, key] = ["api.crt", "api.key"].map(|name| node.folder.join(name));
+    let authority = folder.join(http::AUTHORITY);
+    api["certfile"] = json!(own);
+    api["keyfile"] = json!(key);
+    api["cafile"] = json!(authority);
+    api["verify_client"] = json!("required");
+    (api, json!({"certfile": own, "keyfile": key, "cacert": authority}))
 }
 
 fn hba(options: &ClusterOptions) -> Vec<String> {

@@ -17,7 +17,7 @@ fn url(text: &str) -> ApiUrl {
 
 async fn ask(answer: Vec<u8>) -> Result<Answer, PollFailure> {
     let address = rest(move |path| if path == "/primary" { answer.clone() } else { Vec::new() }).await;
-    get(&url(&format!("http://{address}/patroni")), "/primary", DEADLINE).await
+    get(&url(&format!("http://{address}/patroni")), "/primary", None, DEADLINE).await
 }
 
 #[test]
@@ -74,13 +74,13 @@ fn nobody_there_is_known_at_once_and_silence_within_the_deadline() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let began = Instant::now();
-        let silent = get(&url(&format!("http://{address}")), "/primary", DEADLINE).await;
+        let silent = get(&url(&format!("http://{address}")), "/primary", None, DEADLINE).await;
         assert_eq!(silent, Err(PollFailure::TimedOut));
         assert!((DEADLINE..DEADLINE * 4).contains(&began.elapsed()));
         drop(listener);
-        let gone = get(&url(&format!("http://{address}")), "/primary", DEADLINE).await;
+        let gone = get(&url(&format!("http://{address}")), "/primary", None, DEADLINE).await;
         assert_eq!(gone, Err(PollFailure::Unreachable("connection refused".to_owned())));
-        let secure = get(&url("https://127.0.0.1:1"), "/primary", DEADLINE).await;
-        assert!(matches!(secure, Err(PollFailure::Unreachable(_))));
+        let secure = get(&url("https://127.0.0.1:1"), "/primary", None, DEADLINE).await;
+        assert!(matches!(secure, Err(PollFailure::Tls(_))), "{secure:?}");
     });
 }
