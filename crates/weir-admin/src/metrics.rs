@@ -61,6 +61,7 @@ fn process(view: &MetricsView<'_>, page: &mut Page) {
         login_clients,
         logins_accepted,
         logins_refused,
+        logins_held_back,
         protocol_errors,
         cancels,
         max_client_conn,
@@ -82,6 +83,9 @@ fn process(view: &MetricsView<'_>, page: &mut Page) {
         ([("result", "refused")], logins_refused.into()),
     ];
     page.family(Kind::Counter, "weir_logins_total", "Client logins by result.", logins);
+    let help =
+        "Failed logins whose answer was held back, because others from their network had failed before.";
+    page.single(Kind::Counter, "weir_logins_held_back_total", help, logins_held_back.into());
     let help = "Clients closed for a protocol error.";
     page.single(Kind::Counter, "weir_protocol_errors_total", help, protocol_errors.into());
     page.single(Kind::Counter, "weir_cancel_requests_total", "Cancel requests received.", cancels.into());

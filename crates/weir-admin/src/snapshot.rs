@@ -33,6 +33,8 @@ pub struct ProcessTotals {
     pub logins_accepted: u64,
     /// Logins refused, since start.
     pub logins_refused: u64,
+    /// Of these: answered late, because their network had failed before.
+    pub logins_held_back: u64,
     /// Clients closed for a protocol error, since start.
     pub protocol_errors: u64,
     /// Cancel requests received, since start.

@@ -145,6 +145,8 @@ pub const KEYS: &[Key] = &[
     live("auth.hba_file", Absent, |c| show_path(c.auth.hba_file.as_ref())),
     live("auth.ident_file", Absent, |c| show_path(c.auth.ident_file.as_ref())),
     live("auth.scram_iterations", Number(4096), |c| c.auth.scram_iterations.to_string()),
+    live("auth.failed_logins_free", Number(3), |c| c.auth.failed_logins_free.to_string()),
+    live("auth.failed_login_delay_max", Text("5s"), |c| show_duration(c.auth.failed_login_delay_max)),
     live("auth.file", Absent, |c| show_path(c.auth.file.as_ref())),
     live("auth.user", Absent, |c| show_text(c.auth.user.as_ref())),
     live("auth.password", Absent, show_nothing),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use weir_auth::{HbaMethod, Secret, StoredSecret, UserList};
 
@@ -11,7 +12,7 @@ use crate::model::{Auth, AuthMethod, Database, Dialect};
 use crate::problem::{Place, Problem, Wrong};
 use crate::reader::{Reader, Secrecy};
 use crate::url::PostgresUrl;
-use crate::value::{AUTH_METHODS, Value, count, name_of, text, word, words};
+use crate::value::{AUTH_METHODS, Value, count, duration, name_of, text, word, words};
 
 mod access;
 
@@ -47,6 +48,9 @@ pub(crate) fn check_auth(reader: &mut Reader<'_>, url: Option<&PostgresUrl>) -> 
         system_users,
         scram_iterations: reader
             .required("auth.scram_iterations", count(1..=weir_auth::scram::ITERATIONS_MAX)),
+        failed_logins_free: reader.required("auth.failed_logins_free", count(0..=1000)),
+        failed_login_delay_max: reader
+            .required("auth.failed_login_delay_max", duration(Duration::ZERO..=Duration::from_secs(60))),
         file,
         password_file,
         users,

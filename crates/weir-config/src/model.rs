@@ -174,6 +174,10 @@ pub struct Auth {
     pub system_users: BTreeMap<u32, String>,
     /// Iterations of verifiers that are derived from passwords in the user list.
     pub scram_iterations: u32,
+    /// Failed logins from one network that are answered at once; the answers to more of them are held back.
+    pub failed_logins_free: u32,
+    /// Longest time that an answer to a failed login is held back; zero: none is.
+    pub failed_login_delay_max: Duration,
     /// User list file (PgBouncer's format), already read into [`Auth::users`].
     pub file: Option<PathBuf>,
     /// File with the password of [`Auth::user`], already read into [`Auth::users`].

@@ -64,6 +64,8 @@ pub(crate) struct Login {
     pub(crate) demand: Demand,
     /// Database and user, if what auth_query told about them earlier is what the proof is held against.
     pub(crate) cached: Option<(String, String)>,
+    /// It was asked for a proof.
+    pub(crate) was_asked: bool,
     /// The user, and the stored password whose verifier has yet to be derived.
     pub(crate) underived: Option<(String, Secret)>,
     /// Its answer did not fit, and its secret is being looked up once more.
@@ -90,6 +92,7 @@ impl Login {
             asking: None,
             demand: Demand::Password(Method::Scram),
             cached: None,
+            was_asked: false,
             underived: None,
             is_doubting: false,
             common_name: None,

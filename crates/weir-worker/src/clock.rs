@@ -19,6 +19,7 @@ impl Worker {
     /// Time has passed. To be called every 100 ms; deadlines are kept to that precision.
     pub fn tick(&mut self, now: Instant, effects: &mut Effects) {
         self.clock = Some(now);
+        self.release_held_back(now, effects);
         self.end_slow_logins(now, effects);
         self.end_slow_dials(now, effects);
         self.end_slow_errands(now, effects);
@@ -35,6 +36,7 @@ impl Worker {
         }
         self.forget_unused(now);
         self.verifiers.allow_more();
+        self.derivations.allow_more();
         self.start_derivations(effects);
     }
 

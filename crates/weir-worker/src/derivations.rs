@@ -2,7 +2,8 @@
 //! way at once. The shell has them computed elsewhere ([`Effect::Derive`]), so that no login keeps a turn, and with it
 //! everybody's queries, waiting.
 //!
-//! Server logins come first, since clients wait for them; then clients' logins; then what is derived ahead.
+//! Server logins come first, since clients wait for them; then clients' logins; then, a few in each tick, those of networks
+//! whose logins fail repeatedly, and what is derived ahead.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -35,15 +36,36 @@ enum Whom {
 pub(crate) struct Derivations {
     servers: VecDeque<(Ticket, Derivation)>,
     clients: VecDeque<(Ticket, Derivation)>,
+    /// Of clients whose network has had too many failed logins.
+    suspects: VecDeque<(Ticket, Derivation)>,
+    /// How many of these may be begun before the next tick.
+    allowance: usize,
     under_way: usize,
+}
+
+impl Derivations {
+    /// Time has passed.
+    pub(crate) fn allow_more(&mut self) {
+        self.allowance = SUSPECTS_PER_TICK;
+    }
 }
 
 impl Worker {
     /// A client's login goes on when this has been derived.
-    pub(crate) fn derive_for_client(&mut self, id: ClientId, derivation: Derivation, effects: &mut Effects) {
+    pub(crate) fn derive_for_client(
+        &mut self,
+        now: Instant,
+        id: ClientId,
+        derivation: Derivation,
+        effects: &mut Effects,
+    ) {
         let Some(client) = self.clients.get(key(id.0)) else { return };
         let ticket = Ticket(Whom::Client(id, client.serial));
-        self.derivations.clients.push_back((ticket, derivation));
+        let queue = match self.is_suspect(now, id) {
+            true => &mut self.derivations.suspects,
+            false => &mut self.derivations.clients,
+        };
+        queue.push_back((ticket, derivation));
         self.start_derivations(effects);
     }
 
@@ -79,9 +101,17 @@ impl Worker {
 
     fn next_derivation(&mut self) -> Option<(Ticket, Derivation)> {
         loop {
-            let Derivations { servers, clients, under_way: _ } = &mut self.derivations;
-            let Some(next) = servers.pop_front().or_else(|| clients.pop_front()) else { break };
+            let Derivations { servers, clients, suspects, allowance, under_way: _ } = &mut self.derivations;
+            let (next, is_suspect) = match servers.pop_front().or_else(|| clients.pop_front()) {
+                Some(next) => (next, false),
+                None if *allowance == 0 => break,
+                None => match suspects.pop_front() {
+                    Some(next) => (next, true),
+                    None => break,
+                },
+            };
             if self.is_wanted(next.0) {
+                self.derivations.allowance -= usize::from(is_suspect);
                 return Some(next);
             }
         }
@@ -116,6 +146,9 @@ impl Worker {
         effects.send_with(ConnId::Server(id), |out| login.derived(derived, out));
     }
 }
+
+/// Derivations for suspects between two ticks: a tenth of one core at 4096 iterations.
+const SUSPECTS_PER_TICK: usize = 10;
 
 /// Handed to the shell at once: what its threads compute, and one more for each so that none of them idles.
 const UNDER_WAY_MAX: usize = 4;

@@ -13,6 +13,7 @@
 //! | `startup` | what a startup packet may ask for |
 //! | `login`, `access`, `secrets` | a client's way in; how it has to show who it is; where secrets come from (user list, auth_query, keys learned at login) |
 //! | `derivations`, `verifiers` | keys of passwords, computed elsewhere; verifiers of listed passwords |
+//! | `failures`, `refusing` | networks whose logins fail repeatedly; what is held back from them |
 //! | `traffic` | bytes of sessions, checkout |
 //! | `release` | server connections that their clients let go of |
 //! | `replication` | clients with a server connection of their own, relayed unread |
@@ -45,6 +46,7 @@ mod dialing;
 mod ending;
 mod errands;
 mod failing;
+mod failures;
 mod forgetting;
 pub mod io;
 mod keeping;
@@ -56,6 +58,7 @@ mod orders;
 mod parting;
 mod places;
 mod pools;
+mod refusing;
 mod release;
 mod replication;
 mod rows;
@@ -92,6 +95,7 @@ use crate::derivations::Derivations;
 use crate::ending::Ending;
 use crate::loss::Resting;
 use crate::pools::Pools;
+use crate::refusing::HeldBack;
 use crate::secrets::Secrets;
 use crate::server::ServerConn;
 use crate::verifiers::Verifiers;
@@ -108,6 +112,7 @@ pub struct Worker {
     secrets: Secrets,
     verifiers: Verifiers,
     derivations: Derivations,
+    held_back: HeldBack,
     catalog: Catalog,
     settings: Interner<Settings>,
     /// Clients on their way in, oldest first, with the serial that tells a reused id.
@@ -151,6 +156,7 @@ impl Worker {
             secrets,
             verifiers,
             derivations: Derivations::default(),
+            held_back: HeldBack::default(),
             catalog: Catalog::default(),
             settings: Interner::default(),
             logins: VecDeque::new(),

@@ -46,10 +46,11 @@ impl Worker {
                 self.log_login_attempt(id, &user, &database);
                 self.named(now, id, user, database, effects);
             }
-            LoginStep::Derive(derivation) => self.derive_for_client(id, derivation, effects),
+            LoginStep::Derive(derivation) => self.derive_for_client(now, id, derivation, effects),
             LoginStep::Mismatch => self.doubt(now, id, effects),
             LoginStep::Admitted(admitted) => {
                 self.log_login_attempt(id, &admitted.user, &admitted.database);
+                self.note_success(id);
                 if let Err(report) = self.admitted(now, id, *admitted, effects) {
                     self.refuse_login(now, id, &report, effects);
                 }
@@ -57,6 +58,7 @@ impl Worker {
             LoginStep::Refused(report) => {
                 if report.code == SqlState::INVALID_PASSWORD {
                     self.forget_cached(id);
+                    return self.fail_login(now, id, &report, effects);
                 }
                 self.refuse_login(now, id, &report, effects);
             }
@@ -103,7 +105,7 @@ impl Worker {
             (Demand::Existence(method), None) => {
                 // PgBouncer's words.
                 let report = rejected(format!("\"{method}\" authentication failed"));
-                self.refuse_login(now, id, &report, effects);
+                self.fail_login(now, id, &report, effects);
             }
         }
     }
@@ -150,6 +152,7 @@ impl Worker {
         let Some(client) = self.clients.get_mut(key(id.0)) else { return };
         let Stage::Login(login) = &mut client.stage else { return };
         login.underived = underived;
+        login.was_asked = true;
         let fresh = Fresh { nonce: &nonce, md5_salt, iterations, derived, mock_secret: &self.secrets.mock };
         let mut step = LoginStep::Wait;
         effects.send_with(ConnId::Client(id), |out| step = login.machine.ask(method, secret, fresh, out));

@@ -15,6 +15,7 @@ use crate::{Worker, key};
 impl Worker {
     /// The client's connection ended without a goodbye.
     pub(crate) fn client_left(&mut self, now: Instant, id: ClientId, effects: &mut Effects) {
+        self.note_departure(now, id);
         self.client_gone(now, id, "client unexpected eof", effects);
     }
 

@@ -181,6 +181,20 @@ impl Worker {
             return self.answer_secret(now, id, None, effects);
         }
         let wanted = (database, user);
+        if self.fetched_secret(now, &wanted).is_none() && self.is_suspect(now, id) {
+            return self.hold_back_lookup(id, wanted);
+        }
+        self.look_up(now, id, wanted, effects);
+    }
+
+    /// Asks auth_query, unless it has answered lately.
+    pub(crate) fn look_up(
+        &mut self,
+        now: Instant,
+        id: ClientId,
+        wanted: (String, String),
+        effects: &mut Effects,
+    ) {
         if let Some(secret) = self.fetched_secret(now, &wanted) {
             self.note_cached(id, &wanted);
             return self.answer_secret(now, id, Some(secret), effects);

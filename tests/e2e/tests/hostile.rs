@@ -1,11 +1,17 @@
 //! Clients that send garbage, half a message, too much or nothing. They are sent away; everybody else goes on, and no
 //! server connection is left in a state that the next client would see.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
+use futures_util::future::try_join_all;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{interval, timeout};
 use weir_cluster::schema;
 use weir_e2e::measure;
 use weir_e2e::stack::{Setup, Stack};
-use weir_e2e::wire::{self, Message, PROTOCOL_3_0, Wire, tags, values};
+use weir_e2e::wire::{self, Message, PATIENCE, PROTOCOL_3_0, Wire, tags, values};
 
 /// A client that works before, during and after what `attack` does on one shared server.
 async fn unharmed(attack: impl AsyncFnOnce(&Stack) -> Result<()>) -> Result<()> {
@@ -223,4 +229,62 @@ async fn a_client_that_asks_and_never_reads() -> Result<()> {
         wire.vanish()
     })
     .await
+}
+
+/// Says something, hears so much, and then sends one byte of the rest again and again until it is sent away.
+async fn trickle(stack: &Stack, opening: &[u8], answer: usize, rest: &[u8]) -> Result<()> {
+    let mut stream = TcpStream::connect(stack.address()).await?;
+    stream.write_all(opening).await?;
+    stream.read_exact(&mut vec![0; answer]).await?;
+    let (mut read, mut write) = stream.into_split();
+    let drip = async {
+        let mut clock = interval(Duration::from_millis(20));
+        for byte in rest {
+            clock.tick().await;
+            if write.write_all(&[*byte]).await.is_err() {
+                break;
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    // However it ends: with a report, or with what the system says of bytes that nobody wants any more.
+    let end = async { read.read_to_end(&mut Vec::new()).await.ok() };
+    let patient = timeout(PATIENCE, async {
+        tokio::select! { () = drip => {}, _ = end => {} }
+    });
+    patient.await.with_context(|| format!("{opening:?} is still welcome"))
+}
+
+// covers: client_login_timeout
+#[tokio::test]
+async fn who_trickles_is_sent_away_at_every_stage_of_a_login() -> Result<()> {
+    let slow = schema::AUTH_QUERY
+        .replace("FROM", "FROM (SELECT pg_sleep(60) OFFSET 0) AS slow LEFT JOIN")
+        .replace("($1)", "($1) ON true");
+    let stack = Setup::new()
+        .users(&[(schema::AUTH.user, schema::AUTH.password), (schema::APP.user, schema::APP.password)])
+        .set("auth", &format!("user = \"{}\"", schema::AUTH.user))
+        .set("auth", &format!("query = \"{slow}\""))
+        .set("limits", "client_login_timeout = \"1s\"")
+        .client_tls("allow")
+        .start()
+        .await?;
+    let hello = [&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3][..], &[7; 500]].concat();
+    let startup = wire::packet(&[&[0, 3, 0, 0][..], b"user\0", &[b'a'; 5000]].concat());
+    let known =
+        wire::startup(PROTOCOL_3_0, &[("user", schema::APP.user), ("database", schema::APP.database)]);
+    let looked_up = wire::startup(PROTOCOL_3_0, &[("user", "nobody"), ("database", schema::APP.database)]);
+    let proof = wire::message(b'p', &[b'a'; 1000]);
+    let stages = [
+        (&[][..], 0, &startup[..]),
+        (&wire::ssl_request(), 1, &hello),
+        (&hello[..1], 0, &hello[1..]),
+        (&known, 1, &proof),
+        (&looked_up, 0, &proof),
+    ];
+    try_join_all(stages.map(|(opening, answer, rest)| trickle(&stack, opening, answer, rest))).await?;
+    let told = stack.weir.log_text().matches("pooler error: client_login_timeout").count();
+    ensure!(told == stages.len(), "{told} were told");
+    // A slow auth_query keeps nobody else out.
+    stack.wire().await?.expect_usable().await
 }

@@ -2,9 +2,10 @@
 //! protocol versions. What TLS adds is in `tls`.
 
 use anyhow::{Result, bail, ensure};
+use futures_util::future::try_join_all;
 use weir_cluster::sql::Login;
 use weir_cluster::wait::{Limit, until};
-use weir_cluster::{Postgres, PostgresOptions, Weir, WeirOptions, schema, sql};
+use weir_cluster::{Postgres, PostgresOptions, Weir, WeirOptions, http, schema, sql};
 use weir_e2e::stack::{Setup, Stack};
 use weir_e2e::wire::{self, Message, Outcome, PATIENCE, PROTOCOL_3_0, PROTOCOL_3_2, Wire, tags};
 
@@ -276,6 +277,38 @@ async fn who_does_not_log_in_is_sent_away_in_time() -> Result<()> {
     silent.until_closed().await?;
     halfway.until_closed().await?;
     stack.wire().await?.expect_usable().await
+}
+
+// covers: failed_logins_free failed_login_delay_max
+#[tokio::test]
+async fn guessing_takes_time_and_disturbs_nobody_else() -> Result<()> {
+    let stack = Setup::new()
+        .set("auth", "failed_logins_free = 2")
+        .set("auth", "failed_login_delay_max = \"30s\"")
+        .start()
+        .await?;
+    let guess = Login { password: "guess", ..schema::APP };
+    for _ in 0..2 {
+        assert_eq!(refusal(&stack, guess, &[]).await?.code(), "28P01");
+    }
+    // The next ones wait for their answers: 100 ms and twice as long each time.
+    let guesses: Vec<_> = (0..12).map(|_| refusal(&stack, guess, &[])).collect();
+    let held_back = async {
+        until("answers that are held back", Limit::quick(PATIENCE), async || {
+            let metrics = http::get(stack.weir.http(), "/metrics").await.ok()?.body;
+            metrics.lines().any(|line| line == "weir_logins_held_back_total 12").then_some(())
+        })
+        .await?;
+        // Beside them, from the same address, those who know the password come and go.
+        stack.wire().await?.expect_usable().await
+    };
+    tokio::select! {
+        answers = try_join_all(guesses) => bail!("all are answered: {answers:?}"),
+        served = held_back => served?,
+    }
+    let told = stack.weir.log_text().matches("logins from 127.0.0.1 fail repeatedly").count();
+    ensure!(told == 1, "the log says so {told} times");
+    Ok(())
 }
 
 #[tokio::test]

@@ -291,6 +291,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
     weir("http_listen", "", "listen.http", TextOrEmpty),
     weir("password_file", "", "auth.password_file", Text),
     weir("max_host_connections", "0", "limits.max_host_connections", Number),
+    weir("failed_logins_free", "3", "auth.failed_logins_free", Number),
+    weir("failed_login_delay_max", "5", "auth.failed_login_delay_max", Seconds),
     weir("retry_bytes_max", "64kB", "limits.retry_bytes_max", Size),
     weir("shutdown_timeout", "forever", "limits.shutdown_timeout", Patience),
     weir("client_tls_crl_file", "", "client_tls.crl_file", Text),

@@ -185,6 +185,7 @@ impl Control {
             sum.totals.login_clients += totals.login_clients;
             sum.totals.logins_accepted += totals.logins_accepted;
             sum.totals.logins_refused += totals.logins_refused;
+            sum.totals.logins_held_back += totals.logins_held_back;
             sum.totals.protocol_errors += totals.protocol_errors;
             sum.totals.cancels += totals.cancels;
             sum.totals.max_client_conn = totals.max_client_conn;

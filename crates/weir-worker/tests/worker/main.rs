@@ -6,6 +6,7 @@
 
 mod access;
 mod actor;
+mod guessing;
 mod histories;
 mod postgres;
 mod settings;

@@ -293,6 +293,11 @@ impl World {
         panic!("the world does not come to rest");
     }
 
+    /// The same, but no client says anything.
+    pub(crate) fn run_servers(&mut self) {
+        while self.dial_one() | self.deliver_from_servers() | self.derive_one() {}
+    }
+
     pub(crate) fn deliver_from_clients(&mut self) -> bool {
         let mut happened = false;
         for who in 0..self.shell.speakers.len() {

@@ -118,6 +118,8 @@ const OTHER: &[(&str, &str)] = &[
     ("http_listen", "127.0.0.1:7002"),
     ("password_file", "/password"),
     ("max_host_connections", "12"),
+    ("failed_logins_free", "2"),
+    ("failed_login_delay_max", "6"),
     ("retry_bytes_max", "0"),
     ("shutdown_timeout", "13"),
     ("client_tls_crl_file", "/crl"),
