@@ -1,28 +1,33 @@
 //! Files that somebody writes: whatever stands in them, they are read or refused with places and reasons.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use weir_auth::{HbaRules, IdentMaps, UserList, Visitor};
+use weir_auth::{HbaRules, IdentMaps, Judgement, Surroundings, UserList, Visitor};
 use weir_config::{Access, FileContents, Files, Owner, Problems, Source};
 
 /// Rules about who comes in from where; then some visitors.
 pub(crate) fn hba(bytes: &[u8]) {
     let Ok(text) = str::from_utf8(bytes) else { return };
-    let maps = IdentMaps::parse("mail /^(.*)@example.com$ \\1\n").unwrap_or_default();
-    let mut include = |name: &str| match name {
-        "names" => Ok("alice, bob\n\"carol\"".to_owned()),
-        _ => Err("No such file or directory".to_owned()),
-    };
-    match HbaRules::parse(text, &maps, &mut include) {
+    let file = Path::new("/etc/hba.conf");
+    let maps = IdentMaps::parse(file, "mail /^(.*)@example.com$ \\1\n", &Around).unwrap_or_default();
+    match HbaRules::parse(file, text, &maps, &Around) {
         Ok(rules) => {
             for address in
                 [None, Some(IpAddr::V4(Ipv4Addr::LOCALHOST)), Some(IpAddr::V6(Ipv6Addr::LOCALHOST))]
             {
                 for (encrypted, user, replication) in [(false, "alice", true), (true, "shop", false)] {
-                    let visitor = Visitor { address, encrypted, database: "shop", user, replication };
-                    let rule = rules.judge(&visitor);
-                    assert!(rule.is_none_or(|rule| rule.line <= 1 + text.lines().count()));
+                    let groups = Some(&BTreeSet::new());
+                    let visitor = Visitor { address, encrypted, database: "shop", user, replication, groups };
+                    match rules.judge(&visitor) {
+                        Judgement::Rule(rule) if rule.file == file => {
+                            assert!(rule.line <= 1 + text.lines().count());
+                        }
+                        Judgement::Rule(_) | Judgement::NoRule => {}
+                        Judgement::NeedsGroups(_) => panic!("the groups are known"),
+                    }
+                    let _ = rules.judge(&Visitor { groups: None, ..visitor });
                 }
             }
         }
@@ -33,15 +38,42 @@ pub(crate) fn hba(bytes: &[u8]) {
 /// Identity maps; then some names.
 pub(crate) fn ident(bytes: &[u8]) {
     let Ok(text) = str::from_utf8(bytes) else { return };
-    match IdentMaps::parse(text) {
+    match IdentMaps::parse(Path::new("/etc/ident.conf"), text, &Around) {
         Ok(maps) => {
             for map in [None, Some("mail"), Some("m")] {
                 for outside in ["alice@example.com", "alice", "", "a.b\\1"] {
-                    let _ = maps.allow(map, outside, "alice");
+                    let _ = maps.allow(map, outside, "alice", None);
+                    assert!(maps.allow(map, outside, "alice", Some(&BTreeSet::new())).is_some());
                 }
             }
         }
         Err(problems) => assert!(!problems.is_empty()),
+    }
+}
+
+/// Some other files, one of which names itself, and a network.
+struct Around;
+
+impl Surroundings for Around {
+    fn read(&self, file: &Path) -> Result<String, Option<String>> {
+        match file.file_name().and_then(|name| name.to_str()) {
+            Some("names") => Ok("alice, bob\n\"carol\"".to_owned()),
+            Some("more.conf") => Ok("host all +staff samenet md5\ninclude more.conf\n".to_owned()),
+            Some("self") => Ok("@self @self".to_owned()),
+            Some(_) | None => Err(None),
+        }
+    }
+
+    fn list(&self, folder: &Path) -> Result<Vec<PathBuf>, String> {
+        Ok(vec![folder.join("more.conf"), folder.join("names")])
+    }
+
+    fn networks(&self) -> Result<Vec<(IpAddr, IpAddr)>, String> {
+        Ok(vec![(IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::new(255, 0, 0, 0)))])
+    }
+
+    fn tells_groups(&self) -> bool {
+        true
     }
 }
 

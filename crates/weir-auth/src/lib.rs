@@ -9,11 +9,14 @@ pub mod scram;
 
 mod hba;
 mod ident;
+mod pattern;
 mod secret;
 mod stored;
 mod userlist;
 
-pub use hba::{HbaMethod, HbaProblem, HbaRule, HbaRules, Visitor};
+pub use hba::{
+    CertificateDemand, HbaMethod, HbaProblem, HbaRule, HbaRules, Judgement, Surroundings, Visitor,
+};
 pub use ident::IdentMaps;
 pub use secret::Secret;
 pub use stored::StoredSecret;

@@ -153,6 +153,8 @@ pub const KEYS: &[Key] = &[
     live("auth.password_file", Absent, |c| show_path(c.auth.password_file.as_ref())),
     live("auth.query", Text(DEFAULT_AUTH_QUERY), |c| show_text(c.auth.query.as_ref())),
     live("auth.database", Absent, |c| show_text(c.auth.database.as_ref())),
+    live("auth.query_cache_time", Text("1s"), |c| show_duration(c.auth.query_cache_time)),
+    live("auth.query_timeout", Text("5s"), |c| show_duration(c.auth.query_timeout)),
     live("auth.admin_users", Words(&[]), |c| c.auth.admin_users.join(", ")),
     live("auth.stats_users", Words(&[]), |c| c.auth.stats_users.join(", ")),
     live("pool.mode", Text("transaction"), |c| name_of(POOL_MODES, &c.pool.mode).to_owned()),

@@ -33,6 +33,7 @@ pub use keys::{
 };
 pub use model::*;
 pub use problem::{Place, Problem, Problems, Wrong};
+pub use quantity::show_duration;
 pub use reader::{Access, FileContents, Files, Owner};
 pub use value::Value;
 

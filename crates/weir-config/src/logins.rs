@@ -18,8 +18,9 @@ mod access;
 
 pub(crate) fn check_auth(reader: &mut Reader<'_>, url: Option<&PostgresUrl>) -> Auth {
     let method = reader.required("auth.type", auth_type);
-    let (ident_file, ident) = access::check_ident(reader);
-    let (hba_file, hba) = access::check_hba(reader, method, &ident);
+    let is_asked = reader.is_given("auth.user") || reader.settings.names_auth_user_of_a_database();
+    let (ident_file, ident) = access::check_ident(reader, is_asked);
+    let (hba_file, hba) = access::check_hba(reader, method, &ident, is_asked);
     let system_users = access::read_system_users(reader, method, &hba);
     let file = reader.path("auth.file");
     let mut users = file.as_deref().and_then(|file| read_user_list(reader, file)).unwrap_or_default();
@@ -34,7 +35,6 @@ pub(crate) fn check_auth(reader: &mut Reader<'_>, url: Option<&PostgresUrl>) -> 
     }
     let query = reader.required("auth.query", auth_query);
     let is_pgbouncer = reader.settings.dialect == Dialect::PgBouncer;
-    let is_asked = user.is_some() || reader.settings.names_auth_user_of_a_database();
     if !is_asked && !is_pgbouncer && reader.is_given("auth.query") && !reader.is_given("auth.user") {
         let wrong = Wrong::new("nobody is named to run it", "name a user as auth.user (option --auth-user)");
         reader.complain("auth.query", wrong);
@@ -57,6 +57,8 @@ pub(crate) fn check_auth(reader: &mut Reader<'_>, url: Option<&PostgresUrl>) -> 
         query: is_asked.then_some(query),
         user,
         database: reader.optional("auth.database", text),
+        query_cache_time: reader.required("auth.query_cache_time", duration(Duration::ZERO..=CACHE_TIME_MAX)),
+        query_timeout: reader.required("auth.query_timeout", duration(QUERY_TIMEOUT_MIN..=QUERY_TIMEOUT_MAX)),
         admin_users: reader.required("auth.admin_users", words),
         stats_users: reader.required("auth.stats_users", words),
     };
@@ -279,6 +281,10 @@ fn warn_if_it_cannot_ask(reader: &mut Reader<'_>, auth: &Auth, user: &str, key: 
          client key"
     ));
 }
+
+const CACHE_TIME_MAX: Duration = Duration::from_secs(3600);
+const QUERY_TIMEOUT_MIN: Duration = Duration::from_millis(100);
+const QUERY_TIMEOUT_MAX: Duration = Duration::from_secs(60);
 
 const USER_LINE: &str = "write one line per user: \"name\" \"password or SCRAM-SHA-256$... verifier\"";
 

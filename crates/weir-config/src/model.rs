@@ -190,6 +190,11 @@ pub struct Auth {
     pub query: Option<String>,
     /// Client-facing database to run `query` in; default: the client's own.
     pub database: Option<String>,
+    /// How long an answer of `query` (or about groups) lets others in without being asked for again: changes in PostgreSQL
+    /// count here after this time at the latest. Zero: each login asks.
+    pub query_cache_time: Duration,
+    /// Logins that wait for an answer longer are refused.
+    pub query_timeout: Duration,
     /// Users with full console access.
     pub admin_users: Vec<String>,
     /// Users who may only SHOW.

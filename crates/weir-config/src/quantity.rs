@@ -17,7 +17,8 @@ pub(crate) fn parse_bytes(text: &str) -> Option<u64> {
 }
 
 /// Writes a duration in the largest unit that divides it; parts of a millisecond are not kept.
-pub(crate) fn show_duration(duration: Duration) -> String {
+#[must_use]
+pub fn show_duration(duration: Duration) -> String {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     show(millis, &DURATION_UNITS, "0")
 }

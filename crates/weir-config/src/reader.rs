@@ -1,6 +1,7 @@
 //! Takes settings out one by one as typed values and keeps the list of what is wrong. Knows no setting by name.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use weir_auth::Secret;
@@ -27,6 +28,27 @@ pub trait Files {
     /// Why it cannot be had, for people: `is not set`.
     fn variable(&self, _name: &str) -> Result<String, String> {
         Err("is not set".to_owned())
+    }
+
+    /// Whether there is such a file.
+    fn exists(&self, path: &Path) -> bool {
+        self.read(path).is_ok()
+    }
+
+    /// The files in a folder, by path. Where files do not come from a file system, there are no folders.
+    ///
+    /// # Errors
+    /// Why it cannot be listed, for people.
+    fn list(&self, _folder: &Path) -> Result<Vec<PathBuf>, String> {
+        Err("there are no folders here".to_owned())
+    }
+
+    /// This machine's own addresses, each with the mask of its network, if they can be known.
+    ///
+    /// # Errors
+    /// Why they cannot be told, for people.
+    fn networks(&self) -> Result<Vec<(IpAddr, IpAddr)>, String> {
+        Err("this machine's addresses are not known".to_owned())
     }
 }
 
@@ -84,7 +106,7 @@ pub(crate) struct Reader<'a> {
     pub(crate) warnings: Vec<String>,
     /// The configuration file, if there is one.
     pub(crate) source: Option<Source<'a>>,
-    files: &'a dyn Files,
+    pub(crate) files: &'a dyn Files,
     /// Once is enough for one file.
     warned_readable: BTreeSet<PathBuf>,
 }
@@ -158,9 +180,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// Why it cannot be read, for people.
     pub(crate) fn text_of(&self, file: &Path) -> Result<String, String> {
-        let contents = self.files.read(file)?;
-        let text = str::from_utf8(contents.bytes.expose()).map_err(|_| "it is not UTF-8 text".to_owned())?;
-        Ok(text.to_owned())
+        text_of(self.files, file)
     }
 
     /// Notes what is wrong with a setting, at its place, or at the file as a whole if it was not given.
@@ -219,6 +239,16 @@ impl<'a> Reader<'a> {
     pub(crate) fn warn(&mut self, warning: impl Into<String>) {
         self.warnings.push(warning.into());
     }
+}
+
+/// The text of a file.
+///
+/// # Errors
+/// Why it cannot be read, for people.
+pub(crate) fn text_of(files: &dyn Files, file: &Path) -> Result<String, String> {
+    let contents = files.read(file)?;
+    let text = str::from_utf8(contents.bytes.expose()).map_err(|_| "it is not UTF-8 text".to_owned())?;
+    Ok(text.to_owned())
 }
 
 /// Whether the contents of a file are nobody else's business.

@@ -54,6 +54,7 @@ pub(super) fn shelf() -> Shelf {
             ("host all all 127.0.0.1/32 scram-sha-256\nhost @dbs.txt all all md5\n", true),
         ),
         ("/etc/weir/dbs.txt", ("shop\nblog\n", true)),
+        ("/etc/weir/groups.conf", ("host samerole all all md5\n", true)),
         ("/etc/weir/cert.conf", ("hostssl all all all cert map=mail\n", true)),
         (
             "/etc/weir/broken.conf",

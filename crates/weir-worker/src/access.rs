@@ -1,9 +1,10 @@
 //! How a client has to show who it is: the configured method, or the HBA rule that fits it. Looks up no secret and
 //! checks no proof, but certificates' and system users' names.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
-use weir_auth::{HbaMethod, Visitor};
+use weir_auth::{CertificateDemand, HbaMethod, Judgement, Visitor};
 use weir_config::AuthMethod;
 use weir_pool::ClientId;
 use weir_protocol::message::Report;
@@ -13,6 +14,7 @@ use weir_session::client_login::Method;
 use crate::client::{Client, Demand, Login, Stage};
 use crate::console::{OWN_ADMIN, is_console};
 use crate::io::Effects;
+use crate::secrets::{Question, Wanted, Whose};
 use crate::{Worker, key};
 
 /// How somebody may come in.
@@ -21,6 +23,18 @@ enum Way {
     Open,
     /// If it shows this.
     Demand(Demand),
+    /// It depends on the groups that its user belongs to.
+    AskGroups,
+}
+
+/// Somebody at the door.
+struct Caller<'a> {
+    client: &'a Client,
+    login: &'a Login,
+    user: &'a str,
+    database: &'a str,
+    /// The groups that the user belongs to, if they are known.
+    groups: Option<&'a BTreeSet<String>>,
 }
 
 impl Worker {
@@ -33,14 +47,55 @@ impl Worker {
         database: String,
         effects: &mut Effects,
     ) {
+        let whose = (database, user);
+        let groups = self.known_groups(now, &whose);
+        self.judge(now, id, whose, groups.as_deref(), effects);
+    }
+
+    /// PostgreSQL has said which groups the user of a client on its way in belongs to.
+    pub(crate) fn answer_groups(
+        &mut self,
+        now: Instant,
+        id: ClientId,
+        groups: &BTreeSet<String>,
+        effects: &mut Effects,
+    ) {
+        let Some(client) = self.clients.get_mut(key(id.0)) else { return };
+        let Stage::Login(login) = &mut client.stage else { return };
+        let Some(wanted) = login.asking.take() else { return };
+        self.judge(now, id, wanted.whose, Some(groups), effects);
+    }
+
+    fn judge(
+        &mut self,
+        now: Instant,
+        id: ClientId,
+        whose: Whose,
+        groups: Option<&BTreeSet<String>>,
+        effects: &mut Effects,
+    ) {
         let Some(client) = self.clients.get(key(id.0)) else { return };
         let Stage::Login(login) = &client.stage else { return };
-        match self.way_in(client, login, &user, &database) {
+        let (database, user) = (whose.0.as_str(), whose.1.as_str());
+        match self.way_in(&Caller { client, login, user, database, groups }) {
             Ok(Way::Open) => self.admit(now, id, effects),
             Ok(Way::Demand(demand)) => {
                 self.set_demand(id, demand);
+                let (database, user) = whose;
                 self.find_secret(now, id, user, database, effects);
             }
+            Ok(Way::AskGroups) if self.is_asked_for(database) => {
+                let wanted = Wanted { question: Question::Groups, whose };
+                self.look_up_in_turn(now, id, wanted, effects);
+            }
+            Ok(Way::AskGroups) => {
+                tracing::warn!(
+                    "a rule about groups cannot be judged for {user}@{database}: no auth_user is named for it"
+                );
+                self.refuse_login(now, id, &rejected("login rejected"), effects);
+            }
+            // It has cost a question.
+            Err(report) if groups.is_some() => self.fail_login(now, id, &report, effects),
             Err(report) => self.refuse_login(now, id, &report, effects),
         }
     }
@@ -52,8 +107,8 @@ impl Worker {
         }
     }
 
-    fn way_in(&self, client: &Client, login: &Login, user: &str, database: &str) -> Result<Way, Report> {
-        if is_own_admin(client, user, database) {
+    fn way_in(&self, caller: &Caller<'_>) -> Result<Way, Report> {
+        if is_own_admin(caller.client, caller.user, caller.database) {
             return Ok(Way::Open);
         }
         let method = match self.config.auth.method {
@@ -63,19 +118,14 @@ impl Worker {
             AuthMethod::Trust => HbaMethod::Trust,
             AuthMethod::Cert => HbaMethod::Cert,
             AuthMethod::Peer => HbaMethod::Peer,
-            AuthMethod::Any => return self.any_way_in(database),
-            AuthMethod::Hba => return self.way_by_rules(client, login, user, database),
+            AuthMethod::Any => return self.any_way_in(caller.database),
+            AuthMethod::Hba => return self.way_by_rules(caller),
         };
-        self.way_by_method(method, None, client, login, user, database)
+        self.way_by_method(method, None, caller)
     }
 
-    fn way_by_rules(
-        &self,
-        client: &Client,
-        login: &Login,
-        user: &str,
-        database: &str,
-    ) -> Result<Way, Report> {
+    fn way_by_rules(&self, caller: &Caller<'_>) -> Result<Way, Report> {
+        let Caller { client, login, user, database, groups } = *caller;
         // Logical replication names a database and is judged like any other client, as in PostgreSQL.
         let replication = login.machine.startup().and_then(|startup| startup.parameter("replication"));
         let visitor = Visitor {
@@ -84,41 +134,48 @@ impl Worker {
             database,
             user,
             replication: replication.is_some_and(is_physical),
+            groups,
         };
-        let Some(rule) = self.config.auth.hba.judge(&visitor) else {
-            tracing::info!("C-{}: no HBA rule fits {user}@{database}", client.serial);
-            return Err(rejected("login rejected"));
+        let rule = match self.config.auth.hba.judge(&visitor) {
+            Judgement::Rule(rule) => rule,
+            Judgement::NeedsGroups(_) => return Ok(Way::AskGroups),
+            Judgement::NoRule => {
+                tracing::info!("C-{}: no HBA rule fits {user}@{database}", client.serial);
+                return Err(rejected("login rejected"));
+            }
         };
-        tracing::debug!("C-{}: HBA rule of line {}", client.serial, rule.line);
-        self.way_by_method(rule.method, rule.map.as_deref(), client, login, user, database)
+        tracing::debug!("C-{}: HBA rule of line {} of {}", client.serial, rule.line, rule.file.display());
+        let shown = match rule.certificate {
+            CertificateDemand::None => Some(true),
+            CertificateDemand::Trusted => certificate_name(login).map(|_| Some(true))?,
+            CertificateDemand::Named => self.check_certificate(rule.map.as_deref(), caller)?,
+        };
+        match shown {
+            Some(_) => self.way_by_method(rule.method, rule.map.as_deref(), caller),
+            None => Ok(Way::AskGroups),
+        }
     }
 
     fn way_by_method(
         &self,
         method: HbaMethod,
         map: Option<&str>,
-        client: &Client,
-        login: &Login,
-        user: &str,
-        database: &str,
+        caller: &Caller<'_>,
     ) -> Result<Way, Report> {
-        let name = match method {
+        let (name, shown) = match method {
             HbaMethod::ScramSha256 => return Ok(Way::Demand(Demand::Password(Method::Scram))),
             HbaMethod::Md5 => return Ok(Way::Demand(Demand::Password(Method::Md5))),
             HbaMethod::Password => return Ok(Way::Demand(Demand::Password(Method::Plain))),
             HbaMethod::Reject => return Err(rejected("login rejected")),
-            HbaMethod::Trust => "trust",
-            HbaMethod::Cert => {
-                self.check_certificate(map, login, user)?;
-                "cert"
-            }
-            HbaMethod::Peer => {
-                self.check_peer(map, client, user)?;
-                "peer"
-            }
+            HbaMethod::Trust => ("trust", Some(true)),
+            HbaMethod::Cert => ("cert", self.check_certificate(map, caller)?),
+            HbaMethod::Peer => ("peer", self.check_peer(map, caller)?),
         };
+        if shown.is_none() {
+            return Ok(Way::AskGroups);
+        }
         // Somebody has to know the user if there is anybody who could.
-        if self.config.auth.file.is_some() || self.is_asked_for(database) {
+        if self.config.auth.file.is_some() || self.is_asked_for(caller.database) {
             return Ok(Way::Demand(Demand::Existence(name)));
         }
         Ok(Way::Open)
@@ -134,25 +191,34 @@ impl Worker {
             .detail("With auth_type any each database needs a user of its own to log in to PostgreSQL with."))
     }
 
-    fn check_certificate(&self, map: Option<&str>, login: &Login, user: &str) -> Result<(), Report> {
-        if !login.machine.is_encrypted() {
-            return Err(rejected("TLS connection required"));
+    /// `None`: it depends on groups that are not known.
+    fn check_certificate(&self, map: Option<&str>, caller: &Caller<'_>) -> Result<Option<bool>, Report> {
+        let name = certificate_name(caller.login)?;
+        match self.config.auth.ident.allow(map, name, caller.user, caller.groups) {
+            Some(false) => {
+                tracing::info!("certificate of {name:?} does not let user {:?} in", caller.user);
+                Err(rejected("TLS certificate name mismatch"))
+            }
+            allowed => Ok(allowed),
         }
-        let Some(name) = &login.common_name else { return Err(rejected("TLS client certificate required")) };
-        if self.config.auth.ident.allow(map, name, user) {
-            return Ok(());
-        }
-        tracing::info!("certificate of {name:?} does not let user {user:?} in");
-        Err(rejected("TLS certificate name mismatch"))
     }
 
-    fn check_peer(&self, map: Option<&str>, client: &Client, user: &str) -> Result<(), Report> {
-        let name = client.unix.and_then(|peer| self.config.auth.system_users.get(&peer.uid));
-        match name {
-            Some(name) if self.config.auth.ident.allow(map, name, user) => Ok(()),
-            Some(_) | None => Err(rejected("unix socket login rejected")),
+    /// `None`: it depends on groups that are not known.
+    fn check_peer(&self, map: Option<&str>, caller: &Caller<'_>) -> Result<Option<bool>, Report> {
+        let name = caller.client.unix.and_then(|peer| self.config.auth.system_users.get(&peer.uid));
+        match name.map(|name| self.config.auth.ident.allow(map, name, caller.user, caller.groups)) {
+            Some(allowed @ (Some(true) | None)) => Ok(allowed),
+            Some(Some(false)) | None => Err(rejected("unix socket login rejected")),
         }
     }
+}
+
+/// The name in the certificate that a client has shown.
+fn certificate_name(login: &Login) -> Result<&str, Report> {
+    if !login.machine.is_encrypted() {
+        return Err(rejected("TLS connection required"));
+    }
+    login.common_name.as_deref().ok_or_else(|| rejected("TLS client certificate required"))
 }
 
 /// As in PgBouncer, whoever runs the process may administrate it: the user `pgbouncer` by Unix socket, with the process's

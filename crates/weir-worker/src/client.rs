@@ -12,7 +12,7 @@ use weir_session::client_login::{Admitted, ClientLogin, Method};
 use crate::io::{Accepted, Role, UnixPeer};
 use crate::pools::PoolIndex;
 use crate::replication::Replicating;
-use crate::secrets::Lookup;
+use crate::secrets::{Lookup, Wanted, Whose};
 
 /// One client connection. Kept small: most clients are idle.
 pub(crate) struct Client {
@@ -58,12 +58,12 @@ impl Stage {
 /// A client on its way in.
 pub(crate) struct Login {
     pub(crate) machine: ClientLogin,
-    /// Who it says it is, while its secret is being looked up.
-    pub(crate) asking: Option<(String, String)>,
+    /// What is being asked about its user.
+    pub(crate) asking: Option<Wanted>,
     /// What it has to show.
     pub(crate) demand: Demand,
     /// Database and user, if what auth_query told about them earlier is what the proof is held against.
-    pub(crate) cached: Option<(String, String)>,
+    pub(crate) cached: Option<Whose>,
     /// It was asked for a proof.
     pub(crate) was_asked: bool,
     /// The user, and the stored password whose verifier has yet to be derived.

@@ -201,7 +201,7 @@ impl Worker {
             self.tell_discovery(conn.pool, evidence, effects);
         }
         let entry = self.pools.entry_mut(conn.pool);
-        let user = entry.key.user.clone();
+        let PoolKey { database, user, .. } = entry.key.clone();
         let report = failure.report(&user);
         let is_starting = report.code == SqlState::CANNOT_CONNECT_NOW;
         entry.pool.dial_failed(id, if is_starting { DialFailure::NotYet } else { DialFailure::Refused }, now);
@@ -209,7 +209,7 @@ impl Worker {
         let is_in_vain = entry.pool.fails_fast(now);
         tracing::warn!("login to {} as {user} failed: {}", conn.name(), report.message);
         if report.code == SqlState::INVALID_PASSWORD {
-            self.secrets.forget(&user);
+            self.secrets.forget(&database, &user);
         }
         if let Some(client) = conn.client.filter(|_| conn.replication.is_some()) {
             // It alone has asked for this login.

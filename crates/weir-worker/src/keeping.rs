@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::Worker;
 use crate::io::{Effects, Role};
-use crate::pools::{PoolIndex, PoolKey};
+use crate::pools::{PoolIndex, PoolKey, Purpose};
 
 impl Worker {
     /// Whether the pool's `min_pool_size` holds now. Without a secret to log in with it does not: nobody has shown one yet.
@@ -32,7 +32,8 @@ impl Worker {
             .iter()
             .filter(|(_, database)| database.min_pool_size.unwrap_or(min_size) > 0)
             .filter_map(|(name, database)| {
-                Some(PoolKey { database: name.clone(), user: database.user.clone()?, role: Role::Write })
+                let (database, user) = (name.clone(), database.user.clone()?);
+                Some(PoolKey { database, user, role: Role::Write, purpose: Purpose::Clients })
             })
             .collect();
         for wanted in kept {

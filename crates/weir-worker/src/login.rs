@@ -17,7 +17,7 @@ use crate::access::rejected;
 use crate::client::{Demand, Open, Stage, Welcoming};
 use crate::io::{ConnId, Effect, Effects, Role};
 use crate::places;
-use crate::pools::{self, PoolIndex, PoolKey};
+use crate::pools::{self, PoolIndex, PoolKey, Purpose};
 use crate::replication::Replication;
 use crate::startup::startup_settings;
 use crate::{Worker, cancel_key, key, sizes};
@@ -213,7 +213,7 @@ impl Worker {
         self.learn_secret(&mut admitted);
         let role = self.clients.get(key(id.0)).map_or(Role::Write, |client| client.role);
         let user = pools::server_user(&self.config, &admitted.database, &admitted.user);
-        let wanted = PoolKey { database: admitted.database.clone(), user, role };
+        let wanted = PoolKey { database: admitted.database.clone(), user, role, purpose: Purpose::Clients };
         let Some(pool) = self.pool_for(wanted) else { return Err(too_many_pools()) };
         if let Some(kind) = replication {
             self.open_replication(now, id, admitted, kind, pool, effects);

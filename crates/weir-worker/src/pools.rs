@@ -40,6 +40,16 @@ pub(crate) struct PoolKey {
     pub(crate) database: String,
     pub(crate) user: String,
     pub(crate) role: Role,
+    pub(crate) purpose: Purpose,
+}
+
+/// Whom a pool serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Purpose {
+    /// Clients.
+    Clients,
+    /// Questions of weir's own about users. A pool apart, so that neither waits for the other's server connections.
+    Lookups,
 }
 
 /// One pool and what belongs to it.
@@ -194,7 +204,7 @@ impl Worker {
     /// nothing is closed: it may still be the one, and transactions that are open on it may end.
     #[must_use]
     pub(crate) fn point(&mut self, now: Instant, index: PoolIndex) -> Vec<ServerId> {
-        let PoolKey { database, user: _, role } = self.pools.entry(index).key.clone();
+        let PoolKey { database, role, .. } = self.pools.entry(index).key.clone();
         let targets = self.pools.places.targets(&self.config, &self.topology, &database, role);
         self.pools.share_hosts(&self.config, &targets);
         let pool = &mut self.pools.entry_mut(index).pool;

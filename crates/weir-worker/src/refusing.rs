@@ -9,6 +9,7 @@ use weir_protocol::message::Report;
 use crate::client::Stage;
 use crate::failures::{Consequence, Failures, Network, Patience};
 use crate::io::{ConnId, Effect, Effects};
+use crate::secrets::Wanted;
 use crate::{Worker, key};
 
 /// What is held back.
@@ -18,7 +19,7 @@ pub(crate) struct HeldBack {
     /// Answers that are given later.
     answers: Vec<Answer>,
     /// Clients of suspect networks, with their serials, whose users have to be looked up on PostgreSQL.
-    lookups: Vec<(ClientId, u64, (String, String))>,
+    lookups: Vec<(ClientId, u64, Wanted)>,
 }
 
 #[derive(Debug)]
@@ -87,7 +88,7 @@ impl Worker {
     }
 
     /// The user of a suspect client is looked up when it is its turn.
-    pub(crate) fn hold_back_lookup(&mut self, id: ClientId, wanted: (String, String)) {
+    pub(crate) fn hold_back_lookup(&mut self, id: ClientId, wanted: Wanted) {
         let Some(client) = self.clients.get(key(id.0)) else { return };
         self.held_back.lookups.push((id, client.serial, wanted));
     }
@@ -103,10 +104,10 @@ impl Worker {
         while turns > 0 && !self.held_back.lookups.is_empty() {
             // Not in order: whoever comes behind a crowd that never ends gets his turn, too.
             let at = usize::try_from(self.chance.below(self.held_back.lookups.len() as u64)).unwrap_or(0);
-            let (id, serial, (database, user)) = self.held_back.lookups.swap_remove(at);
+            let (id, serial, wanted) = self.held_back.lookups.swap_remove(at);
             if self.clients.get(key(id.0)).is_some_and(|client| client.serial == serial) {
                 turns -= 1;
-                self.look_up(now, id, (database, user), effects);
+                self.look_up(now, id, wanted, effects);
             }
         }
         for (network, failed) in self.held_back.failures.forget(now, self.patience()) {

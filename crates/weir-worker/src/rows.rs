@@ -12,7 +12,7 @@ use crate::cancel::Lane;
 use crate::client::{Client, Stage};
 use crate::errands::Errand;
 use crate::io::Role;
-use crate::pools::{PoolEntry, PoolIndex};
+use crate::pools::{PoolEntry, PoolIndex, PoolKey, Purpose};
 use crate::replication::Replication;
 use crate::server::{ServerConn, ServerStage};
 use crate::{Worker, key};
@@ -191,7 +191,7 @@ impl Worker {
             id: conn.serial,
             user: entry.key.user.clone(),
             database: entry.key.database.clone(),
-            role: role_name(entry.key.role),
+            role: pool_role(&entry.key),
             state,
             host: conn.address.host.clone(),
             port: conn.address.port,
@@ -222,7 +222,7 @@ fn pool_row(now: Instant, entry: &PoolEntry) -> PoolRow {
     PoolRow {
         database: entry.key.database.clone(),
         user: entry.key.user.clone(),
-        role: role_name(entry.key.role),
+        role: pool_role(&entry.key),
         pool_mode: match entry.mode {
             Mode::Session => "session",
             Mode::Transaction => "transaction",
@@ -248,6 +248,14 @@ fn pool_row(now: Instant, entry: &PoolEntry) -> PoolRow {
             wait_micros: sums.wait_micros,
             ..entry.stats
         },
+    }
+}
+
+/// Pools for questions about users have a word of their own where those of clients have their role.
+fn pool_role(key: &PoolKey) -> &'static str {
+    match key.purpose {
+        Purpose::Clients => role_name(key.role),
+        Purpose::Lookups => "lookup",
     }
 }
 

@@ -11,7 +11,7 @@ use weir_pool::{CapId, Caps, MemberId, NextDial, PoolId, ServerId, Target};
 
 use crate::Worker;
 use crate::io::Effects;
-use crate::pools::{PoolIndex, PoolKey, Pools};
+use crate::pools::{PoolIndex, PoolKey, Pools, Purpose};
 
 /// What is limited.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -34,13 +34,14 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// The limits of all connections of a new pool.
-    pub(crate) fn of_pool(&mut self, config: &Config, key: &PoolKey) -> [CapId; 2] {
-        Limited::of(key).map(|limited| {
+    pub(crate) fn of_pool(&mut self, config: &Config, key: &PoolKey) -> Vec<CapId> {
+        let share = |limited: Limited| {
             let max = limited.max(config);
             let (cap, pools) = self.known.entry(limited).or_insert_with(|| (self.caps.add(max), 0));
             *pools += 1;
             *cap
-        })
+        };
+        Limited::of(key).into_iter().map(share).collect()
     }
 
     /// A pool is gone.
@@ -71,8 +72,13 @@ impl Shared {
 }
 
 impl Limited {
-    fn of(key: &PoolKey) -> [Self; 2] {
-        [Self::Database(key.database.clone()), Self::User(key.user.clone())]
+    /// What counts all connections of a pool. Questions about users count for their host only: where clients hold all
+    /// connections of their database nobody could log in otherwise.
+    fn of(key: &PoolKey) -> Vec<Self> {
+        match key.purpose {
+            Purpose::Clients => vec![Self::Database(key.database.clone()), Self::User(key.user.clone())],
+            Purpose::Lookups => Vec::new(),
+        }
     }
 
     fn max(&self, config: &Config) -> Option<NonZeroU32> {

@@ -1,6 +1,7 @@
 //! What the configuration says of one pool: its limits, its clocks and its mode. A user's settings come before the
 //! database's, those before the general ones. Functions of the configuration; knows no state.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use weir_config::{Config, PoolMode};
@@ -8,7 +9,7 @@ use weir_pool::Limits;
 use weir_session::Mode;
 
 use crate::places;
-use crate::pools::PoolKey;
+use crate::pools::{PoolKey, Purpose};
 
 /// Limits of a pool.
 pub(crate) fn limits(config: &Config, key: &PoolKey) -> Limits {
@@ -20,7 +21,7 @@ pub(crate) fn limits(config: &Config, key: &PoolKey) -> Limits {
         .or(database.and_then(|database| database.reserve_pool_size));
     // `upstream.url` has no counterpart in PgBouncer: its clients wait through a restart of PostgreSQL.
     let fails_fast = places::has_hosts(config, &key.database);
-    Limits {
+    let limits = Limits {
         size: size.unwrap_or(pool.size),
         reserve: reserve.unwrap_or(pool.reserve_size),
         reserve_timeout: pool.reserve_timeout,
@@ -32,6 +33,10 @@ pub(crate) fn limits(config: &Config, key: &PoolKey) -> Limits {
         test_after: pool.server_check_query.as_ref().map(|_| pool.server_check_delay),
         waiting_max: clients_max(config),
         dials_at_once: DIALS_AT_ONCE,
+    };
+    match key.purpose {
+        Purpose::Clients => limits,
+        Purpose::Lookups => Limits { size: LOOKUPS_AT_ONCE, reserve: 0, min_size: 0, ..limits },
     }
 }
 
@@ -73,6 +78,10 @@ pub(crate) fn user_clients_max(config: &Config, user: &str) -> u32 {
 fn unlimited_if_zero(max: u32) -> u32 {
     if max == 0 { u32::MAX } else { max }
 }
+
+/// Server connections of a pool that looks users up. A question takes a fraction of a millisecond; several, so that one that
+/// has to wait for something holds up no other.
+const LOOKUPS_AT_ONCE: NonZeroU32 = NonZeroU32::new(4).expect("four is not zero");
 
 /// Server logins of one pool under way at once, so that a new leader is not crushed by a full pool at the same moment.
 const DIALS_AT_ONCE: u32 = 8;

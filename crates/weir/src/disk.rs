@@ -1,11 +1,14 @@
-//! Files and environment variables for the configuration's checks. Understands none of them.
+//! Files, environment variables and the machine's own addresses for the configuration's checks. Understands none of them.
 
 use std::env::{self, VarError};
-use std::fs::{File, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::SockaddrStorage;
 use rustix::process::geteuid;
 use weir_config::{Access, FileContents, Files, Owner};
 
@@ -31,6 +34,28 @@ impl Files for Disk {
             VarError::NotUnicode(_) => "is not UTF-8 text".to_owned(),
         })
     }
+
+    fn exists(&self, path: &Path) -> bool {
+        path.exists()
+    }
+
+    fn list(&self, folder: &Path) -> Result<Vec<PathBuf>, String> {
+        let list =
+            || -> io::Result<Vec<PathBuf>> { fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect() };
+        list().map_err(|error| for_people(&error))
+    }
+
+    fn networks(&self) -> Result<Vec<(IpAddr, IpAddr)>, String> {
+        let interfaces = getifaddrs().map_err(|error| error.desc().to_owned())?;
+        Ok(interfaces.filter_map(|interface| network(interface.address?, interface.netmask?)).collect())
+    }
+}
+
+fn network(address: SockaddrStorage, mask: SockaddrStorage) -> Option<(IpAddr, IpAddr)> {
+    Some(match (address.as_sockaddr_in(), mask.as_sockaddr_in()) {
+        (Some(address), Some(mask)) => (address.ip().into(), mask.ip().into()),
+        (_, _) => (address.as_sockaddr_in6()?.ip().into(), mask.as_sockaddr_in6()?.ip().into()),
+    })
 }
 
 fn access(path: &Path, metadata: &Metadata) -> Access {

@@ -178,6 +178,8 @@ impl Setup {
         self = self.set("auth", "file = \"userlist.txt\"");
         folder.write("userlist.txt", &user_list(&self.users))?;
         for (name, text) in &self.files {
+            let inside = Path::new(name).parent().unwrap_or(Path::new(""));
+            fs::create_dir_all(folder.path().join(inside))?;
             folder.write(name, text)?;
         }
         let config = folder.write("weir.toml", &self.render())?;

@@ -1,43 +1,67 @@
 //! From the lines of the file to rules. Refuses by a sentence what PostgreSQL has and a pooler cannot tell.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 
-use super::token::{self, Token};
-use super::{Addresses, DatabaseName, HbaMethod, HbaProblem, HbaRule, Tls, Transport, UserName};
+use super::lines::{self, Line, Place, Surroundings, Wrong};
+use super::token::Token;
+use super::{
+    Addresses, CertificateDemand, DatabaseName, HbaMethod, HbaProblem, HbaRule, Net, Tls, Transport, UserName,
+};
 use crate::IdentMaps;
-
-type Wrong = (String, String);
-type Include<'a> = &'a mut dyn FnMut(&str) -> Result<String, String>;
+use crate::pattern::Pattern;
 
 pub(super) fn rules(
+    file: &Path,
     text: &str,
     maps: &IdentMaps,
-    include: Include<'_>,
+    around: &dyn Surroundings,
 ) -> Result<Vec<HbaRule>, Vec<HbaProblem>> {
-    let (lines, open) = token::lines(text);
-    let unclosed =
-        |line| HbaProblem { line, what: "a quote is not closed".into(), remedy: "close it".into() };
-    let mut problems: Vec<HbaProblem> = open.into_iter().map(unclosed).collect();
+    let mut problems = Vec::new();
     let mut rules = Vec::new();
-    for (line, fields) in lines {
-        match rule(line, &fields, maps, include) {
+    for line in lines::read(file, text, around, &mut problems) {
+        match rule(&line, maps, around) {
             Ok(rule) => rules.push(rule),
-            Err((what, remedy)) => problems.push(HbaProblem { line, what, remedy }),
+            Err(wrong) => problems.push(line.place.problem(wrong)),
         }
     }
-    problems.sort_by_key(|problem| problem.line);
+    problems.sort_by(|left, right| (&left.file, left.line).cmp(&(&right.file, right.line)));
     if problems.is_empty() { Ok(rules) } else { Err(problems) }
 }
 
-fn rule(
-    line: usize,
-    fields: &[Vec<Token>],
-    maps: &IdentMaps,
-    include: Include<'_>,
-) -> Result<HbaRule, Wrong> {
-    let mut rest = fields.iter();
-    let kind = one(rest.next(), "connection type")?;
-    let tls = match kind.text.as_str() {
+fn rule(line: &Line, maps: &IdentMaps, around: &dyn Surroundings) -> Result<HbaRule, Wrong> {
+    let place = &line.place;
+    let mut rest = line.fields.iter();
+    let tls = kind(one(rest.next(), "connection type")?)?;
+    let databases = databases(rest.next().ok_or_else(|| missing("database"))?, place, around)?;
+    let users = users(rest.next().ok_or_else(|| missing("user"))?, place, around)?;
+    let transport = match tls {
+        None => Transport::Local,
+        Some(tls) => Transport::Tcp { tls, from: addresses(&mut rest, around)? },
+    };
+    let method = method(one(rest.next(), "method")?)?;
+    let by_tls = matches!(transport, Transport::Tcp { tls: Tls::Needed, .. });
+    if method == HbaMethod::Peer && transport != Transport::Local {
+        return Err(wrong("peer works on Unix sockets only", "write it in a \"local\" line"));
+    }
+    if method == HbaMethod::Cert && !by_tls {
+        return Err(wrong("cert works with TLS only", "write it in a \"hostssl\" line"));
+    }
+    let (file, line) = (place.file.to_path_buf(), place.line);
+    let (map, certificate) = (None, CertificateDemand::None);
+    let mut rule = HbaRule { file, line, method, map, certificate, transport, databases, users };
+    for option in rest.flatten() {
+        take_option(option, by_tls, maps, &mut rule)?;
+    }
+    let takes_map = matches!(method, HbaMethod::Cert | HbaMethod::Peer);
+    if rule.map.is_some() && !takes_map {
+        return Err(wrong("a map is for cert and peer only", "leave map= out"));
+    }
+    Ok(rule)
+}
+
+fn kind(kind: &Token) -> Result<Option<Tls>, Wrong> {
+    Ok(match kind.text.as_str() {
         "local" => None,
         "host" => Some(Tls::Either),
         "hostssl" => Some(Tls::Needed),
@@ -49,99 +73,58 @@ fn rule(
             ));
         }
         other => return Err(wrong(&format!("{other:?} is not a connection type"), KINDS)),
-    };
-    let databases = databases(rest.next().ok_or_else(|| missing("database"))?, include)?;
-    let users = users(rest.next().ok_or_else(|| missing("user"))?, include)?;
-    let transport = match tls {
-        None => Transport::Local,
-        Some(tls) => Transport::Tcp { tls, from: addresses(&mut rest)? },
-    };
-    let method = method(one(rest.next(), "method")?)?;
-    if method == HbaMethod::Peer && transport != Transport::Local {
-        return Err(wrong("peer works on Unix sockets only", "write it in a \"local\" line"));
-    }
-    if method == HbaMethod::Cert && !matches!(transport, Transport::Tcp { tls: Tls::Needed, .. }) {
-        return Err(wrong("cert works with TLS only", "write it in a \"hostssl\" line"));
-    }
-    let mut map = None;
-    for option in rest.flatten() {
-        map = Some(map_option(option, method, maps)?);
-    }
-    Ok(HbaRule { line, method, map, transport, databases, users })
+    })
 }
 
-fn databases(field: &[Token], include: Include<'_>) -> Result<Vec<DatabaseName>, Wrong> {
+fn databases(field: &[Token], place: &Place, around: &dyn Surroundings) -> Result<Vec<DatabaseName>, Wrong> {
     let mut names = Vec::new();
-    for token in expand(field, include)? {
-        names.push(match token.text.as_str() {
-            "all" if !token.quoted => DatabaseName::All,
-            "sameuser" if !token.quoted => DatabaseName::SameUser,
-            "replication" if !token.quoted => DatabaseName::Replication,
-            "samerole" | "samegroup" if !token.quoted => {
-                let what =
-                    format!("{:?} needs PostgreSQL's catalog, which is not asked at a login", token.text);
-                return Err((what, "name the databases, or write sameuser or all".into()));
+    for token in lines::expand(field, place, around)? {
+        names.push(match (token.text.as_str(), Pattern::of(&token.text)) {
+            ("all", _) if !token.quoted => DatabaseName::All,
+            ("sameuser", _) if !token.quoted => DatabaseName::SameUser,
+            ("samerole" | "samegroup", _) if !token.quoted => {
+                lines::group("+samerole", around)?;
+                DatabaseName::SameRole
             }
-            text if !token.quoted && text.starts_with('/') => {
-                return Err((format!("{text:?}: regular expressions are not supported here"), NAMES.into()));
-            }
-            _ => DatabaseName::Named(token.text),
+            ("replication", _) if !token.quoted => DatabaseName::Replication,
+            (_, Some(pattern)) => DatabaseName::Pattern(pattern?),
+            (_, None) => DatabaseName::Named(token.text),
         });
     }
     Ok(names)
 }
 
-fn users(field: &[Token], include: Include<'_>) -> Result<Vec<UserName>, Wrong> {
+fn users(field: &[Token], place: &Place, around: &dyn Surroundings) -> Result<Vec<UserName>, Wrong> {
     let mut names = Vec::new();
-    for token in expand(field, include)? {
-        names.push(match token.text.as_str() {
-            "all" if !token.quoted => UserName::All,
-            text if !token.quoted && text.starts_with('+') => {
-                let what =
-                    format!("{text:?}: membership needs PostgreSQL's catalog, which is not asked at a login");
-                return Err((what, NAMES.into()));
+    for token in lines::expand(field, place, around)? {
+        names.push(match (token.text.as_str(), Pattern::of(&token.text)) {
+            ("all", _) if !token.quoted => UserName::All,
+            (text, _) if !token.quoted && text.starts_with('+') => {
+                UserName::Group(lines::group(text, around)?)
             }
-            text if !token.quoted && text.starts_with('/') => {
-                return Err((format!("{text:?}: regular expressions are not supported here"), NAMES.into()));
-            }
-            _ => UserName::Named(token.text),
+            (_, Some(pattern)) => UserName::Pattern(pattern?),
+            (_, None) => UserName::Named(token.text),
         });
     }
     Ok(names)
 }
 
-/// Puts the words of `@file` in its place. A file names no other file.
-fn expand(field: &[Token], include: Include<'_>) -> Result<Vec<Token>, Wrong> {
-    let mut expanded = Vec::new();
-    for token in field {
-        let Some(name) = token.text.strip_prefix('@').filter(|name| !token.quoted && !name.is_empty()) else {
-            expanded.push(token.clone());
-            continue;
-        };
-        let text = include(name).map_err(|why| {
-            (format!("cannot read {name}: {why}"), "name a file that weir's user can read".to_owned())
-        })?;
-        let (lines, open) = token::lines(&text);
-        if let Some(line) = open.first() {
-            return Err((format!("{name}:{line}: a quote is not closed"), "close it".into()));
-        }
-        let words: Vec<Token> = lines.into_iter().flat_map(|(_, fields)| fields).flatten().collect();
-        if words.iter().any(|word| !word.quoted && word.text.starts_with('@')) {
-            return Err((format!("{name} names another file"), "put the names into one file".into()));
-        }
-        expanded.extend(words);
-    }
-    Ok(expanded)
-}
-
-fn addresses<'a>(rest: &mut impl Iterator<Item = &'a Vec<Token>>) -> Result<Addresses, Wrong> {
+fn addresses<'a>(
+    rest: &mut impl Iterator<Item = &'a Vec<Token>>,
+    around: &dyn Surroundings,
+) -> Result<Addresses, Wrong> {
     let token = one(rest.next(), "address")?;
     let text = token.text.as_str();
     if token.is("all") {
         return Ok(Addresses::All);
     }
     if token.is("samehost") || token.is("samenet") {
-        return Err(wrong(&format!("{text:?} is not supported"), ADDRESS));
+        let own = around.networks().map_err(|why| wrong(&format!("{text}: {why}"), ADDRESS))?;
+        let narrow = |(address, mask): (IpAddr, IpAddr)| {
+            let mask = if text == "samehost" { whole_mask(address) } else { mask };
+            Net::of(address.to_canonical(), mask)
+        };
+        return Ok(Addresses::Nets(own.into_iter().map(narrow).collect()));
     }
     let (address, prefix) = match text.split_once('/') {
         Some((address, prefix)) => (address, Some(prefix)),
@@ -155,16 +138,27 @@ fn addresses<'a>(rest: &mut impl Iterator<Item = &'a Vec<Token>>) -> Result<Addr
             .ok_or_else(|| wrong(&format!("{prefix:?} is not a prefix length for {address}"), ADDRESS))?,
         None => {
             let mask = one(rest.next(), "mask")?;
-            let good = mask.text.parse().ok().filter(|mask: &IpAddr| mask.is_ipv4() == address.is_ipv4());
+            let good = mask.text.parse().ok().filter(|mask| is_mask_for(address, *mask));
             good.ok_or_else(|| wrong(&format!("{:?} is not a mask for {address}", mask.text), ADDRESS))?
         }
     };
-    let network = match (address, mask) {
-        (IpAddr::V4(address), IpAddr::V4(mask)) => IpAddr::V4(address & mask),
-        (IpAddr::V6(address), IpAddr::V6(mask)) => IpAddr::V6(address & mask),
-        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => address,
-    };
-    Ok(Addresses::Net { network, mask })
+    Ok(Addresses::Nets(vec![Net::of(address, mask)]))
+}
+
+/// A mask of this family, with all ones in front of all zeros.
+fn is_mask_for(address: IpAddr, mask: IpAddr) -> bool {
+    match (address, mask) {
+        (IpAddr::V4(_), IpAddr::V4(mask)) => mask.to_bits().leading_ones() == mask.to_bits().count_ones(),
+        (IpAddr::V6(_), IpAddr::V6(mask)) => mask.to_bits().leading_ones() == mask.to_bits().count_ones(),
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+    }
+}
+
+fn whole_mask(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::BROADCAST),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::from_bits(u128::MAX)),
+    }
 }
 
 fn mask_of(address: IpAddr, prefix: &str) -> Option<IpAddr> {
@@ -198,19 +192,39 @@ fn method(token: &Token) -> Result<HbaMethod, Wrong> {
     })
 }
 
-fn map_option(option: &Token, method: HbaMethod, maps: &IdentMaps) -> Result<String, Wrong> {
-    let Some(map) = option.text.strip_prefix("map=") else {
-        let remedy = "leave it out; the only option is map=NAME, with cert and peer";
-        return Err(wrong(&format!("option {:?} is not supported", option.text), remedy));
+fn take_option(option: &Token, by_tls: bool, maps: &IdentMaps, rule: &mut HbaRule) -> Result<(), Wrong> {
+    let Some((name, value)) = option.text.split_once('=') else {
+        return Err(wrong(&format!("{:?} is not of the form NAME=VALUE", option.text), OPTIONS));
     };
-    if !matches!(method, HbaMethod::Cert | HbaMethod::Peer) {
-        return Err(wrong("a map is for cert and peer only", "leave map= out"));
+    match (name, value) {
+        ("map", map) if maps.contains(map) => rule.map = Some(map.to_owned()),
+        ("map", map) => {
+            let remedy =
+                "write it there, one line \"MAP SYSTEM-NAME USER\" for each way in (auth_ident_file)";
+            return Err(wrong(&format!("there is no map {map:?} in the identity file"), remedy));
+        }
+        ("clientcert" | "clientname", _) if !by_tls => {
+            return Err(wrong(&format!("{name} works with TLS only"), "write it in a \"hostssl\" line"));
+        }
+        // What the method asks for anyway.
+        ("clientcert", "verify-full") | ("clientname", "CN") if rule.method == HbaMethod::Cert => {}
+        ("clientcert", "verify-full") => rule.certificate = CertificateDemand::Named,
+        ("clientcert", "verify-ca") if rule.method == HbaMethod::Cert => {
+            return Err(wrong("method cert looks at the certificate's name, too", "leave clientcert= out"));
+        }
+        ("clientcert", "verify-ca") => rule.certificate = CertificateDemand::Trusted,
+        ("clientcert", other) => {
+            let what = format!("{other:?} says nothing about certificates");
+            return Err(wrong(&what, "write clientcert=verify-ca or clientcert=verify-full"));
+        }
+        ("clientname", "CN") => {}
+        ("clientname", other) => {
+            let what = format!("certificates are known by their common name, not by {other:?}");
+            return Err(wrong(&what, "leave clientname= out"));
+        }
+        (_, _) => return Err(wrong(&format!("option {name:?} is not supported"), OPTIONS)),
     }
-    if !maps.contains(map) {
-        let remedy = "write it there, one line \"MAP SYSTEM-NAME USER\" for each way in (auth_ident_file)";
-        return Err(wrong(&format!("there is no map {map:?} in the identity file"), remedy));
-    }
-    Ok(map.to_owned())
+    Ok(())
 }
 
 fn one<'a>(field: Option<&'a Vec<Token>>, what: &str) -> Result<&'a Token, Wrong> {
@@ -230,7 +244,6 @@ fn wrong(what: &str, remedy: &str) -> Wrong {
 }
 
 const KINDS: &str = "write local, host, hostssl or hostnossl";
-const NAMES: &str = "name the users, or write all";
-const ADDRESS: &str =
-    "write all, an address with a prefix length such as 10.0.0.0/8 or ::1/128, or an address and a mask";
+const ADDRESS: &str = "write all, samehost, samenet, an address with a prefix length such as 10.0.0.0/8 or ::1/128, or an address and a mask";
+const OPTIONS: &str = "leave it out; there are map=NAME with cert and peer, and clientcert=verify-ca and =verify-full in hostssl lines";
 const METHODS: &str = "write trust, reject, md5, scram-sha-256, password, peer or cert";

@@ -1,7 +1,7 @@
 //! The lines of PostgreSQL's authentication files cut into fields (manual, "The pg_hba.conf File"): white space between
 //! fields, commas within one, double quotes, comments, and a backslash at the end of a line. Knows no field's meaning.
 
-/// A word of a field. In quotes it is only a name, never a keyword.
+/// A word of a field. One that begins with a quote is only a name, never a keyword.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Token {
     pub(crate) text: String,
@@ -16,10 +16,10 @@ impl Token {
 }
 
 /// A line with something on it: its number, counted from 1, and its fields. No field is empty.
-pub(crate) type Line = (usize, Vec<Vec<Token>>);
+pub(super) type Line = (usize, Vec<Vec<Token>>);
 
 /// Cuts a text. The second list has the lines whose last quote is not closed.
-pub(crate) fn lines(text: &str) -> (Vec<Line>, Vec<usize>) {
+pub(super) fn lines(text: &str) -> (Vec<Line>, Vec<usize>) {
     let (mut found, mut open) = (Vec::new(), Vec::new());
     // A byte order mark is an editor's.
     let mut physical = text.trim_start_matches('\u{feff}').lines().enumerate();
@@ -57,7 +57,7 @@ fn fields(line: &str) -> Option<Vec<Vec<Token>>> {
             }
             _ => {}
         }
-        let mut token = Token { text: String::new(), quoted: false };
+        let mut token = Token { text: String::new(), quoted: letter == '"' };
         while let Some(letter) =
             rest.next_if(|letter| !letter.is_whitespace() && !matches!(letter, ',' | '#'))
         {
@@ -65,7 +65,6 @@ fn fields(line: &str) -> Option<Vec<Vec<Token>>> {
                 token.text.push(letter);
                 continue;
             }
-            token.quoted = true;
             loop {
                 match rest.next()? {
                     '"' if rest.next_if_eq(&'"').is_some() => token.text.push('"'),

@@ -289,6 +289,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
     weir("patroni_insecure", "0", "patroni.insecure", Truth),
     Setting { section: Section::Weir, name: "read_listen_port", default: "0", meaning: Joint },
     weir("http_listen", "", "listen.http", TextOrEmpty),
+    weir("auth_query_cache_time", "1", "auth.query_cache_time", Seconds),
+    weir("auth_query_timeout", "5", "auth.query_timeout", Seconds),
     weir("password_file", "", "auth.password_file", Text),
     weir("max_host_connections", "0", "limits.max_host_connections", Number),
     weir("failed_logins_free", "3", "auth.failed_logins_free", Number),

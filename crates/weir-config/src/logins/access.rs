@@ -2,29 +2,33 @@
 //! stands in them is understood by `weir-auth`; here they are found, read, and their problems given a place.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use weir_auth::{HbaMethod, HbaProblem, HbaRules, IdentMaps};
+use weir_auth::{HbaMethod, HbaProblem, HbaRules, IdentMaps, Surroundings};
 
 use crate::model::{AuthMethod, TlsMode};
 use crate::problem::{Place, Problem, Wrong};
-use crate::reader::Reader;
+use crate::reader::{Files, Reader, text_of};
 use crate::value::{TLS_MODES, word};
 
-pub(super) fn check_ident(reader: &mut Reader<'_>) -> (Option<PathBuf>, IdentMaps) {
+pub(super) fn check_ident(reader: &mut Reader<'_>, is_asked: bool) -> (Option<PathBuf>, IdentMaps) {
     let Some((file, text)) = read(reader, "auth.ident_file") else { return (None, IdentMaps::default()) };
-    let maps = IdentMaps::parse(&text);
-    let maps = maps.unwrap_or_else(|problems| {
-        note(reader, &file, problems);
-        IdentMaps::default()
-    });
+    let maps = IdentMaps::parse(&file, &text, &Around { files: reader.files, is_asked }).unwrap_or_else(
+        |problems| {
+            note(reader, problems);
+            IdentMaps::default()
+        },
+    );
     (Some(file), maps)
 }
 
+/// `is_asked`: somebody is named to ask PostgreSQL about users.
 pub(super) fn check_hba(
     reader: &mut Reader<'_>,
     method: AuthMethod,
     maps: &IdentMaps,
+    is_asked: bool,
 ) -> (Option<PathBuf>, HbaRules) {
     if method != AuthMethod::Hba {
         // Nothing would use the rules, and PgBouncer does not look at them either.
@@ -41,19 +45,42 @@ pub(super) fn check_hba(
     let (file, rules) = match found {
         None => (None, HbaRules::default()),
         Some((file, text)) => {
-            let mut include = |name: &str| reader.text_of(&beside(&file, name));
-            let rules = HbaRules::parse(&text, maps, &mut include);
+            let rules = HbaRules::parse(&file, &text, maps, &Around { files: reader.files, is_asked });
             let rules = rules.unwrap_or_else(|problems| {
-                note(reader, &file, problems);
+                note(reader, problems);
                 HbaRules::default()
             });
             (Some(file), rules)
         }
     };
-    if rules.asks_for(HbaMethod::Cert) {
+    if rules.asks_for_certificates() {
         check_certificates(reader, method);
     }
     (file, rules)
+}
+
+/// What these files name beside themselves.
+struct Around<'a> {
+    files: &'a dyn Files,
+    is_asked: bool,
+}
+
+impl Surroundings for Around<'_> {
+    fn read(&self, file: &Path) -> Result<String, Option<String>> {
+        text_of(self.files, file).map_err(|why| self.files.exists(file).then_some(why))
+    }
+
+    fn list(&self, folder: &Path) -> Result<Vec<PathBuf>, String> {
+        self.files.list(folder)
+    }
+
+    fn networks(&self) -> Result<Vec<(IpAddr, IpAddr)>, String> {
+        self.files.networks()
+    }
+
+    fn tells_groups(&self) -> bool {
+        self.is_asked
+    }
 }
 
 /// The system's own users, by whose names peers are known. Directories on the network are not asked: a login must not
@@ -111,13 +138,9 @@ fn read(reader: &mut Reader<'_>, key: &str) -> Option<(PathBuf, String)> {
     }
 }
 
-fn beside(file: &Path, name: &str) -> PathBuf {
-    file.parent().map_or_else(|| PathBuf::from(name), |directory| directory.join(name))
-}
-
-fn note(reader: &mut Reader<'_>, file: &Path, problems: Vec<HbaProblem>) {
-    reader.problems.extend(problems.into_iter().map(|HbaProblem { line, what, remedy }| Problem {
-        place: Place::Line(file.to_owned(), line),
+fn note(reader: &mut Reader<'_>, problems: Vec<HbaProblem>) {
+    reader.problems.extend(problems.into_iter().map(|HbaProblem { file, line, what, remedy }| Problem {
+        place: Place::Line(file, line),
         key: String::new(),
         wrong: Wrong::new(what, remedy),
     }));

@@ -369,6 +369,11 @@ fn access_files_are_told_by_their_own_lines() {
     assert!(problems("type = \"hba\"\n").contains("needs the file with the rules"));
     let certificates = problems("type = \"hba\"\nhba_file = \"cert.conf\"\nident_file = \"ident.conf\"\n");
     assert!(certificates.contains("needs the authorities"), "{certificates}");
+    // Groups are refused for want of somebody to ask, and only then.
+    assert!(both.contains("nobody is named to ask it"), "{both}");
+    let grouped = "type = \"hba\"\nhba_file = \"groups.conf\"\n";
+    assert!(problems(grouped).contains("groups.conf:1: only PostgreSQL knows"), "{}", problems(grouped));
+    assert!(load_text(&format!("{start}{grouped}user = \"weir\"\n")).is_ok());
     assert!(problems("type = \"cert\"\n").contains("needs client certificates to be checked"));
 }
 

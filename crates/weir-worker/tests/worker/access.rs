@@ -1,8 +1,10 @@
 //! How clients have to show who they are: methods, HBA rules, certificates, system users.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use weir_auth::{HbaRules, IdentMaps, StoredSecret, md5};
+use weir_auth::{HbaRules, IdentMaps, StoredSecret, Surroundings, md5};
 use weir_config::{AuthMethod, Config};
 use weir_worker::{Accepted, ConnId, Encrypted, Role, UnixPeer};
 
@@ -38,9 +40,30 @@ fn world(method: AuthMethod, change: impl FnOnce(&mut Config)) -> World {
     })
 }
 
+/// No other files.
+struct Nothing;
+
+impl Surroundings for Nothing {
+    fn read(&self, _file: &Path) -> Result<String, Option<String>> {
+        Err(None)
+    }
+
+    fn list(&self, _folder: &Path) -> Result<Vec<PathBuf>, String> {
+        Err(String::new())
+    }
+
+    fn networks(&self) -> Result<Vec<(IpAddr, IpAddr)>, String> {
+        Err(String::new())
+    }
+
+    fn tells_groups(&self) -> bool {
+        true
+    }
+}
+
 fn rules(config: &mut Config, hba: &str, ident: &str) {
-    config.auth.ident = IdentMaps::parse(ident).unwrap();
-    config.auth.hba = HbaRules::parse(hba, &config.auth.ident, &mut |_| Err(String::new())).unwrap();
+    config.auth.ident = IdentMaps::parse(Path::new("ident.conf"), ident, &Nothing).unwrap();
+    config.auth.hba = HbaRules::parse(Path::new("hba.conf"), hba, &config.auth.ident, &Nothing).unwrap();
     config.auth.system_users.insert(1000, "ann".to_owned());
 }
 
@@ -231,4 +254,118 @@ fn tls_is_asked_of_tcp_clients_only() {
     is_in(&mut world, who, &["scram"]);
     let who = log_in(&mut world, by_tcp("127.0.0.1"), "app", "mrg", PASSWORD);
     is_out(&mut world, who, "28000", "SSL required");
+}
+
+/// The world of a rule about groups; `app` belongs to these.
+fn grouped(hba: &str, ident: &str, groups: &[&str], change: impl FnOnce(&mut Config)) -> World {
+    let mut world = world(AuthMethod::Hba, |config| {
+        rules(config, hba, ident);
+        change(config);
+    });
+    set_groups(&mut world, groups);
+    world
+}
+
+fn set_groups(world: &mut World, groups: &[&str]) {
+    for member in &mut world.members {
+        let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+        member.groups.insert("app".to_owned(), groups);
+    }
+}
+
+fn questions(world: &mut World) -> usize {
+    world.ran().iter().filter(|sql| sql.contains("pg_auth_members")).count()
+}
+
+#[test]
+fn postgresql_says_who_belongs_to_a_group() {
+    let rule = "host all +staff all scram-sha-256\n";
+    let mut world = grouped(rule, "", &["staff", "others"], |_| {});
+    let who = log_in(&mut world, by_tcp("10.0.0.1"), "app", "mrg", PASSWORD);
+    is_in(&mut world, who, &["scram"]);
+    let who = log_in(&mut world, by_tcp("10.0.0.1"), "app", "mrg", PASSWORD);
+    is_in(&mut world, who, &["scram"]);
+    assert_eq!(questions(&mut world), 1, "the answer is good for a moment");
+    let who = log_in(&mut world, by_tcp("10.0.0.1"), "typed", "mrg", PASSWORD);
+    is_out(&mut world, who, "28000", "login rejected");
+    // Whoever is taken out of the group is out in time, too.
+    set_groups(&mut world, &["others"]);
+    world.pass(Duration::from_millis(1100));
+    let who = log_in(&mut world, by_tcp("10.0.0.1"), "app", "mrg", PASSWORD);
+    is_out(&mut world, who, "28000", "login rejected");
+}
+
+#[test]
+fn a_role_called_like_the_database_is_enough_for_samerole() {
+    for (groups, gets_in) in [(&["mrg"][..], true), (&["other"], false)] {
+        let mut world = grouped("host samerole all all scram-sha-256\n", "", groups, |_| {});
+        let who = log_in(&mut world, by_tcp("10.0.0.1"), "app", "mrg", PASSWORD);
+        if gets_in {
+            is_in(&mut world, who, &["scram"]);
+        } else {
+            is_out(&mut world, who, "28000", "login rejected");
+        }
+    }
+}
+
+#[test]
+fn a_group_that_cannot_be_asked_for_lets_nobody_in() {
+    let rules = "host all +banned all reject\nhost all all all trust\n";
+    // The console's users are asked about where auth_dbname says, and nowhere else.
+    for (place, code) in [(None, "login rejected"), (Some("mrg"), "not allowed")] {
+        let mut world = grouped(rules, "", &[], |config| config.auth.database = place.map(str::to_owned));
+        let who = log_in(&mut world, by_tcp("10.0.0.1"), "app", "pgbouncer", PASSWORD);
+        is_out(&mut world, who, "28000", code);
+    }
+    // PostgreSQL cannot say.
+    let mut world = grouped(rules, "", &[], |_| {});
+    world.member("n1").refusal = Some(weir_protocol::sqlstate::SqlState::INVALID_AUTHORIZATION);
+    let who = log_in(&mut world, by_tcp("10.0.0.1"), "app", "mrg", PASSWORD);
+    is_out(&mut world, who, "08006", "the user could not be looked up");
+}
+
+#[test]
+fn a_map_may_let_a_group_in() {
+    let hba = "local all all peer map=ops\n";
+    for (groups, gets_in) in [(&["staff"][..], true), (&[], false)] {
+        let mut world = grouped(hba, "ops ann +staff\n", groups, |config| {
+            config.auth.users.insert("app".to_owned(), StoredSecret::Plain(PASSWORD.into()));
+        });
+        let who = log_in(&mut world, by_unix_socket(1000, false), "app", "mrg", "");
+        if gets_in {
+            is_in(&mut world, who, &[]);
+        } else {
+            is_out(&mut world, who, "28000", "unix socket login rejected");
+        }
+    }
+}
+
+#[test]
+fn a_rule_may_want_a_certificate_beside_the_password() {
+    let mut world = world(AuthMethod::Hba, |config| {
+        let hba = "hostssl all app all scram-sha-256 clientcert=verify-full\n\
+                   hostssl all typed all scram-sha-256 clientcert=verify-ca\n";
+        rules(config, hba, "");
+        config.client_tls.mode = weir_config::TlsMode::Allow;
+    });
+    for (user, name, refusal) in [
+        ("app", Some("app"), None),
+        ("app", Some("typed"), Some("TLS certificate name mismatch")),
+        ("app", None, Some("TLS client certificate required")),
+        ("typed", Some("app"), None),
+        ("typed", None, Some("TLS client certificate required")),
+    ] {
+        let who = world.connect_from(by_tcp("10.0.0.1"));
+        let ConnId::Client(id) = world.shell.speakers[who].conn else { panic!("a client") };
+        let common_name = name.map(str::to_owned);
+        let shown = Encrypted { common_name, names_protocol: true, ..Encrypted::default() };
+        world.turn(|worker, now, effects| worker.tls_established(now, id, shown, effects));
+        world.shell.speakers[who].start(&[("user", user), ("database", "pgbouncer")], PASSWORD);
+        world.run();
+        let error = world.error(who).split('|').next().unwrap_or_default().to_owned();
+        // The console's refusal comes after the proof.
+        assert!(error.starts_with(refusal.unwrap_or("not allowed")), "{user} {name:?}: {error}");
+        let asked = world.shell.speakers[who].asked.contains(&"scram");
+        assert_eq!(asked, refusal.is_none(), "{user} {name:?}");
+    }
 }

@@ -7,7 +7,7 @@ use weir_protocol::sqlstate::SqlState;
 use weir_worker::Role;
 
 use crate::settings::{PASSWORD, config, leaderless, led, verifier};
-use crate::world::{World, echo};
+use crate::world::{LOOKUP_PATH, World, echo};
 
 /// A client on its way in, and the server connection that takes its time to find the secret.
 fn asking(world: &mut World, user: &str) -> (usize, u32) {
@@ -126,9 +126,170 @@ fn an_answer_is_good_for_seconds_only() {
     world.client_of(Role::Write, "late");
     world.client_of(Role::Write, "late");
     assert_eq!(lookups(&mut world), 1);
-    world.pass(Duration::from_secs(6));
+    world.pass(Duration::from_millis(1100));
     world.client_of(Role::Write, "late");
     assert_eq!(lookups(&mut world), 1);
+}
+
+// covers: auth_query_cache_time
+#[test]
+fn the_setting_says_how_long_an_answer_is_good() {
+    for (millis, expected) in [(0, [1, 1]), (10_000, [0, 0]), (3_000, [0, 1])] {
+        let mut world =
+            World::configured(|config| config.auth.query_cache_time = Duration::from_millis(millis));
+        world.client_of(Role::Write, "late");
+        lookups(&mut world);
+        let asked = [0, 3_100].map(|later| {
+            world.pass(Duration::from_millis(later));
+            world.client_of(Role::Write, "late");
+            lookups(&mut world)
+        });
+        assert_eq!(asked, expected, "{millis} ms");
+    }
+}
+
+#[test]
+fn a_user_who_was_not_there_a_moment_ago_gets_in() {
+    let mut world = World::new();
+    for member in &mut world.members {
+        member.shadow.remove("late");
+    }
+    let early = world.hello(Role::Write, "late", PASSWORD);
+    world.run();
+    assert_eq!(world.heard(early), ["FATAL 28P01"]);
+    for member in &mut world.members {
+        member.shadow.insert("late".to_owned(), verifier("late").to_postgres_string());
+    }
+    world.client_of(Role::Write, "late");
+}
+
+#[test]
+fn a_user_who_vanished_is_forgotten_with_the_keys() {
+    let mut world = World::new();
+    world.client_of(Role::Write, "late");
+    for member in &mut world.members {
+        member.shadow.remove("late");
+    }
+    world.pass(Duration::from_millis(1100));
+    let gone = world.hello(Role::Write, "late", PASSWORD);
+    world.run();
+    assert_eq!(world.heard(gone), ["FATAL 28P01"]);
+    // Nor does weir log in to PostgreSQL under that name any longer.
+    for pid in world.pids() {
+        world.kill(pid, None);
+    }
+    let stays = 0;
+    assert_eq!(world.ask(stays, "select 1"), ["FATAL 28000"], "{}", world.error(stays));
+}
+
+#[test]
+fn questions_have_server_connections_of_their_own() {
+    let mut world = World::configured(|config| {
+        config.limits.max_db_connections = 2;
+        config.limits.max_user_connections = 2;
+    });
+    // auth_user is a client like any other, and its clients hold all connections that there may be.
+    let holders: [usize; 2] = std::array::from_fn(|_| world.client_of(Role::Write, "auth"));
+    for holder in holders {
+        assert_eq!(world.ask(holder, "begin"), ["BEGIN", "ready T"]);
+    }
+    let late = world.hello(Role::Write, "nobody", "guess");
+    world.run();
+    assert_eq!(world.heard(late), ["FATAL 28P01"], "{}", world.error(late));
+    let mut roles: Vec<_> = world.snapshot().pools.iter().map(|pool| (pool.role, pool.sv_idle)).collect();
+    roles.sort_unstable();
+    assert_eq!(roles, [("lookup", 1), ("write", 0)]);
+    // Nor do questions that hang take anything from clients.
+    for holder in holders {
+        world.query(holder, "commit");
+        world.heard(holder);
+    }
+    world.member("n1").slow = Some("pg_shadow");
+    for number in 0..20 {
+        world.hello(Role::Write, &format!("user{number}"), "guess");
+        world.run();
+    }
+    let asleep = world.shell.backends.values().filter(|backend| backend.asleep.is_some()).count();
+    assert_eq!(asleep, 4, "no more at once");
+    assert_eq!(world.ask(holders[0], "select 1"), echo("select 1"));
+}
+
+// covers: auth_query_timeout
+#[test]
+fn a_question_that_hangs_ends_in_time() {
+    for millis in [5_000, 700] {
+        let mut world = World::configured(|config| config.auth.query_timeout = Duration::from_millis(millis));
+        let (slow, pid) = asking(&mut world, "late");
+        world.pass(Duration::from_millis(millis - 200));
+        assert_eq!(world.heard(slow), [""; 0]);
+        world.pass(Duration::from_millis(300));
+        assert_eq!(world.heard(slow), ["FATAL 08006"], "{millis}");
+        assert!(world.error(slow).contains("(auth_query_timeout)"), "{}", world.error(slow));
+        // PostgreSQL was told, and the connection is not used again.
+        assert!(world.shell.backends.get(&pid).is_none_or(|backend| backend.asleep.is_none()));
+        world.member("n1").slow = None;
+        world.client_of(Role::Write, "late");
+    }
+}
+
+#[test]
+fn questions_of_one_database_wait_for_those_of_no_other() {
+    let mut world = World::configured(|config| {
+        config.databases.insert("other".to_owned(), weir_config::Database::default());
+    });
+    world.member("n1").slow = Some("pg_shadow");
+    let hanging: [usize; 9] = std::array::from_fn(|number| {
+        let user = format!("user{number}");
+        world.hello_with(Role::Write, &[("user", &user), ("database", "other")], PASSWORD)
+    });
+    world.run();
+    world.member("n1").slow = None;
+    world.client_of(Role::Write, "late");
+    assert!(hanging.iter().all(|client| world.is_open(*client)));
+    // And those that have not been asked yet end in time as well.
+    world.pass(Duration::from_secs(6));
+    for client in hanging {
+        assert_eq!(world.heard(client), ["FATAL 08006"]);
+    }
+}
+
+#[test]
+fn no_time_passes_while_nobody_leads() {
+    let mut world = World::led_by(leaderless(&[]));
+    let client = world.hello(Role::Write, "late", PASSWORD);
+    world.run();
+    world.pass(Duration::from_secs(20));
+    assert_eq!(world.heard(client), [""; 0]);
+    world.adopt(led("n1", 1, &[]));
+    assert_eq!(world.heard(client), ["ready I"]);
+}
+
+#[test]
+fn a_question_that_nobody_waits_for_is_not_asked() {
+    let mut world = World::new();
+    world.dials_held = true;
+    let gone = world.hello(Role::Write, "late", PASSWORD);
+    world.run();
+    world.vanish(gone);
+    world.dials_held = false;
+    world.run();
+    assert_eq!(lookups(&mut world), 0);
+    world.client_of(Role::Write, "late");
+}
+
+#[test]
+fn nobody_s_search_path_reaches_the_question() {
+    let mut world = World::new();
+    let asked = [("user", "late"), ("database", "mrg"), ("search_path", "evil")];
+    let client = world.hello_with(Role::Write, &asked, PASSWORD);
+    world.run();
+    assert_eq!(world.heard(client), ["ready I"], "{}", world.error(client));
+    let pid = world.shell.backends.values().find(|backend| backend.user == "auth").unwrap().pid;
+    let ran: Vec<_> = world.executed.iter().filter(|ran| ran.pid == pid).map(|ran| ran.sql.clone()).collect();
+    let (path, question) = (ran.iter().position(|sql| sql.contains(LOOKUP_PATH)), "pg_shadow");
+    let question = ran.iter().position(|sql| sql.contains(question));
+    assert!(path.is_some() && path < question, "{ran:?}");
+    assert!(ran.iter().all(|sql| !sql.contains("evil")), "{ran:?}");
 }
 
 #[test]

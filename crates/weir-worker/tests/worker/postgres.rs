@@ -32,6 +32,8 @@ pub(crate) struct Member {
     pub(crate) users: BTreeMap<String, Option<Verifier>>,
     /// What the auth_query returns.
     pub(crate) shadow: BTreeMap<String, String>,
+    /// The groups that users belong to.
+    pub(crate) groups: BTreeMap<String, Vec<String>>,
 }
 
 /// A statement that was run.
@@ -341,6 +343,7 @@ impl Backend {
             "select" if sql.contains("pg_walfile_name") => self.identify(member),
             "identify_system" => self.identify_system(member),
             "select" if sql.contains("pg_shadow") => self.shadow(&values[0], member),
+            "with" => self.groups(&values[0], &values[1], member),
             _ => self.echo(&[&[sql.to_owned()], values].concat().join("/")),
         }
     }
@@ -392,6 +395,17 @@ impl Backend {
             Some(secret) => self.row(&[user, secret]),
             None => backend::command_complete("SELECT 0", &mut self.out),
         }
+    }
+
+    /// Those of the wanted groups that the user belongs to.
+    fn groups(&mut self, user: &str, wanted: &str, member: &Member) {
+        let wanted: Vec<&str> =
+            wanted.trim_matches(['{', '}']).split(',').map(|name| name.trim_matches('"')).collect();
+        let own = member.groups.get(user).into_iter().flatten();
+        for group in own.filter(|group| wanted.contains(&group.as_str())) {
+            backend::data_row(&[Some(group.as_bytes())], &mut self.out);
+        }
+        backend::command_complete("SELECT 1", &mut self.out);
     }
 
     fn echo(&mut self, value: &str) {

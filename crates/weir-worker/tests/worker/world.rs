@@ -239,6 +239,10 @@ impl World {
 
     /// What ran, as "member: text", without weir's own questions; forgets it.
     pub(crate) fn ran(&mut self) -> Vec<String> {
+        // A path is set in a transaction of its own.
+        while let Some(at) = self.executed.iter().position(|ran| ran.sql.contains(LOOKUP_PATH)) {
+            self.executed.drain(at - 1..=at + 1);
+        }
         let own = |sql: &str| sql.contains("pg_walfile_name") || sql == "IDENTIFY_SYSTEM";
         std::mem::take(&mut self.executed)
             .into_iter()
@@ -440,6 +444,7 @@ fn member(name: &'static str, in_recovery: bool) -> Member {
         slow: None,
         refusal: None,
         users: ["app", "other", "auth", "late"].map(|user| (user.to_owned(), Some(verifier(user)))).into(),
+        groups: std::collections::BTreeMap::new(),
         shadow: [("late".to_owned(), verifier("late").to_postgres_string())].into(),
     }
 }
@@ -466,3 +471,6 @@ const READ_BYTES_MAX: usize = 64 * 1024;
 
 /// Rounds after which a story would go on for ever.
 const ROUNDS_MAX: usize = 100_000;
+
+/// What a connection that looks users up is set to.
+pub(crate) const LOOKUP_PATH: &str = "pg_catalog, public, pg_temp";

@@ -116,6 +116,8 @@ const OTHER: &[(&str, &str)] = &[
     ("patroni_insecure", "1"),
     ("read_listen_port", "7001"),
     ("http_listen", "127.0.0.1:7002"),
+    ("auth_query_cache_time", "0"),
+    ("auth_query_timeout", "7"),
     ("password_file", "/password"),
     ("max_host_connections", "12"),
     ("failed_logins_free", "2"),
