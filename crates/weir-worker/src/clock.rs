@@ -9,7 +9,7 @@ use weir_pool::{ClientId, ServerId};
 use weir_protocol::message::Report;
 use weir_protocol::sqlstate::SqlState;
 
-use crate::client::{Client, Stage};
+use crate::client::Client;
 use crate::io::{ConnId, DialError, Effect, Effects, Role};
 use crate::pools::{PoolIndex, PoolKey};
 use crate::server::{ServerConn, ServerStage};
@@ -21,6 +21,7 @@ impl Worker {
         self.clock = Some(now);
         self.release_held_back(now, effects);
         self.end_slow_logins(now, effects);
+        self.find_crowding();
         self.end_slow_dials(now, effects);
         self.end_slow_errands(now, effects);
         self.end_slow_cancels(now, effects);
@@ -67,23 +68,6 @@ impl Worker {
                 self.refuse_login(now, id, &report, effects);
             }
         }
-    }
-
-    /// Every place is taken: whoever has been on the way in for longest, and for longer than anybody needs who wants
-    /// to get in, makes room for a newcomer. Else some silent connections would keep everybody out, and the console's
-    /// users, too. False if there is nobody like that.
-    pub(crate) fn end_stalled_login(&mut self, now: Instant, effects: &mut Effects) -> bool {
-        let is_stalled = |&&(id, serial): &&(ClientId, u64)| {
-            let client = self.clients.get(key(id.0)).filter(|client| client.serial == serial);
-            client.is_some_and(|client| {
-                matches!(client.stage, Stage::Login(_))
-                    && now.saturating_duration_since(client.accepted) >= STALLED_AFTER
-            })
-        };
-        let Some(&(id, _)) = self.logins.iter().find(is_stalled) else { return false };
-        let text = "no more connections allowed (max_client_conn)";
-        self.refuse_login(now, id, &Report::fatal(SqlState::TOO_MANY_CONNECTIONS, text), effects);
-        true
     }
 
     /// The pool's database names several hosts.
@@ -195,10 +179,6 @@ fn no_leader(topology: &Topology, limit: Duration) -> Report {
 
 /// With several hosts one that does not answer a dial is given up after this, if not earlier.
 const ONE_OF_MANY_TIME_MAX: Duration = Duration::from_secs(3);
-
-/// A login of a few messages has had its time, over slow networks, too. Shorter, and a crowd that comes all at once would
-/// push itself out.
-const STALLED_AFTER: Duration = Duration::from_secs(3);
 
 /// PgBouncer's words, which drivers and people know.
 pub(crate) fn waited_too_long(limit: Duration) -> Report {

@@ -21,7 +21,7 @@
 //! | `dialing` | a server connection's way in |
 //! | `sharing`, `sizes` | limits that pools share; what the configuration says of one pool |
 //! | `keeping`, `failing` | least numbers of connections; servers that cannot be logged in to |
-//! | `census` | how many clients there are, and may be |
+//! | `census`, `crowding` | how many clients there are, and may be; who makes room for a newcomer |
 //! | `errands` | weir's own queries on server connections: connect, check, reset |
 //! | `forgetting` | pools that nobody uses any more |
 //! | `loss` | server connections that died |
@@ -40,6 +40,7 @@ mod census;
 mod client;
 mod clock;
 mod console;
+mod crowding;
 mod deadlines;
 mod derivations;
 mod dialing;
@@ -93,6 +94,7 @@ use crate::client::{Client, Stage};
 use crate::deadlines::Deadlines;
 use crate::derivations::Derivations;
 use crate::ending::Ending;
+use crate::failures::Network;
 use crate::loss::Resting;
 use crate::pools::Pools;
 use crate::refusing::HeldBack;
@@ -113,6 +115,8 @@ pub struct Worker {
     verifiers: Verifiers,
     derivations: Derivations,
     held_back: HeldBack,
+    /// The network that most of the clients on their way in come from, where places are scarce.
+    crowding: Option<Network>,
     catalog: Catalog,
     settings: Interner<Settings>,
     /// Clients on their way in, oldest first, with the serial that tells a reused id.
@@ -157,6 +161,7 @@ impl Worker {
             verifiers,
             derivations: Derivations::default(),
             held_back: HeldBack::default(),
+            crowding: None,
             catalog: Catalog::default(),
             settings: Interner::default(),
             logins: VecDeque::new(),
@@ -179,17 +184,11 @@ impl Worker {
         let serial = self.next_serial();
         let id = client_id(self.clients.insert(Client::new(accepted, now, serial)));
         self.logins.push_back((id, serial));
-        let is_full = self.clients.len() > self.open_max();
-        if self.ending.is_some() || (is_full && !self.end_stalled_login(now, effects)) {
+        if self.ending.is_some() || !self.has_room(now, id, effects) {
             self.clients.remove(key(id.0));
             effects.list.push(Effect::Abort(ConnId::Client(id)));
         }
         id
-    }
-
-    /// Most connections from clients at once, those on their way in included.
-    fn open_max(&self) -> usize {
-        (sizes::clients_max(&self.config) as usize).saturating_add(LOGINS_OVER_MAX)
     }
 
     /// Bytes arrived, decrypted. `bytes` is never empty.
@@ -301,6 +300,3 @@ fn server_id(key: usize) -> ServerId {
 fn key(id: u32) -> usize {
     id as usize
 }
-
-/// Connections above `max_client_conn` that may be on their way in, so that they can be told why they are refused.
-const LOGINS_OVER_MAX: usize = 256;

@@ -123,6 +123,33 @@ fn held_back_answers_take_no_place_from_those_who_know_the_password() {
     assert_eq!(world.heard(who), ["ready I"]);
 }
 
+/// Somebody opens connections as fast as he can and says nothing on them.
+#[test]
+fn a_flood_from_one_address_keeps_nobody_else_out() {
+    let mut world = World::configured(|config| config.limits.max_client_conn = 10);
+    let flood = |world: &mut World, size: usize| {
+        for n in 0..size {
+            world.connect_from(from(GUESSER, n));
+        }
+    };
+    for _ in 0..3 {
+        flood(&mut world, 270);
+        world.tick();
+        flood(&mut world, 20);
+        let who = try_in(&mut world, "10.9.9.8", "app", PASSWORD);
+        assert_eq!(world.heard(who), ["ready I"]);
+        assert!(world.worker.snapshot(world.now).clients.len() <= 10 + 256);
+        world.vanish(who);
+    }
+    // The flood does not make room for itself that fast.
+    flood(&mut world, 5);
+    let who = try_in(&mut world, GUESSER, "app", PASSWORD);
+    assert_eq!(world.heard(who), ["aborted"]);
+    world.pass(Duration::from_secs(3));
+    let who = try_in(&mut world, GUESSER, "app", PASSWORD);
+    assert_eq!(world.heard(who), ["ready I"]);
+}
+
 fn lookups(world: &mut World) -> usize {
     world.ran().iter().filter(|sql| sql.contains("pg_shadow")).count()
 }
