@@ -447,3 +447,19 @@ fn a_changed_password_is_learned() {
     world.pass(Duration::from_secs(2));
     assert_eq!(world.heard(again), echo("select 2"));
 }
+
+#[test]
+fn keys_that_a_login_reveals_open_the_server_without_any_derivation() {
+    let mut world = World::new();
+    // auth_user is believed, so that nothing is derived for its own login.
+    for member in &mut world.members {
+        member.users.insert("auth".to_owned(), None);
+    }
+    // One is in the list, the other one is looked up; both with verifiers only.
+    for user in ["app", "late"] {
+        let client = world.client_of(Role::Write, user);
+        assert_eq!(world.ask(client, "select 1"), echo("select 1"));
+        let keys = world.shell.backends.values().filter(|backend| backend.user == user).count();
+        assert_eq!((keys, world.derivations), (1, 0), "{user}");
+    }
+}
