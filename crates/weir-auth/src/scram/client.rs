@@ -159,7 +159,8 @@ impl Final {
         }
         let mut attributes = Attributes::of(message);
         let signature = attributes.take(b'v', "the server's signature is missing")?;
-        attributes.finish()?;
+        // Extensions would be allowed here, but nothing proves them; PostgreSQL has none, and libpq takes none.
+        attributes.nothing_more()?;
         let signature = decode_key(signature, "the server's signature is not 32 bytes in base64")?;
         let expected = crypto::hmac(&self.derived.keys.server_key, &[&self.transcript]);
         if !bool::from(expected.ct_eq(&signature)) {

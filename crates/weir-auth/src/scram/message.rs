@@ -30,6 +30,11 @@ impl<'a> Attributes<'a> {
         Ok(())
     }
 
+    /// Refuses anything that is left.
+    pub(super) fn nothing_more(self) -> Result<(), ScramError> {
+        self.rest.map_or(Ok(()), |_| Err(ScramError::Malformed("there is more behind the last attribute")))
+    }
+
     /// Whether the next attribute is `m`, an extension that must be understood or refused.
     pub(super) fn mandatory_extension(&self) -> bool {
         self.rest.is_some_and(|rest| rest.starts_with(b"m="))

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::Secret;
 
+mod altered;
 mod peers;
 
 const NOT_BOUND: ChannelBinding = ChannelBinding::NotSupported;
@@ -151,12 +152,21 @@ fn a_nonce_is_as_long_as_postgresql_makes_it() {
 fn exchange(
     credential: &Credential,
     alter: impl Fn(Step, Vec<u8>) -> Vec<u8>,
+    binding: (&ChannelBinding, &ChannelBinding, Mechanism),
+) -> Result<Keys, ScramError> {
+    let nonces = ("fyko+d2lbbFgONRv9qkxdawL", "3rfcNHYJY1ZVvWVs7j");
+    exchange_with(nonces, credential, &mut |step, message| alter(step, message), binding)
+}
+
+fn exchange_with(
+    (client_nonce, server_nonce): (&str, &str),
+    credential: &Credential,
+    alter: &mut dyn FnMut(Step, Vec<u8>) -> Vec<u8>,
     (client_binding, server_binding, mechanism): (&ChannelBinding, &ChannelBinding, Mechanism),
 ) -> Result<Keys, ScramError> {
-    let (first, message) = client::first("fyko+d2lbbFgONRv9qkxdawL", client_binding, mechanism)?;
+    let (first, message) = client::first(client_nonce, client_binding, mechanism)?;
     let message = alter(Step::ClientFirst, message);
-    let (exchange, challenge) =
-        server::first(&message, verifier(), "3rfcNHYJY1ZVvWVs7j", server_binding, mechanism)?;
+    let (exchange, challenge) = server::first(&message, verifier(), server_nonce, server_binding, mechanism)?;
     let (last, message) = first.respond(&alter(Step::ServerFirst, challenge), credential)?;
     let proven = exchange.finish(&alter(Step::ClientFinal, message))?;
     let derived = last.verify(&alter(Step::ServerFinal, proven.message))?;
@@ -164,7 +174,7 @@ fn exchange(
     Ok(proven.keys)
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 enum Step {
     ClientFirst,
     ServerFirst,
@@ -201,32 +211,6 @@ fn known_keys_are_used_only_for_their_own_salt_and_iterations() {
         let cached = start().respond(&server_first(salt, iterations), &credential).unwrap().1;
         let fresh = start().respond(&server_first(salt, iterations), &password("pencil")).unwrap().1;
         assert_eq!(cached, fresh, "{salt} {iterations}");
-    }
-}
-
-#[test]
-fn any_altered_byte_ends_the_exchange() {
-    for step in [Step::ClientFirst, Step::ServerFirst, Step::ClientFinal, Step::ServerFinal] {
-        for at in 0..140 {
-            let altered = |now: Step, mut message: Vec<u8>| {
-                if now == step
-                    && let Some(byte) = message.get_mut(at)
-                {
-                    *byte ^= 1;
-                }
-                message
-            };
-            let reached = std::cell::Cell::new(false);
-            let outcome = exchange(
-                &password("pencil"),
-                |now, message| {
-                    reached.set(reached.get() || now == step && message.len() > at);
-                    altered(now, message)
-                },
-                CLEAR,
-            );
-            assert_eq!(outcome.is_err(), reached.get(), "{step:?} byte {at}: {outcome:?}");
-        }
     }
 }
 

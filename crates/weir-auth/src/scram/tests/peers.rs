@@ -1,8 +1,9 @@
 //! Both roles against implementations that were not written by us: scram-rs in both roles, postgres-protocol (the one
-//! in tokio-postgres) as client, and its verifiers.
+//! in tokio-postgres) as client, and its verifiers, pgwire in both roles (without channel binding, which its client lacks).
 
 use std::num::NonZeroU32;
 
+use pgwire::api::auth::sasl::scram::{ScramClientAuth, ScramSecret, ScramServerAuth, gen_salted_password};
 use postgres_protocol::authentication::sasl as postgres;
 use scram_rs::scram_sync::{SyncScramClient, SyncScramServer};
 use scram_rs::{
@@ -162,5 +163,73 @@ fn postgres_protocol_makes_the_same_verifiers() {
     for typed in ["pencil", "", "I\u{ad}X caf\u{e9}", "\u{2168}"] {
         let theirs: Verifier = postgres_protocol::password::scram_sha_256(typed.as_bytes()).parse().unwrap();
         assert!(theirs.accepts_password(typed.as_bytes()), "{typed:?}");
+    }
+}
+
+/// pgwire's client logs in to our server role.
+fn pgwire_logs_in(user: &str, typed: &str) -> Result<Keys, ScramError> {
+    let client = ScramClientAuth::new(user.to_owned(), typed.to_owned());
+    let (message, waiting) = client.build_client_first().unwrap();
+    let (exchange, challenge) =
+        server::first(message.as_bytes(), verifier(), "3rfcNHYJY1ZVvWVs7j", &NOT_BOUND, Mechanism::Sha256)?;
+    let (message, waiting) = waiting.build_client_final(&challenge).unwrap();
+    let proven = exchange.finish(message.as_bytes())?;
+    waiting.verify_server_final(&proven.message).unwrap();
+    Ok(proven.keys)
+}
+
+#[test]
+fn pgwire_as_client() {
+    let keys = keys_of_pencil(SALT, 64);
+    for user in ["", "user", "a b"] {
+        assert_eq!(pgwire_logs_in(user, "pencil"), Ok(keys.clone()), "{user:?}");
+    }
+    assert_eq!(pgwire_logs_in("user", "guess"), Err(ScramError::WrongProof));
+}
+
+/// Our client role logs in to pgwire's server, which holds a password or only its verifier.
+fn log_in_to_pgwire(
+    credential: &Credential,
+    secret: ScramSecret,
+) -> Result<super::super::DerivedKeys, String> {
+    let mut server = ScramServerAuth::new();
+    server.set_iterations(64);
+    let (first, message) = client::first("rOprNGfwEbeRWgbNEkqO", &NOT_BOUND, Mechanism::Sha256).unwrap();
+    let answer = server.on_client_first_message_with_secret(&message, secret);
+    let (challenge, waiting) = answer.map_err(|error| error.to_string())?;
+    let (last, message) = first.respond(challenge.as_bytes(), credential).unwrap();
+    let outcome = waiting.on_client_final_message(&message).map_err(|error| error.to_string())?;
+    last.verify(outcome.as_bytes()).map_err(|error| error.to_string())
+}
+
+#[test]
+fn pgwire_as_server() {
+    let salted = |typed: &str| gen_salted_password(typed, SALT, 64);
+    let plain = || ScramSecret::SaltedPassword { salt: SALT.to_vec(), salted_password: salted("pencil") };
+    let stored = || ScramSecret::verifier_from_salted_password(SALT.to_vec(), salted("pencil"), 64);
+    let keys = keys_of_pencil(SALT, 64);
+    for secret in [&plain as &dyn Fn() -> ScramSecret, &stored] {
+        let derived = log_in_to_pgwire(&password("pencil"), secret()).unwrap();
+        assert_eq!((&derived.keys, derived.iterations), (&keys, 64));
+        assert!(log_in_to_pgwire(&Credential::Keys(keys.clone()), secret()).is_ok(), "passed through");
+        assert!(log_in_to_pgwire(&password("guess"), secret()).is_err());
+    }
+}
+
+/// What a client may type is prepared in the same way everywhere (RFC 4013).
+#[test]
+fn peers_prepare_passwords_as_we_do() {
+    for typed in ["pencil", "I\u{ad}X", "\u{2168}", "\u{aa}", "caf\u{e9}", "cafe\u{301}", "a\u{a0}b"] {
+        let verifier = Verifier::from_password(typed.as_bytes(), SALT, 64).unwrap();
+        let salted = gen_salted_password(typed, SALT, 64);
+        let theirs = ScramSecret::verifier_from_salted_password(SALT.to_vec(), salted, 64);
+        let credential = Credential::Password { password: crate::Secret::from(typed), derived: None };
+        assert!(log_in_to_pgwire(&credential, theirs).is_ok(), "{typed:?}");
+        let mut client =
+            postgres::ScramSha256::new(typed.as_bytes(), postgres::ChannelBinding::unsupported());
+        let (exchange, challenge) =
+            server::first(client.message(), verifier, "server", &NOT_BOUND, Mechanism::Sha256).unwrap();
+        client.update(&challenge).unwrap();
+        assert!(exchange.finish(client.message()).is_ok(), "{typed:?}");
     }
 }
