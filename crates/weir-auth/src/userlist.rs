@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use zeroize::Zeroizing;
+
 use crate::StoredSecret;
 
 /// Users and their secrets.
@@ -89,6 +91,7 @@ fn entry(line: &str) -> Result<Option<(String, StoredSecret)>, String> {
     }
     let (user, rest) =
         quoted(line).ok_or("a line must look like \"user\" \"secret\"; the user is not in double quotes")?;
+    let user = user.to_string();
     if user.is_empty() {
         return Err("the user name is empty".into());
     }
@@ -100,9 +103,10 @@ fn entry(line: &str) -> Result<Option<(String, StoredSecret)>, String> {
 }
 
 /// The string in double quotes that `text` starts with, and what follows it.
-fn quoted(text: &str) -> Option<(String, &str)> {
+fn quoted(text: &str) -> Option<(Zeroizing<String>, &str)> {
     let mut rest = text.strip_prefix('"')?;
-    let mut content = String::new();
+    // As much as there can be: a string that grows leaves copies of a secret behind.
+    let mut content = Zeroizing::new(String::with_capacity(text.len()));
     loop {
         let (piece, behind) = rest.split_once('"')?;
         content.push_str(piece);

@@ -18,6 +18,7 @@ use weir_protocol::message::Report;
 use weir_protocol::startup::{self, BackendKey, BadStartup, FirstPacket, ProtocolVersion, Startup};
 use weir_protocol::tag::FromClient;
 use weir_protocol::{backend, frame, frontend};
+use zeroize::{Zeroize, Zeroizing};
 
 use password::{Asked, Check, Verdict};
 use refusals::{negotiated_before, not_encrypted, unencrypted, violation};
@@ -164,7 +165,7 @@ enum Stage {
 #[derive(Debug)]
 enum Deriving {
     /// The verifier of the stored password, to judge a SCRAM proof.
-    Stored { password: Secret, exchange: Exchange, message: Vec<u8> },
+    Stored { password: Secret, exchange: Exchange, message: Zeroizing<Vec<u8>> },
     /// The keys of a password that came as it is.
     Answer(Check, Secret),
     /// The same, after the secret was looked up once more: there is no third attempt.
@@ -483,8 +484,8 @@ impl ClientLogin {
         self.let_in(person, None, password, md5)
     }
 
-    /// The body of the next message, which must be what was asked for.
-    fn response(&mut self, expected: &str, bytes_max: u32) -> Result<Option<Vec<u8>>, LoginStep> {
+    /// The body of the next message, which must be what was asked for. It may be a password, so nothing is left of it here.
+    fn response(&mut self, expected: &str, bytes_max: u32) -> Result<Option<Zeroizing<Vec<u8>>>, LoginStep> {
         match self.buffer.first().map(|tag| FromClient::of(*tag)) {
             None | Some(Some(FromClient::Response)) => {}
             Some(Some(FromClient::Terminate)) => return Err(LoginStep::Close),
@@ -494,8 +495,10 @@ impl ClientLogin {
         }
         match frame::peek(&self.buffer, bytes_max) {
             Ok(Some(header)) if self.buffer.len() >= header.total => {
-                let message: Vec<u8> = self.buffer.drain(..header.total).collect();
-                Ok(Some(message[frame::HEADER_BYTES..].to_vec()))
+                let body = Zeroizing::new(self.buffer[frame::HEADER_BYTES..header.total].to_vec());
+                self.buffer[..header.total].zeroize();
+                self.buffer.drain(..header.total);
+                Ok(Some(body))
             }
             Ok(Some(_) | None) => Ok(None),
             Err(bad) => Err(self.refuse(violation(bad.to_string()))),

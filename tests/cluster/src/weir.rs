@@ -29,6 +29,8 @@ pub struct WeirOptions {
     pub http: SocketAddr,
     /// Further arguments, for example `--upstream postgres://127.0.0.1:5432`.
     pub args: Vec<String>,
+    /// Further environment variables.
+    pub env: Vec<(String, String)>,
     /// Lines of the user list (`"user" "secret"`); empty for no `--auth-file`.
     pub users: Vec<(String, String)>,
     /// Passes the three listen addresses as options; switch off when a config file names them.
@@ -56,6 +58,7 @@ impl WeirOptions {
             read: SocketAddr::new(ip, read),
             http: SocketAddr::new(ip, http),
             args: Vec::new(),
+            env: Vec::new(),
             users: Vec::new(),
             pass_listen: true,
             patience: Duration::from_secs(15),
@@ -113,6 +116,7 @@ impl Weir {
         if !options.users.is_empty() {
             command.arg("--auth-file").arg(run_dir.write("userlist.txt", &user_list(&options.users))?);
         }
+        command.envs(options.env.iter().map(|(name, value)| (name, value)));
         command.args(&options.args).current_dir(run_dir.path());
         let process = Process::start(command, run_dir.path(), &run_dir.log("weir"))?;
         Ok(Self { process, options, run_dir })

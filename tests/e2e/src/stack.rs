@@ -31,6 +31,7 @@ pub struct Setup {
     users: Vec<(String, String)>,
     client_tls: Option<String>,
     files: Vec<(String, String)>,
+    env: Vec<(String, String)>,
 }
 
 impl Default for Setup {
@@ -50,6 +51,7 @@ impl Setup {
             users: users.map(|login| (login.user.to_owned(), login.password.to_owned())).to_vec(),
             client_tls: None,
             files: Vec::new(),
+            env: Vec::new(),
         }
         .set("auth", &format!("admin_users = [\"{}\"]", ADMIN.user))
         .set("auth", &format!("stats_users = [\"{}\"]", STATS.user))
@@ -106,6 +108,13 @@ impl Setup {
     #[must_use]
     pub fn file(mut self, name: &str, text: &str) -> Self {
         self.files.push((name.to_owned(), text.to_owned()));
+        self
+    }
+
+    /// An environment variable of weir's.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -172,6 +181,7 @@ impl Setup {
         }
         let mut options = WeirOptions::on_free_ports()?;
         options.pass_listen = false;
+        options.env.clone_from(&self.env);
         for (name, address) in [("write", options.write), ("read", options.read), ("http", options.http)] {
             self = self.set("listen", &format!("{name} = \"{address}\""));
         }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use subtle::ConstantTimeEq;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::crypto::{self, Key};
 use super::{Derivation, DerivedKeys, ITERATIONS_MAX, ScramError, mock_salt};
@@ -188,8 +188,8 @@ fn parse_iterations(text: &str) -> Result<u32, BadVerifier> {
 }
 
 fn parse_key(text: &str) -> Result<Key, BadVerifier> {
-    let bytes = STANDARD.decode(text).map_err(|_| BadVerifier("a key is not base64"))?;
-    bytes.try_into().map_err(|_| BadVerifier("a key is not 32 bytes long"))
+    let bytes = Zeroizing::new(STANDARD.decode(text).map_err(|_| BadVerifier("a key is not base64"))?);
+    bytes.as_slice().try_into().map_err(|_| BadVerifier("a key is not 32 bytes long"))
 }
 
 const PREFIX: &str = "SCRAM-SHA-256$";

@@ -73,6 +73,8 @@ fn announce(command: &Command) {
         | Command::Kill(Some(name))
         | Command::WaitClose(Some(name))
         | Command::AcceptLeader(name) => tracing::info!("{tag} '{name}' command issued"),
+        // What it is set to shows where it takes effect. It may be a password, though none can be set so.
+        Command::Set { key, value: _ } => tracing::info!("SET {key} command issued"),
         Command::KillClient(id) => tracing::info!("{tag} '{id}' command issued"),
         Command::Reload
         | Command::Pause(None)
@@ -81,7 +83,6 @@ fn announce(command: &Command) {
         | Command::Kill(None)
         | Command::WaitClose(None)
         | Command::Suspend
-        | Command::Set { .. }
         | Command::Shutdown(_) => tracing::info!("{tag} command issued"),
     }
 }
