@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # weir and PgBouncer alternately behind pgbench; prints CPU per transaction, tps, p99 and memory per idle client.
 #   scripts/bench.sh [--pgbouncer PATH] [--weir PATH] [--rounds N] [--seconds N] [--idle N] [--only simple|extended|prepared]
+#   scripts/bench.sh logins [--rounds N] [--seconds N] [--clients N] [--users N]
+# The second compares logins, all at once: how many per second, CPU each, and what connected clients notice.
 # Builds weir in release. What is missing (PostgreSQL, PgBouncer) is installed by scripts/install.sh.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -211,4 +211,4 @@ impl Answer {
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(220);
+const PATIENCE: Duration = Duration::from_secs(400);

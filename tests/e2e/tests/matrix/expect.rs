@@ -30,7 +30,7 @@ pub(crate) enum Expected {
 /// How this login has to end.
 pub(crate) fn expected(gate: Gate, person: &Person, how: How, knows_password: bool) -> Expected {
     use Expected::{In, Refused};
-    if let Some(text) = turned_away(gate, person.method, how) {
+    if let Some(text) = turned_away(gate, person, how) {
         return Refused("28000", text.to_owned());
     }
     // libpq gives up at a request for a password, but only at the welcome where nothing is asked.
@@ -59,13 +59,15 @@ pub(crate) fn expected(gate: Gate, person: &Person, how: How, knows_password: bo
 }
 
 /// Who is sent away before anybody asks who they are.
-fn turned_away(gate: Gate, method: Method, how: How) -> Option<&'static str> {
-    match (gate, method) {
+fn turned_away(gate: Gate, person: &Person, how: How) -> Option<&'static str> {
+    match (gate, person.method) {
         (Gate::TlsOnly, _) if how == How::Plain => Some("SSL required"),
         // `hostssl` and `local` are the only lines for these.
         (Gate::Rules, Method::Cert) if !how.is_encrypted() => Some("login rejected"),
         (Gate::Rules, Method::Peer) if how != How::Unix => Some("login rejected"),
         (_, Method::Cert) if how != How::Certificate => Some("TLS client certificate required"),
+        (_, Method::Cert) if person.kind == Kind::Unmapped => Some("TLS certificate name mismatch"),
+        (_, Method::Peer) if person.kind == Kind::Unmapped => Some("unix socket login rejected"),
         (_, _) => None,
     }
 }

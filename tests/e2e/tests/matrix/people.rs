@@ -55,10 +55,12 @@ pub(crate) enum Kind {
     Expired,
     /// Nobody knows the user.
     Unknown,
+    /// The user list has the password, and no map gives a certificate or a system user this name.
+    Unmapped,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Listed,
         Self::ListedMd5,
         Self::ListedVerifier,
@@ -70,6 +72,7 @@ impl Kind {
         Self::ServerMd5,
         Self::Expired,
         Self::Unknown,
+        Self::Unmapped,
     ];
 
     /// Whether there is such a user as far as weir can know.
@@ -109,7 +112,11 @@ impl Person {
     /// Everybody who is asked in one of these ways.
     pub(crate) fn all(methods: &[Method]) -> Vec<Self> {
         let cells = methods.iter().flat_map(|method| Kind::ALL.map(|kind| (*method, kind)));
-        cells.map(|(method, kind)| Self::new(method, kind)).collect()
+        let has_map = |method: Method| matches!(method, Method::Cert | Method::Peer);
+        cells
+            .filter(|(method, kind)| *kind != Kind::Unmapped || has_map(*method))
+            .map(|(method, kind)| Self::new(method, kind))
+            .collect()
     }
 
     fn new(method: Method, kind: Kind) -> Self {
@@ -118,7 +125,7 @@ impl Person {
         // Each call takes another salt.
         let verifier = || password::scram_sha_256(PASSWORD.as_bytes());
         let (stored, listed) = match kind {
-            Kind::Listed => (Some(verifier()), Some(PASSWORD.to_owned())),
+            Kind::Listed | Kind::Unmapped => (Some(verifier()), Some(PASSWORD.to_owned())),
             Kind::ListedMd5 => (Some(md5()), Some(md5())),
             Kind::ListedVerifier => {
                 let one = verifier();

@@ -10,7 +10,7 @@ use weir_e2e::logins::{Driver, How, Try};
 use weir_e2e::stack::{CERTIFIED, Front, Setup};
 
 use crate::expect::{Gate, check, expected};
-use crate::people::{Method, PASSWORD, Person, SHARED};
+use crate::people::{Kind, Method, PASSWORD, Person, SHARED};
 
 /// A user that may come in by SCRAM, for who makes it.
 pub(crate) const LATE: &str = "late";
@@ -222,6 +222,9 @@ fn rules(people: &[Person], own_name: &str) -> Rules {
         for kind in kinds {
             let address = if *kind == "local" { "" } else { "127.0.0.1/32" };
             hba.push_str(&format!("{kind} all {name} {address} {asked}\n"));
+        }
+        if person.kind == Kind::Unmapped {
+            continue;
         }
         match person.method {
             Method::Cert => ident.push_str(&format!("certified {CERTIFIED} {name}\n")),
