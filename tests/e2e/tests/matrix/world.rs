@@ -150,6 +150,8 @@ impl World {
         let setup = Setup::new()
             .users(&listed.chain(own).collect::<Vec<_>>())
             .pool_size(2)
+            // Everybody comes from one address.
+            .set("auth", "failed_login_delay_max = \"0\"")
             .set("listen", &format!("unix_dir = \"{}\"", self.sockets.path().display()))
             .set("server_tls", "mode = \"require\"")
             .set("databases.shared", &format!("dbname = \"{}\"", schema::DATABASE))

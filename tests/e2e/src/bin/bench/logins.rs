@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use weir_cluster::wait::{Limit, until};
 use weir_cluster::{Authority, Postgres, PostgresOptions, RunDir, schema};
 use weir_e2e::line::trusting;
 use weir_e2e::measure;
@@ -110,9 +111,11 @@ pub(crate) async fn compare(args: &Args, logins: &Logins, programs: &[Program; 2
         "{} clients of {} users at once; {} rounds, {} s of pgbench -S by {CONNECTED} clients before and meanwhile",
         logins.clients, logins.users, args.rounds, args.seconds
     ));
-    let mut out = String::new();
-    line(&mut out, "", first, second, "ratio");
+    let mut heading = String::new();
+    line(&mut heading, "", first, second, "ratio");
+    say(heading.trim_end());
     for way in Way::ALL {
+        let mut out = String::new();
         let mut samples = [Vec::new(), Vec::new()];
         let users = secrets(&postgres, way).await?;
         for round in 1..=args.rounds {
@@ -130,8 +133,8 @@ pub(crate) async fn compare(args: &Args, logins: &Logins, programs: &[Program; 2
             let cells = samples.each_ref().map(|samples| median(samples.iter().map(read).collect()));
             metric(&mut out, label, decimals, cells);
         }
+        say(out.trim_end());
     }
-    say(&out);
     Ok(())
 }
 
@@ -165,7 +168,7 @@ async fn measure_once(
     let quiet = work(args, &peer, tls).await?;
     let stormy = tokio::select! {
         outcome = work(args, &peer, tls) => outcome?,
-        stopped = rage_on(&storm, logins.clients) => return stopped,
+        stopped = rage_on(&storm, logins.clients, postgres) => return stopped,
     };
     Ok(Sample {
         logins_per_second: logins.clients as f64 / took.as_secs_f64(),
@@ -175,8 +178,13 @@ async fn measure_once(
     })
 }
 
-/// One storm after the other.
-async fn rage_on(storm: &Arc<Storm>, clients: usize) -> Result<Sample> {
+/// One storm after the other, once those who are to notice are at work.
+async fn rage_on(storm: &Arc<Storm>, clients: usize, postgres: &Postgres) -> Result<Sample> {
+    until("pgbench to be at work", Limit::quick(Duration::from_secs(20)), async || {
+        let rows = postgres.superuser(AT_WORK).await.ok()?;
+        (rows.into_iter().flatten().flatten().next()? == "t").then_some(())
+    })
+    .await?;
     loop {
         storm.rage(clients).await?;
     }
@@ -242,5 +250,7 @@ fn user(number: usize) -> String {
     format!("storm_{number}")
 }
 
+const AT_WORK: &str = "SELECT count(*) > 0 FROM pg_stat_activity WHERE query LIKE 'SELECT abalance%' \
+                       AND query_start > clock_timestamp() - interval '100 ms'";
 const PASSWORD: &str = "open-sesame";
 const CONNECTED: u32 = 8;
