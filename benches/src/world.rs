@@ -103,7 +103,7 @@ impl World {
             let turn = std::mem::take(&mut self.effects);
             for effect in &turn.list {
                 match effect {
-                    Effect::Dial(server, _) => self.dial(*server),
+                    Effect::Dial(server, ..) => self.dial(*server),
                     Effect::Send(to, range) if *to == self.client => heard += range.len(),
                     Effect::Send(to, range) => {
                         let bytes = turn.bytes.get(range.clone()).context("a range outside")?;

@@ -167,7 +167,7 @@ fn dial<'a>(choice: u8, reads: impl IntoIterator<Item = &'a [u8]>) -> (ServerSte
     let mut said = Vec::new();
     let mut login = ServerLogin::start("shop", replication, credential, "the-client-nonce", fence, &mut said);
     if choice & 0x80 != 0 {
-        login.bind_to(vec![7; 32]);
+        login.bind(Some(vec![7; 32]));
     }
     for read in reads {
         let mut step = login.received(read, &mut said);

@@ -28,7 +28,10 @@ pub(crate) fn check(reader: &mut Reader<'_>) -> Option<Config> {
     let patroni = upstream::check_patroni(reader);
     let auth = check_auth(reader, url.as_ref());
     let pool = pools::check_pool(reader);
-    let named::Databases { named: databases, any: any_database } = named::check_databases(reader);
+    let client_tls = tls::check_client_tls(reader);
+    let server_tls = tls::check_server_tls(reader);
+    let named::Databases { named: databases, any: any_database } =
+        named::check_databases(reader, &server_tls);
     if needs_secrets(&auth) {
         warn_about_databases(reader, &auth, databases.values().chain(&any_database));
     }
@@ -42,8 +45,6 @@ pub(crate) fn check(reader: &mut Reader<'_>) -> Option<Config> {
     let session = limits::check_session(reader);
     let tcp = limits::check_tcp(reader);
     let dns = limits::check_dns(reader);
-    let client_tls = tls::check_client_tls(reader);
-    let server_tls = tls::check_server_tls(reader);
     let process = process::check_process(reader);
     let log = process::check_log(reader);
     let workers = reader.required("workers", workers);

@@ -10,7 +10,8 @@ use crate::key::{Fallback, Key, fixed, live};
 use crate::model::{Config, Patroni, UNLIMITED, UnixListen, Upstream};
 use crate::quantity::{show_bytes, show_duration};
 use crate::value::{
-    AUTH_METHODS, LOG_FORMATS, POOL_MODES, READ_FALLBACKS, STATE_POLICIES, TLS_MODES, name_of,
+    AUTH_METHODS, CHANNEL_BINDINGS, LOG_FORMATS, POOL_MODES, READ_FALLBACKS, STATE_POLICIES, TLS_MODES,
+    name_of,
 };
 
 fn show_patroni(config: &Config, show: fn(&Patroni) -> String) -> String {
@@ -231,6 +232,9 @@ pub const KEYS: &[Key] = &[
     live("server_tls.crl_file", Absent, |c| show_path(c.server_tls.crl_file.as_ref())),
     live("server_tls.cert_file", Absent, |c| show_path(c.server_tls.cert_file.as_ref())),
     live("server_tls.key_file", Absent, |c| show_path(c.server_tls.key_file.as_ref())),
+    live("server_tls.channel_binding", Text("prefer"), |c| {
+        name_of(CHANNEL_BINDINGS, &c.server_tls.channel_binding).to_owned()
+    }),
     live("server_tls.protocols", Text("secure"), |c| c.server_tls.offer.shown_protocols()),
     live("server_tls.ciphers", Text("default"), |c| c.server_tls.offer.shown_ciphers()),
     live("server_tls.tls13_ciphers", Absent, |c| c.server_tls.offer.shown_tls13_ciphers()),
@@ -284,6 +288,12 @@ pub const DATABASE_KEYS: &[&str] = &[
     "max_db_connections",
     "max_db_client_connections",
     "connect_query",
+    "server_tls_mode",
+    "server_tls_ca_file",
+    "server_tls_crl_file",
+    "server_tls_cert_file",
+    "server_tls_key_file",
+    "server_tls_channel_binding",
     "client_encoding",
     "datestyle",
     "timezone",

@@ -9,8 +9,8 @@ use std::time::Duration;
 use weir_auth::Secret;
 
 pub use crate::tls::{
-    CertificateFiles, ClientTls, PatroniTls, SYSTEM_AUTHORITIES, ServerTls, Tls13Cipher, TlsCipher, TlsGroup,
-    TlsMode, TlsOffer,
+    CertificateFiles, ChannelBinding, ClientTls, PatroniTls, SYSTEM_AUTHORITIES, ServerTls, Tls13Cipher,
+    TlsCipher, TlsGroup, TlsMode, TlsOffer,
 };
 
 /// Everything weir was told, checked.
@@ -315,10 +315,15 @@ pub struct Database {
     pub max_db_client_connections: Option<u32>,
     /// Sent to each new server connection; its errors are only logged.
     pub connect_query: Option<String>,
+    /// In place of [`Config::server_tls`], with what is left out as there.
+    pub server_tls: Option<Box<ServerTls>>,
     /// Run-time parameters that clients of this database get unless they ask for others: `client_encoding`,
     /// `datestyle`, `timezone`, `application_name`.
     pub parameters: Vec<(String, String)>,
 }
+
+/// The name of the section for every database that has none of its own.
+pub const ANY_DATABASE: &str = "*";
 
 /// One fixed server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

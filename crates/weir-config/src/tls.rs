@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use crate::model::{ANY_DATABASE, Config, Database};
 use crate::problem::Wrong;
 use crate::value::{Value, text};
 
@@ -44,6 +45,17 @@ pub struct ClientTls {
     pub offer: TlsOffer,
 }
 
+/// Whether a SCRAM login proves that nobody stands in between (RFC 5929); words as in libpq.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChannelBinding {
+    /// Never: for a proxy in between that ends TLS by itself.
+    Disable,
+    /// If the server can.
+    Prefer,
+    /// A server that cannot is refused.
+    Require,
+}
+
 /// A certificate and its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateFiles {
@@ -54,7 +66,7 @@ pub struct CertificateFiles {
 }
 
 /// TLS towards PostgreSQL.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerTls {
     /// What is asked of servers.
     pub mode: TlsMode,
@@ -66,6 +78,8 @@ pub struct ServerTls {
     pub key_file: Option<PathBuf>,
     /// PEM certificate that weir shows to servers.
     pub cert_file: Option<PathBuf>,
+    /// Whether logins are tied to the certificate that the server shows.
+    pub channel_binding: ChannelBinding,
     /// What may be agreed upon.
     pub offer: TlsOffer,
 }
@@ -87,6 +101,26 @@ pub struct PatroniTls {
 
 /// In place of a file: the authorities that the system trusts, as libpq's `sslrootcert=system`.
 pub const SYSTEM_AUTHORITIES: &str = "system";
+
+impl Config {
+    /// What holds for TLS to the servers of a database.
+    #[must_use]
+    pub fn tls_to(&self, database: &str) -> &ServerTls {
+        self.database(database).and_then(|own| own.server_tls.as_deref()).unwrap_or(&self.server_tls)
+    }
+
+    /// The name of the section that holds for a database: its own, or the one for all that have none.
+    #[must_use]
+    pub fn section_of<'a>(&self, database: &'a str) -> &'a str {
+        if self.databases.contains_key(database) { database } else { ANY_DATABASE }
+    }
+
+    /// Every section of `[databases]` with its name.
+    pub fn sections(&self) -> impl Iterator<Item = (&str, &Database)> {
+        let named = self.databases.iter().map(|(name, database)| (name.as_str(), database));
+        named.chain(self.any_database.iter().map(|any| (ANY_DATABASE, any)))
+    }
+}
 
 /// What a TLS handshake may agree upon. Lists are in the order of preference and never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use zeroize::Zeroize;
 
-use crate::model::{AuthMethod, LoadBalance, LogFormat, PoolMode, ReadFallback, StatePolicy, TlsMode};
+use crate::model::{
+    AuthMethod, ChannelBinding, LoadBalance, LogFormat, PoolMode, ReadFallback, StatePolicy, TlsMode,
+};
 use crate::problem::Wrong;
 use crate::quantity::{parse_bytes, parse_duration, show_bytes, show_duration};
 
@@ -260,6 +262,12 @@ pub(crate) const POOL_MODES: &[(&str, PoolMode)] = &[
     ("session", PoolMode::Session),
     ("transaction", PoolMode::Transaction),
     ("statement", PoolMode::Statement),
+];
+
+pub(crate) const CHANNEL_BINDINGS: &[(&str, ChannelBinding)] = &[
+    ("disable", ChannelBinding::Disable),
+    ("prefer", ChannelBinding::Prefer),
+    ("require", ChannelBinding::Require),
 ];
 
 pub(crate) const TLS_MODES: &[(&str, TlsMode)] = &[

@@ -16,9 +16,9 @@ use weir_discovery::Address;
 
 use crate::resolver::Resolver;
 use crate::socket::Socket;
-use crate::tls::{Received, TlsBundle, TlsStream};
+use crate::tls::{Received, TlsBundle, TlsStream, TowardsServers};
 use crate::{tcp, unix_socket};
-use weir_worker::DialError;
+use weir_worker::{DialError, Encryption};
 
 /// An open connection on which nothing of the PostgreSQL protocol but SSLRequest has been said.
 #[derive(Debug)]
@@ -31,6 +31,7 @@ pub(crate) struct Link {
 #[derive(Debug, Clone)]
 pub(crate) struct Dialer {
     pub(crate) tls: Arc<TlsBundle>,
+    pub(crate) encryption: Encryption,
     pub(crate) tcp: Tcp,
     pub(crate) resolver: Rc<Resolver>,
 }
@@ -44,13 +45,15 @@ pub(crate) async fn dial(
     if unix_socket::is_place(&address.host) {
         return dial_unix(address).await;
     }
-    let tls = &*dialer.tls;
+    let Encryption { of, is_needed } = &dialer.encryption;
+    let tls = dialer.tls.towards_servers(of.as_deref());
     let attempt = async {
         let stream = connect(address, remote, dialer).await?;
-        match tls.server_mode() {
-            TlsMode::Disable | TlsMode::Allow => Ok(Link { socket: Socket::Tcp(stream), tls: None }),
-            TlsMode::Prefer => negotiate(stream, address, tls, true).await,
-            TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => {
+        match tls.mode() {
+            TlsMode::Disable => Ok(Link { socket: Socket::Tcp(stream), tls: None }),
+            TlsMode::Allow if !is_needed => Ok(Link { socket: Socket::Tcp(stream), tls: None }),
+            TlsMode::Prefer if !is_needed => negotiate(stream, address, tls, true).await,
+            TlsMode::Allow | TlsMode::Prefer | TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => {
                 negotiate(stream, address, tls, false).await
             }
         }
@@ -107,7 +110,7 @@ async fn connect_to(candidate: SocketAddr, tcp: &Tcp) -> io::Result<TcpStream> {
 async fn negotiate(
     mut stream: TcpStream,
     address: &Address,
-    tls: &TlsBundle,
+    tls: &TowardsServers,
     plain_will_do: bool,
 ) -> Result<Link, DialError> {
     let mut request = Vec::new();
@@ -166,7 +169,7 @@ async fn handshake(
         let result = session.decrypt(buffer.get(..length).unwrap_or_default(), &mut plain);
         if let Err(why) = result {
             say_goodbye(stream, &mut session).await;
-            return Err(DialError::Tls(format!("TLS with {address}: {why}")));
+            return Err(DialError::Untrusted(format!("TLS with {address}: {why}")));
         }
         if result == Ok(Received::Closed) || !plain.is_empty() {
             return Err(DialError::Tls(format!("{address} spoke before it was asked")));

@@ -39,7 +39,7 @@ use crate::tls::TlsBundle;
 use conn::{Conn, Key, Phase};
 use pump::Pump;
 use weir_worker::{
-    Accepted, ConnId, ConsoleRequest, DialError, Dialed, Effect, Effects, Order, Role, Ticket,
+    Accepted, ConnId, ConsoleRequest, DialError, Dialed, Effect, Effects, Encryption, Order, Role, Ticket,
 };
 
 /// A shell as the tasks of one worker share it. Borrowed for one turn at a time, never across an await.
@@ -338,8 +338,10 @@ impl<M: Machine> Shell<M> {
                 self.start_tls(client, bytes);
                 self.begin_handshake(client, bytes.get(range).unwrap_or_default());
             }
-            Effect::Dial(id, address) => self.start_dial(id, address, None),
-            Effect::DialCancel(id, address, remote) => self.start_dial(ConnId::Cancel(id), address, remote),
+            Effect::Dial(id, address, tls) => self.start_dial(id, address, None, tls),
+            Effect::DialCancel(id, address, remote, tls) => {
+                self.start_dial(ConnId::Cancel(id), address, remote, tls);
+            }
             Effect::Close(id) => self.close(id, bytes),
             Effect::Abort(id) => self.abort(id),
             Effect::StopReading(id) => self.set_stopped(id, true),
@@ -411,12 +413,22 @@ impl<M: Machine> Shell<M> {
         }
     }
 
-    fn start_dial(&mut self, id: ConnId, address: weir_discovery::Address, remote: Option<IpAddr>) {
+    fn start_dial(
+        &mut self,
+        id: ConnId,
+        address: weir_discovery::Address,
+        remote: Option<IpAddr>,
+        encryption: Encryption,
+    ) {
         let Some(shell) = self.me.upgrade() else { return };
         self.dials += 1;
         let number = self.dials;
-        let dialer =
-            Dialer { tls: Arc::clone(&self.tls), tcp: self.tcp.clone(), resolver: Rc::clone(&self.resolver) };
+        let dialer = Dialer {
+            tls: Arc::clone(&self.tls),
+            encryption,
+            tcp: self.tcp.clone(),
+            resolver: Rc::clone(&self.resolver),
+        };
         let task = task::spawn_local(async move {
             let result = dial::dial(&address, remote, &dialer).await;
             shell.borrow_mut().dialed(id, number, result);

@@ -16,15 +16,16 @@ mod verify;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rustls::ClientConfig;
 use weir_auth::HbaMethod;
-use weir_config::{AuthMethod, ClientTls, Config, ServerTls, TlsMode, Upstream};
+use weir_config::{ANY_DATABASE, AuthMethod, ClientTls, Config, ServerTls, TlsMode, Upstream};
 
 use clients::TowardsClients;
 pub use files::TlsLoadError;
 pub(crate) use patroni::{TowardsPatroni, fault};
+pub(crate) use servers::TowardsServers;
 pub(crate) use stream::{BrokenTls, Received, TlsStream};
 use weir_admin::metrics::Expiring;
 
@@ -33,8 +34,9 @@ use weir_admin::metrics::Expiring;
 #[derive(Debug, Clone)]
 pub(crate) struct TlsBundle {
     towards_clients: Option<Arc<TowardsClients>>,
-    towards_servers: Option<Arc<ClientConfig>>,
-    server_mode: TlsMode,
+    towards_servers: TowardsServers,
+    /// For databases with settings of their own.
+    towards_servers_of: BTreeMap<String, TowardsServers>,
     towards_patroni: Option<TowardsPatroni>,
     /// What was read and ends some day.
     expiring: Vec<Expiring>,
@@ -50,6 +52,12 @@ impl TlsBundle {
         let asks_for_certificates =
             config.auth.method == AuthMethod::Hba && config.auth.hba.asks_for(HbaMethod::Cert);
         let mut bundle = Self::from_settings(&config.client_tls, &config.server_tls, asks_for_certificates)?;
+        for (section, database) in config.sections() {
+            if let Some(own) = &database.server_tls {
+                let own = TowardsServers::load(own, &mut bundle.expiring)?;
+                bundle.towards_servers_of.insert(section.to_owned(), own);
+            }
+        }
         if let Upstream::Patroni(patroni) = &config.upstream {
             bundle.towards_patroni = TowardsPatroni::load(&patroni.tls, &mut bundle.expiring)?;
         }
@@ -66,10 +74,10 @@ impl TlsBundle {
         Ok(Self {
             towards_clients: TowardsClients::load(client, asks_for_certificates, &mut expiring)?
                 .map(Arc::new),
-            towards_servers: servers::load(server, &mut expiring)?,
+            towards_servers: TowardsServers::load(server, &mut expiring)?,
+            towards_servers_of: BTreeMap::new(),
             towards_patroni: None,
             expiring,
-            server_mode: server.mode,
         })
     }
 
@@ -78,16 +86,25 @@ impl TlsBundle {
         TlsStream::accept(self.towards_clients.clone()?).map(Box::new).ok()
     }
 
-    /// A handshake with a server is about to begin. `host` is what the configuration or the cluster calls it.
-    ///
-    /// # Errors
-    /// When the name cannot stand in a certificate and the mode wants it checked.
-    pub(crate) fn connect(&self, host: &str, peer: std::net::IpAddr) -> Result<TlsStream, BrokenTls> {
-        let Some(config) = self.towards_servers.clone() else {
-            return Err(BrokenTls::new("TLS towards PostgreSQL is switched off"));
-        };
-        let name = verify::server_name(host, peer, self.server_mode)?;
-        TlsStream::connect(config, name)
+    /// What holds for servers in general, or for those of one section of `[databases]`.
+    pub(crate) fn towards_servers(&self, section: Option<&str>) -> &TowardsServers {
+        section.and_then(|section| self.towards_servers_of.get(section)).unwrap_or(&self.towards_servers)
+    }
+
+    /// Whose server connections are of no use any more with `next`; `None` for everybody's.
+    pub(crate) fn outdated(&self, next: &Self) -> Vec<Option<String>> {
+        if self.towards_servers != next.towards_servers {
+            return vec![None];
+        }
+        let (old, new) = (&self.towards_servers_of, &next.towards_servers_of);
+        let mut sections: Vec<&String> = old.keys().chain(new.keys()).collect();
+        sections.sort_unstable();
+        sections.dedup();
+        sections.retain(|section| old.get(*section) != new.get(*section));
+        if sections.iter().any(|section| *section == ANY_DATABASE) {
+            return vec![None];
+        }
+        sections.into_iter().cloned().map(Some).collect()
     }
 
     /// For https with Patroni; `None` if nothing says whom to trust there.
@@ -98,11 +115,6 @@ impl TlsBundle {
     /// What was read and ends some day.
     pub(crate) fn expiring(&self) -> &[Expiring] {
         &self.expiring
-    }
-
-    /// What the configuration wants of connections to PostgreSQL.
-    pub(crate) fn server_mode(&self) -> TlsMode {
-        self.server_mode
     }
 }
 

@@ -7,7 +7,7 @@
 use std::mem;
 
 use weir_auth::scram::client::{self, Challenged, Final, First};
-use weir_auth::scram::{ChannelBinding, Credential, Derivation, DerivedKeys, Keys, ScramError};
+use weir_auth::scram::{ChannelBinding, Credential, Derivation, DerivedKeys, Keys, Mechanism, ScramError};
 use weir_auth::{Secret, md5};
 use weir_protocol::backend::read::{self, Authentication};
 use weir_protocol::startup::{ProtocolVersion, SecretKey};
@@ -30,6 +30,8 @@ pub struct ServerLogin {
     credential: ServerCredential,
     nonce: String,
     binding: ChannelBinding,
+    /// Without a login that is bound to the channel there is none.
+    must_bind: bool,
     fence: Fence,
     /// It asked for `replication`.
     walsender: bool,
@@ -157,15 +159,23 @@ impl ServerLogin {
             credential,
             nonce: nonce.to_owned(),
             binding: ChannelBinding::NotSupported,
+            must_bind: false,
             fence,
             walsender: parameters.iter().any(|(name, _)| *name == "replication"),
             learned: Learned::default(),
         }
     }
 
-    /// Ties the login to this hash of the certificate that the server showed in TLS, if the server can do that.
-    pub fn bind_to(&mut self, end_point: Vec<u8>) {
-        self.binding = ChannelBinding::ServerEndPoint(end_point);
+    /// Ties the login to this hash of the certificate that the server showed in TLS, if there is one and the server can
+    /// do that.
+    pub fn bind(&mut self, end_point: Option<Vec<u8>>) {
+        self.binding = end_point.map_or(ChannelBinding::NotSupported, ChannelBinding::ServerEndPoint);
+    }
+
+    /// Refuses a server that cannot show in its login that it holds the certificate's key: in TLS alone anybody could
+    /// have been given a certificate, and passed on what is said.
+    pub fn insist_on_binding(&mut self) {
+        self.must_bind = true;
     }
 
     /// Takes bytes of the server and appends the answer to `out`.
@@ -236,6 +246,9 @@ impl ServerLogin {
 
     fn authentication(&mut self, body: &[u8], out: &mut Vec<u8>) -> Result<Option<ServerStep>, LoginFailure> {
         let request = read::authentication(body)?;
+        if self.must_bind && matches!(self.stage, Stage::Asked) {
+            self.expect_binding(&request)?;
+        }
         self.stage = match (mem::replace(&mut self.stage, Stage::Over), request) {
             (Stage::Asked | Stage::Proven, Authentication::Ok) => Stage::Starting,
             (Stage::Asked, Authentication::Cleartext) => self.cleartext(out)?,
@@ -265,6 +278,29 @@ impl ServerLogin {
             (_, _) => return Err(LoginFailure::Malformed("unexpected authentication request".into())),
         };
         Ok(None)
+    }
+
+    /// The first request decides: what follows a SCRAM exchange was bound or has failed.
+    fn expect_binding(&self, request: &Authentication<'_>) -> Result<(), LoginFailure> {
+        if self.binding == ChannelBinding::NotSupported {
+            return Err(LoginFailure::Unbound("there is no TLS, or no digest in the server's certificate"));
+        }
+        match request {
+            Authentication::Sasl(offered)
+                if client::choose(offered, &self.binding) == Some(Mechanism::Sha256Plus) =>
+            {
+                Ok(())
+            }
+            Authentication::Sasl(_) => Err(LoginFailure::Unbound("the server offers SCRAM without it")),
+            Authentication::Ok
+            | Authentication::Cleartext
+            | Authentication::Md5(_)
+            | Authentication::SaslContinue(_)
+            | Authentication::SaslFinal(_)
+            | Authentication::Unsupported(_) => {
+                Err(LoginFailure::Unbound("the server asks for something else than SCRAM"))
+            }
+        }
     }
 
     fn cleartext(&self, out: &mut Vec<u8>) -> Result<Stage, LoginFailure> {

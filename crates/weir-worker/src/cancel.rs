@@ -15,7 +15,7 @@ use weir_protocol::message::Report;
 use weir_protocol::sqlstate::SqlState;
 use weir_protocol::startup::BackendKey;
 
-use crate::io::{CancelId, ConnId, DialError, Effect, Effects};
+use crate::io::{CancelId, ConnId, DialError, Effect, Effects, Encryption};
 use crate::pools::PoolIndex;
 use crate::server::ServerConn;
 use crate::{Worker, cancel_key, id_of, key};
@@ -92,6 +92,7 @@ struct Destination {
     address: Address,
     /// Which one of the host's addresses.
     remote: Option<IpAddr>,
+    tls: Encryption,
     errand: Errand,
 }
 
@@ -181,7 +182,8 @@ impl Worker {
             return None;
         };
         let errand = Errand { server: None, key, is_sent: false };
-        Some(Destination { lane: Lane::Peer(peer_id), address: Address { host, port }, remote: None, errand })
+        let (address, tls) = (Address { host, port }, Encryption::default());
+        Some(Destination { lane: Lane::Peer(peer_id), address, remote: None, tls, errand })
     }
 
     fn towards_server(&self, server: ServerId) -> Option<Destination> {
@@ -193,7 +195,9 @@ impl Worker {
         let key = BackendKey { pid: conn.pid, secret: conn.secret.clone()? };
         let errand = Errand { server: Some((server, conn.serial)), key, is_sent: false };
         let (lane, address) = (Lane::Pool(conn.pool), (*conn.address).clone());
-        Some(Destination { lane, address, remote: conn.remote, errand })
+        // What is secret on one connection is no less so on the other.
+        let tls = self.tls_towards(conn, conn.tls.is_some());
+        Some(Destination { lane, address, remote: conn.remote, tls, errand })
     }
 
     /// A client that waits for a server connection gets its answer at once; an idle one has nothing to cancel.
@@ -238,7 +242,7 @@ impl Worker {
     }
 
     fn send_out(&mut self, now: Instant, id: CancelId, destination: Destination, effects: &mut Effects) {
-        let Destination { lane, address, remote, errand } = destination;
+        let Destination { lane, address, remote, tls, errand } = destination;
         let Some(cancel) = self.cancels.get_mut(key(id.0)) else { return };
         if let Some(conn) = errand.server.and_then(|(server, _)| self.servers.get_mut(key(server.0))) {
             conn.cancels += 1;
@@ -246,7 +250,7 @@ impl Worker {
         cancel.lane = lane;
         cancel.since = now;
         cancel.progress = Progress::UnderWay(errand);
-        effects.list.push(Effect::DialCancel(id, address, remote));
+        effects.list.push(Effect::DialCancel(id, address, remote, tls));
     }
 
     /// One request of the lane is done: the next one that waits has its turn. What it is for may have ended meanwhile.

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use weir_config::{ChannelBinding, TlsMode};
 use weir_discovery::{Leadership, SessionEvidence};
 use weir_pool::{DialFailure, ServerId};
 use weir_protocol::message::{Report, Severity};
@@ -11,7 +12,7 @@ use weir_session::Server;
 use weir_session::server_login::{Fence, LoginFailure, Ready, ServerLogin, ServerStep};
 use weir_session::settings::{Reported, Settings};
 
-use crate::io::{ConnId, DialError, Dialed, Effect, Effects, Role};
+use crate::io::{ConnId, DialError, Dialed, Effect, Effects, Encryption, Role};
 use crate::places;
 use crate::pools::{PoolIndex, PoolKey};
 use crate::server::{ServerConn, ServerStage};
@@ -40,6 +41,7 @@ impl Worker {
         let nonce = self.chance.nonce();
         let Some(conn) = self.servers.get(key(id.0)) else { return };
         let entry = self.pools.entry(conn.pool);
+        let wish = self.config.tls_to(&entry.key.database).channel_binding;
         let fence = self.fence(&entry.key, conn.reads_from_primary);
         let credential = self.server_credential(&entry.key);
         let read_only: &[(&str, &str)] = match entry.key.role {
@@ -56,8 +58,11 @@ impl Worker {
         let Some(conn) = self.servers.get_mut(key(id.0)) else { return };
         conn.local = dialed.local;
         conn.remote = dialed.peer.map(|peer| peer.ip());
-        if let (Some(login), Some(end_point)) = (&mut login, dialed.end_point) {
-            login.bind_to(end_point);
+        if let Some(login) = &mut login {
+            login.bind(dialed.end_point.filter(|_| wish != ChannelBinding::Disable));
+            if wish == ChannelBinding::Require {
+                login.insist_on_binding();
+            }
         }
         conn.tls = dialed.tls.map(Into::into);
         if let Some(login) = login {
@@ -159,9 +164,19 @@ impl Worker {
         tracing::warn!("cannot connect to {}: {why}", conn.name());
         let address = (*conn.address).clone();
         self.tell_discovery(conn.pool, SessionEvidence::Refused { address }, effects);
-        let report = Report::fatal(SqlState::CONNECTION_FAILURE, "the database server cannot be reached")
+        let (message, hint) = match why {
+            DialError::Untrusted(_) => (
+                "the database server cannot be trusted",
+                "Compare server_tls.mode and server_tls.ca_file with the certificate that the server shows.",
+            ),
+            DialError::Refused(_) | DialError::Tls(_) | DialError::TimedOut | DialError::NoAddress(_) => (
+                "the database server cannot be reached",
+                "Is PostgreSQL running there, and does it accept TCP connections?",
+            ),
+        };
+        let report = Report::fatal(SqlState::CONNECTION_FAILURE, message)
             .detail(format!("Connecting to {} failed: {why}.", conn.name()))
-            .hint("Is PostgreSQL running there, and does it accept TCP connections?");
+            .hint(hint);
         let entry = self.pools.entry_mut(conn.pool);
         entry.pool.dial_failed(id, DialFailure::Refused, now);
         entry.last_failure = Some(report.clone());
@@ -172,7 +187,14 @@ impl Worker {
         }
         self.pump(now, conn.pool, effects);
         let tries_another = self.pools.entry(conn.pool).pool.counts().dialing > 0;
-        if !self.follows_cluster(conn.pool) && !tries_another {
+        if tries_another {
+            return;
+        }
+        if matches!(why, DialError::Untrusted(_)) {
+            // Nobody gains by waiting for the next attempt.
+            self.refuse_waiting(now, conn.pool, &report, effects);
+        }
+        if !self.follows_cluster(conn.pool) {
             self.refuse_welcoming(now, conn.pool, &report, effects);
             self.fail_lookups(now, conn.pool, &report, effects);
         }
@@ -195,8 +217,11 @@ impl Worker {
         failure: &LoginFailure,
         effects: &mut Effects,
     ) {
-        let Some(conn) = self.servers.try_remove(key(id.0)) else { return };
         effects.list.push(Effect::Abort(ConnId::Server(id)));
+        if self.tries_with_tls(id, failure, effects) {
+            return;
+        }
+        let Some(conn) = self.servers.try_remove(key(id.0)) else { return };
         if let Some(evidence) = evidence(&conn, failure) {
             self.tell_discovery(conn.pool, evidence, effects);
         }
@@ -222,6 +247,38 @@ impl Worker {
     }
 }
 
+impl Worker {
+    /// With mode `allow`: a server that lets nobody in without TLS is dialed again, with it. libpq does the same.
+    fn tries_with_tls(&mut self, id: ServerId, failure: &LoginFailure, effects: &mut Effects) -> bool {
+        let LoginFailure::Refused(report) = failure else { return false };
+        let Some(conn) = self.servers.get(key(id.0)) else { return false };
+        let mode = self.config.tls_to(&self.pools.entry(conn.pool).key.database).mode;
+        let is_plain = conn.tls.is_none() && !conn.wants_tls && !conn.address.host.starts_with(['/', '@']);
+        if mode != TlsMode::Allow || !is_plain || report.code != SqlState::INVALID_AUTHORIZATION {
+            return false;
+        }
+        let Some(conn) = self.servers.get_mut(key(id.0)) else { return false };
+        conn.wants_tls = true;
+        conn.stage = ServerStage::Dialing;
+        self.dial_server(id, effects);
+        true
+    }
+
+    /// Asks the shell to open the connection.
+    pub(crate) fn dial_server(&self, id: ServerId, effects: &mut Effects) {
+        let Some(conn) = self.servers.get(key(id.0)) else { return };
+        let tls = self.tls_towards(conn, conn.wants_tls);
+        effects.list.push(Effect::Dial(ConnId::Server(id), (*conn.address).clone(), tls));
+    }
+
+    /// What a new connection to the server of this one needs of TLS.
+    pub(crate) fn tls_towards(&self, conn: &ServerConn, is_needed: bool) -> Encryption {
+        let database = &self.pools.entry(conn.pool).key.database;
+        let of = self.config.database(database).and_then(|own| own.server_tls.as_ref());
+        Encryption { of: of.map(|_| self.config.section_of(database).to_owned()), is_needed }
+    }
+}
+
 /// What a failed login tells discovery.
 fn evidence(conn: &ServerConn, failure: &LoginFailure) -> Option<SessionEvidence> {
     let address = (*conn.address).clone();
@@ -240,6 +297,7 @@ fn evidence(conn: &ServerConn, failure: &LoginFailure) -> Option<SessionEvidence
         LoginFailure::Refused(_)
         | LoginFailure::NotReplica
         | LoginFailure::NoCredential { .. }
+        | LoginFailure::Unbound(_)
         | LoginFailure::Malformed(_) => None,
     }
 }
@@ -248,7 +306,7 @@ fn evidence(conn: &ServerConn, failure: &LoginFailure) -> Option<SessionEvidence
 fn is_final(failure: &LoginFailure) -> bool {
     match failure {
         LoginFailure::Refused(report) => !report.code.is_class(b"57"),
-        LoginFailure::NoCredential { .. } => true,
+        LoginFailure::NoCredential { .. } | LoginFailure::Unbound(_) => true,
         LoginFailure::NotPrimary
         | LoginFailure::NotReplica
         | LoginFailure::WrongTimeline { .. }
@@ -266,7 +324,7 @@ fn is_lasting(failure: &LoginFailure, report: &Report) -> bool {
                 || report.code.is_class(b"3D")
                 || report.code == SqlState::INSUFFICIENT_PRIVILEGE
         }
-        LoginFailure::NoCredential { .. } => true,
+        LoginFailure::NoCredential { .. } | LoginFailure::Unbound(_) => true,
         LoginFailure::NotPrimary
         | LoginFailure::NotReplica
         | LoginFailure::WrongTimeline { .. }

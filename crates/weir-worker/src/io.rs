@@ -47,10 +47,10 @@ pub enum Effect {
     /// The client began with TLS at once: starts its handshake with these bytes of [`Effects::bytes`].
     BeginTls(ClientId, Range<usize>),
     /// Open a connection (TCP or Unix socket, then TLS as configured) and report to [`crate::Worker::dialed`].
-    Dial(ConnId, Address),
+    Dial(ConnId, Address, Encryption),
     /// The same for a cancel request. With an address, that one of the host's and no other: the server connection that it
     /// is for goes there, and where a name has several addresses the others are other servers.
-    DialCancel(CancelId, Address, Option<IpAddr>),
+    DialCancel(CancelId, Address, Option<IpAddr>, Encryption),
     /// Flush what was sent (bounded in time), then close. The worker has forgotten the connection.
     Close(ConnId),
     /// Close at once, unsent bytes dropped. The worker has forgotten the connection.
@@ -66,6 +66,15 @@ pub enum Effect {
     /// Compute this where it keeps nobody waiting and report to [`crate::Worker::derived`], whoever is gone by then. There
     /// are never more than a few at once.
     Derive(Ticket, Derivation),
+}
+
+/// What a dial needs of TLS.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Encryption {
+    /// The section of `[databases]` whose settings hold; `None` for `[server_tls]`.
+    pub of: Option<String>,
+    /// Nothing but TLS will do, although the mode leaves it open.
+    pub is_needed: bool,
 }
 
 /// A console command waiting for its answer.
@@ -179,14 +188,16 @@ pub enum DialError {
     TimedOut,
     /// The host name has no address.
     NoAddress(String),
-    /// TLS could not be agreed on, or the certificate is not good.
+    /// There is no TLS, or it broke off.
     Tls(String),
+    /// One of the two does not believe the other's certificate, or they have nothing in common: so it will be next time.
+    Untrusted(String),
 }
 
 impl std::fmt::Display for DialError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Refused(why) | Self::Tls(why) => f.write_str(why),
+            Self::Refused(why) | Self::Tls(why) | Self::Untrusted(why) => f.write_str(why),
             Self::TimedOut => f.write_str("no answer in time"),
             Self::NoAddress(why) => write!(f, "the host name has no address: {why}"),
         }

@@ -84,8 +84,8 @@ use weir_session::prepared::Catalog;
 use weir_session::settings::{Interner, Settings};
 
 pub use io::{
-    Accepted, CancelId, ConnId, ConsoleRequest, DialError, Dialed, Effect, Effects, Encrypted, Entropy,
-    Order, Role, Ticket, UnixPeer,
+    Accepted, CancelId, ConnId, ConsoleRequest, DialError, Dialed, Effect, Effects, Encrypted, Encryption,
+    Entropy, Order, Role, Ticket, UnixPeer,
 };
 
 use crate::cancel::Cancel;

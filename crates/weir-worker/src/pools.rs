@@ -271,6 +271,7 @@ impl Worker {
             local: None,
             remote: None,
             tls: None,
+            wants_tls: false,
             pid: 0,
             secret: None,
             client: None,
@@ -283,7 +284,7 @@ impl Worker {
             is_superuser: false,
             replication: None,
         }));
-        effects.list.push(Effect::Dial(ConnId::Server(server), (*place.address).clone()));
+        self.dial_server(server, effects);
         Some(server)
     }
 

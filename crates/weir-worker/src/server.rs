@@ -32,6 +32,8 @@ pub(crate) struct ServerConn {
     /// Where its host's name led when it was dialed.
     pub(crate) remote: Option<IpAddr>,
     pub(crate) tls: Option<Box<str>>,
+    /// It was refused without TLS, where that is tried first.
+    pub(crate) wants_tls: bool,
     /// PostgreSQL's key for cancelling.
     pub(crate) pid: u32,
     pub(crate) secret: Option<SecretKey>,

@@ -6,8 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context, Result};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa,
-    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, SignatureAlgorithm,
+    date_time_ymd,
 };
+
+/// Kinds of keys: RSA, elliptic curves with a digest of their own, and one without any digest.
+pub use rcgen::{PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256};
 
 /// An authority that lives as long as the test.
 pub struct Authority {
@@ -29,12 +33,20 @@ impl Authority {
     /// # Errors
     /// The key could not be made.
     pub fn new() -> Result<Self> {
+        Self::signing_with(&rcgen::PKCS_ECDSA_P256_SHA256)
+    }
+
+    /// The same with keys of another kind; what it signs has such a key, too.
+    ///
+    /// # Errors
+    /// The key could not be made.
+    pub fn signing_with(algorithm: &'static SignatureAlgorithm) -> Result<Self> {
         let mut params = CertificateParams::new(Vec::new()).context("parameters of the authority")?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, "weir test authority");
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let issuer =
-            CertifiedIssuer::self_signed(params, KeyPair::generate()?).context("signing the authority")?;
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate_for(algorithm)?)
+            .context("signing the authority")?;
         Ok(Self { issuer })
     }
 
@@ -55,7 +67,7 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, name);
         let serial_number = SerialNumber::from(SERIAL_NUMBERS.fetch_add(1, Ordering::Relaxed));
         params.serial_number = Some(serial_number.clone());
-        let key = KeyPair::generate()?;
+        let key = KeyPair::generate_for(self.issuer.key().algorithm())?;
         let certificate = params.signed_by(&key, &self.issuer).context("signing the certificate")?;
         Ok(Certificate { certificate_pem: certificate.pem(), key_pem: key.serialize_pem(), serial_number })
     }

@@ -117,6 +117,15 @@ impl Postgres {
         self.authority_pem.as_deref()
     }
 
+    /// Shows a certificate of another authority from now on, which becomes [`Postgres::authority_pem`].
+    ///
+    /// # Errors
+    /// A file cannot be written, or the server does not read it.
+    pub async fn renew_certificate(&self) -> Result<()> {
+        write_certificates(&self.run_dir, &self.data, self.address.ip())?;
+        self.superuser("SELECT pg_reload_conf()").await.map(|_| ())
+    }
+
     /// The postmaster's process id.
     #[must_use]
     pub fn pid(&self) -> u32 {

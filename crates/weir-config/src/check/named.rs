@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use super::listen::port_number;
 use super::pools::{POOL_SIZE_MAX, pool_size, query, server_lifetime};
+use super::tls::check_database_tls;
 use super::{CONNECTIONS_MAX, YEAR, millis};
 use crate::key::Family;
 use crate::logins::{Password, auth_query, check_password};
-use crate::model::{Database, Host, Peer, User};
+use crate::model::{Database, Host, Peer, ServerTls, User};
 use crate::problem::{Place, Wrong};
 use crate::reader::Reader;
 use crate::url::split_port;
@@ -24,7 +25,7 @@ pub(super) struct Databases {
     pub(super) any: Option<Database>,
 }
 
-pub(super) fn check_databases(reader: &mut Reader<'_>) -> Databases {
+pub(super) fn check_databases(reader: &mut Reader<'_>, server_tls: &ServerTls) -> Databases {
     let mut named = BTreeMap::new();
     let mut fallback = None;
     for (name, place) in sections(reader, Family::Databases) {
@@ -38,9 +39,9 @@ pub(super) fn check_databases(reader: &mut Reader<'_>) -> Databases {
         } else if name.is_empty() {
             reader.complain_at(place, &path, Wrong::new("has no name", "write [databases.NAME]"));
         } else if name == ANY {
-            fallback = Some(check_database(reader, &path));
+            fallback = Some(check_database(reader, &path, server_tls));
         } else {
-            let database = check_database(reader, &path);
+            let database = check_database(reader, &path, server_tls);
             named.insert(name, database);
         }
     }
@@ -59,7 +60,7 @@ pub(super) fn check_databases(reader: &mut Reader<'_>) -> Databases {
     Databases { named, any }
 }
 
-fn check_database(reader: &mut Reader<'_>, path: &str) -> Database {
+fn check_database(reader: &mut Reader<'_>, path: &str, general: &ServerTls) -> Database {
     let key = |name: &str| format!("{path}.{name}");
     let parameters = PARAMETERS
         .iter()
@@ -86,6 +87,7 @@ fn check_database(reader: &mut Reader<'_>, path: &str) -> Database {
         max_db_client_connections: reader
             .optional(&key("max_db_client_connections"), count(0..=CONNECTIONS_MAX)),
         connect_query: reader.optional(&key("connect_query"), query).filter(|query| !query.is_empty()),
+        server_tls: check_database_tls(reader, path, general),
         parameters,
     }
 }

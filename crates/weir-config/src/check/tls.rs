@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use super::named::sections;
 use crate::key::Family;
 use crate::model::{
-    CertificateFiles, ClientTls, PatroniTls, SYSTEM_AUTHORITIES, ServerTls, TlsMode, TlsOffer,
+    CertificateFiles, ChannelBinding, ClientTls, PatroniTls, SYSTEM_AUTHORITIES, ServerTls, TlsMode, TlsOffer,
 };
 use crate::problem::Wrong;
 use crate::reader::{Reader, Secrecy};
 use crate::tls;
-use crate::value::{TLS_MODES, Value, text, truth, word};
+use crate::value::{CHANNEL_BINDINGS, TLS_MODES, Value, text, truth, word};
 
 pub(super) fn check_client_tls(reader: &mut Reader<'_>) -> ClientTls {
     let mode = reader.required("client_tls.mode", word(TLS_MODES));
@@ -58,29 +58,75 @@ fn check_certificates(reader: &mut Reader<'_>) -> BTreeMap<String, CertificateFi
         if let (Some(cert_file), Some(key_file)) = (cert_file, key_file) {
             certificates.insert(name, CertificateFiles { cert_file, key_file });
         }
-        need_both_halves(reader, &path);
+        need_both_halves(reader, &format!("{path}."));
     }
     certificates
 }
 
 pub(super) fn check_server_tls(reader: &mut Reader<'_>) -> ServerTls {
-    let mode = reader.required("server_tls.mode", word(TLS_MODES));
     let tls = ServerTls {
-        mode,
+        mode: reader.required("server_tls.mode", word(TLS_MODES)),
         ca_file: authorities(reader, "server_tls.ca_file"),
         crl_file: pem(reader, "server_tls.crl_file", Pem::Revocations),
         cert_file: pem(reader, "server_tls.cert_file", Pem::Certificate),
         key_file: pem(reader, "server_tls.key_file", Pem::Key),
+        channel_binding: reader.required("server_tls.channel_binding", word(CHANNEL_BINDINGS)),
         offer: tls_offer(reader, "server_tls"),
     };
-    need_authority(reader, "server_tls.ca_file", mode, "--server-tls-ca");
-    warn_if_nobody_is_checked(reader, "server_tls", mode >= TlsMode::VerifyCa);
-    if mode == TlsMode::VerifyCa && tls.ca_file.as_deref() == Some(Path::new(SYSTEM_AUTHORITIES)) {
-        let what = "anybody can have a certificate of the system's authorities, made out to some name";
-        reader.complain("server_tls.ca_file", Wrong::new(what, "set server_tls.mode to \"verify-full\""));
-    }
-    need_both_halves(reader, "server_tls");
+    need_authority(reader, "server_tls.ca_file", tls.mode, "--server-tls-ca");
+    warn_if_nobody_is_checked(reader, "server_tls", tls.mode >= TlsMode::VerifyCa);
+    need_both_halves(reader, "server_tls.");
+    check_together(reader, "server_tls.", &tls);
     tls
+}
+
+/// What a database says of its own; the rest is as for all.
+pub(super) fn check_database_tls(
+    reader: &mut Reader<'_>,
+    database: &str,
+    general: &ServerTls,
+) -> Option<Box<ServerTls>> {
+    let prefix = format!("{database}.server_tls_");
+    let key = |name: &str| format!("{prefix}{name}");
+    if !reader.settings.items.keys().any(|path| path.starts_with(&prefix)) {
+        return None;
+    }
+    let own = [pem(reader, &key("cert_file"), Pem::Certificate), pem(reader, &key("key_file"), Pem::Key)];
+    need_both_halves(reader, &prefix);
+    let [cert_file, key_file] = match own {
+        [None, None] => [general.cert_file.clone(), general.key_file.clone()],
+        own => own,
+    };
+    let tls = ServerTls {
+        mode: reader.optional(&key("mode"), word(TLS_MODES)).unwrap_or(general.mode),
+        ca_file: authorities(reader, &key("ca_file")).or_else(|| general.ca_file.clone()),
+        crl_file: pem(reader, &key("crl_file"), Pem::Revocations).or_else(|| general.crl_file.clone()),
+        cert_file,
+        key_file,
+        channel_binding: reader
+            .optional(&key("channel_binding"), word(CHANNEL_BINDINGS))
+            .unwrap_or(general.channel_binding),
+        offer: general.offer.clone(),
+    };
+    if tls.ca_file.is_none() {
+        need_authority(reader, &key("ca_file"), tls.mode, "--server-tls-ca");
+    }
+    check_together(reader, &prefix, &tls);
+    Some(Box::new(tls))
+}
+
+/// What cannot hold at once.
+fn check_together(reader: &mut Reader<'_>, prefix: &str, tls: &ServerTls) {
+    if tls.mode == TlsMode::VerifyCa && tls.ca_file.as_deref() == Some(Path::new(SYSTEM_AUTHORITIES)) {
+        let what = "anybody can have a certificate of the system's authorities, made out to some name";
+        let wrong = Wrong::new(what, "set mode to \"verify-full\"");
+        reader.complain(&format!("{prefix}ca_file"), wrong);
+    }
+    if tls.channel_binding == ChannelBinding::Require && tls.mode < TlsMode::Require {
+        let what = "there is nothing to bind to without TLS";
+        let wrong = Wrong::new(what, "set mode to \"require\" or more");
+        reader.complain(&format!("{prefix}channel_binding"), wrong);
+    }
 }
 
 pub(super) fn check_patroni_tls(reader: &mut Reader<'_>, urls: &[String]) -> PatroniTls {
@@ -91,7 +137,7 @@ pub(super) fn check_patroni_tls(reader: &mut Reader<'_>, urls: &[String]) -> Pat
         server_name: reader.optional("patroni.server_name", server_name),
         insecure: reader.required("patroni.insecure", truth),
     };
-    need_both_halves(reader, "patroni");
+    need_both_halves(reader, "patroni.");
     let is_encrypted = urls.iter().any(|url| url.starts_with("https:"));
     if tls.insecure {
         reader.warn(
@@ -147,9 +193,9 @@ fn need_authority(reader: &mut Reader<'_>, key: &str, mode: TlsMode, option: &st
     }
 }
 
-/// A certificate without its key, or the other way round.
-fn need_both_halves(reader: &mut Reader<'_>, section: &str) {
-    let [certificate, key] = ["cert_file", "key_file"].map(|name| format!("{section}.{name}"));
+/// A certificate without its key, or the other way round. `prefix` stands in front of both names.
+fn need_both_halves(reader: &mut Reader<'_>, prefix: &str) {
+    let [certificate, key] = ["cert_file", "key_file"].map(|name| format!("{prefix}{name}"));
     if reader.is_given(&certificate) != reader.is_given(&key) {
         let wrong = Wrong::new(
             "a certificate and its key belong together",

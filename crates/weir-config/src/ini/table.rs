@@ -299,6 +299,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     weir("shutdown_timeout", "forever", "limits.shutdown_timeout", Patience),
     weir("client_tls_crl_file", "", "client_tls.crl_file", Text),
     weir("server_tls_crl_file", "", "server_tls.crl_file", Text),
+    weir("server_tls_channel_binding", "prefer", "server_tls.channel_binding", Word),
     weir("on_set", "track", "session.on_set", Word),
     weir("on_prepare", "track", "session.on_prepare", Word),
     weir("on_listen", "pin", "session.on_listen", Word),

@@ -76,7 +76,7 @@ port = 5
             "26: databases.weir: this name is the console's; give the database another name, and set its dbname",
             "30: databases.app.pool_size: is a string; write a number from 0 to 262143, without quotes",
             r#"31: databases.app.usr: there is no such setting; did you mean "databases.app.user"?"#,
-            "32: databases.app.port: there is no such setting; [databases.app] has dbname, hosts, load_balance, user, password, password_file, auth_user, auth_query, auth_database, pool_mode, pool_size, min_pool_size, reserve_pool_size, server_lifetime, query_wait_timeout, max_db_connections, max_db_client_connections, connect_query, client_encoding, datestyle, timezone, application_name",
+            "32: databases.app.port: there is no such setting; [databases.app] has dbname, hosts, load_balance, user, password, password_file, auth_user, auth_query, auth_database, pool_mode, pool_size, min_pool_size, reserve_pool_size, server_lifetime, query_wait_timeout, max_db_connections, max_db_client_connections, connect_query, server_tls_mode, server_tls_ca_file, server_tls_crl_file, server_tls_cert_file, server_tls_key_file, server_tls_channel_binding, client_encoding, datestyle, timezone, application_name",
         ],
     );
 }
@@ -245,12 +245,16 @@ fn files_are_looked_at() {
 fn https_needs_authorities() {
     check(
         "[patroni]\nurls = [\"https://n1\"]\nserver_name = \"a b\"\ncert_file = \"weir.crt\"\n\
-         [auth]\nfile = \"userlist.txt\"\n[server_tls]\nmode = \"verify-ca\"\nca_file = \"system\"\n",
+         [auth]\nfile = \"userlist.txt\"\n[server_tls]\nmode = \"verify-ca\"\nca_file = \"system\"\n\
+         [databases.app]\nserver_tls_mode = \"prefer\"\nserver_tls_channel_binding = \"require\"\n\
+         server_tls_key_file = \"weir.key\"\n",
         &[
             "2: patroni.urls: https needs the authorities that sign the REST API's certificates; name their PEM file as patroni.ca_file, or \"system\" for those that the system trusts",
             "3: patroni.server_name: \"a b\" is neither a host name nor an address; write the name in the certificates, such as \"patroni.example.com\"",
             "4: patroni.cert_file: a certificate and its key belong together; give both cert_file and key_file, or neither",
-            "9: server_tls.ca_file: anybody can have a certificate of the system's authorities, made out to some name; set server_tls.mode to \"verify-full\"",
+            "9: server_tls.ca_file: anybody can have a certificate of the system's authorities, made out to some name; set mode to \"verify-full\"",
+            "12: databases.app.server_tls_channel_binding: there is nothing to bind to without TLS; set mode to \"require\" or more",
+            "13: databases.app.server_tls_key_file: a certificate and its key belong together; give both cert_file and key_file, or neither",
         ],
     );
 }

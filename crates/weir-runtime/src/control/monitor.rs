@@ -22,7 +22,7 @@ use super::state::Control;
 use crate::dial::Dialer;
 use link::Link;
 use session::{Identification, Session};
-use weir_worker::DialError;
+use weir_worker::{DialError, Encryption};
 
 /// The follower's end of one monitor.
 pub(super) struct MonitorHandle {
@@ -132,6 +132,7 @@ impl Monitor {
         let config = self.control.config();
         let dialer = Dialer {
             tls: Arc::clone(&self.control.tls.borrow()),
+            encryption: Encryption::default(),
             tcp: config.tcp.clone(),
             resolver: Rc::clone(&self.control.resolver),
         };
@@ -142,7 +143,9 @@ impl Monitor {
             return Err(MonitorReport::RoleUnknown { why: "no monitor user is configured".to_owned() });
         };
         let link = Link::dial(&self.address, &dialer).await.map_err(not_dialed)?;
-        Session::log_in(link, &patroni.monitor_database, credential).await.map_err(not_let_in)
+        Session::log_in(link, &patroni.monitor_database, credential, config.server_tls.channel_binding)
+            .await
+            .map_err(not_let_in)
     }
 }
 
@@ -153,7 +156,7 @@ fn not_dialed(error: DialError) -> MonitorReport {
         }
         DialError::TimedOut => unreachable("does not answer"),
         // Somebody is there; that we cannot agree on TLS says nothing about its role.
-        DialError::Tls(why) => MonitorReport::RoleUnknown { why },
+        DialError::Tls(why) | DialError::Untrusted(why) => MonitorReport::RoleUnknown { why },
     }
 }
 
@@ -170,7 +173,9 @@ fn not_let_in(failure: LoginFailure) -> MonitorReport {
                 unreachable(&format!("refuses connections: {failure}"))
             }
         }
-        LoginFailure::Malformed(_) => unreachable(&format!("cannot be logged in to: {failure}")),
+        LoginFailure::Unbound(_) | LoginFailure::Malformed(_) => {
+            unreachable(&format!("cannot be logged in to: {failure}"))
+        }
         LoginFailure::NoCredential { .. }
         | LoginFailure::NotPrimary
         | LoginFailure::NotReplica

@@ -75,6 +75,11 @@ fn adopt(control: &Control, fresh: Config) -> Result<(), String> {
     for worker in &control.workers {
         worker.adopt_tls(Arc::clone(&tls));
     }
+    // As in PgBouncer: a server that would be met otherwise today is met anew, when its clients are done with it.
+    for section in control.tls.borrow().outdated(&tls) {
+        tracing::info!("server connections are replaced: what TLS to their servers goes by has changed");
+        control.order(&Order::Reconnect(section));
+    }
     if let (Following::Cluster { discovery, events: _ }, Upstream::Patroni(patroni)) =
         (&control.following, &config.upstream)
     {

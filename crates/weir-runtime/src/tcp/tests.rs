@@ -61,8 +61,12 @@ fn so_has_a_connection_to_postgresql() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = Address { host: "127.0.0.1".to_owned(), port: listener.local_addr().unwrap().port() };
-        let dialer =
-            Dialer { tls: Arc::new(no_tls()), tcp: all_different(), resolver: Resolver::new(Dns::default()) };
+        let dialer = Dialer {
+            tls: Arc::new(no_tls()),
+            encryption: weir_worker::Encryption::default(),
+            tcp: all_different(),
+            resolver: Resolver::new(Dns::default()),
+        };
         let link = dial::dial(&address, None, &dialer).await.unwrap();
         let Socket::Tcp(stream) = &link.socket else { panic!("{link:?}") };
         assert_eq!(seen(&SockRef::from(stream)), all_different());

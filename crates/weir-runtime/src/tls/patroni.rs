@@ -101,9 +101,7 @@ fn words(error: &Error) -> String {
             "Patroni refuses the handshake ({alert:?}): does cert_file hold the certificate that it wants?"
         );
     }
-    let whose =
-        if matches!(error, Error::InvalidCertificate(_)) { "the certificate is refused: " } else { "" };
-    format!("{whose}{}", verify::why(error))
+    verify::told(error)
 }
 
 fn server_name(name: &str) -> Result<ServerName<'static>, TlsLoadError> {

@@ -194,7 +194,7 @@ impl fmt::Display for BrokenTls {
 
 impl From<rustls::Error> for BrokenTls {
     fn from(error: rustls::Error) -> Self {
-        Self(verify::why(&error))
+        Self(verify::told(&error))
     }
 }
 

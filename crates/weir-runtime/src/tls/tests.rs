@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::NamedGroup;
-use weir_config::{ClientTls, ServerTls, Tls13Cipher, TlsCipher, TlsGroup, TlsMode, TlsOffer};
+use weir_config::{
+    ChannelBinding, ClientTls, ServerTls, Tls13Cipher, TlsCipher, TlsGroup, TlsMode, TlsOffer,
+};
 
 use super::{BrokenTls, TlsBundle, TlsLoadError, TlsStream, end_point};
 
@@ -125,6 +127,7 @@ fn server_off() -> ServerTls {
         crl_file: None,
         key_file: None,
         cert_file: None,
+        channel_binding: ChannelBinding::Prefer,
         offer: TlsOffer::default(),
     }
 }
@@ -204,7 +207,7 @@ fn cut_or_foreign_der_has_no_end_point_hash() {
 
 /// Both ends of a handshake of a bundle with itself, as weir's clients see it and as weir sees PostgreSQL.
 fn handshake(bundle: &TlsBundle) -> Result<[TlsStream; 2], BrokenTls> {
-    let host = bundle.connect("localhost", std::net::Ipv4Addr::LOCALHOST.into())?;
+    let host = bundle.towards_servers(None).connect("localhost", std::net::Ipv4Addr::LOCALHOST.into())?;
     meet(host, *bundle.accept().unwrap())
 }
 

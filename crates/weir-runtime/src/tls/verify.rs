@@ -51,7 +51,13 @@ pub(super) fn server_name(host: &str, peer: IpAddr, mode: TlsMode) -> Result<Ser
     }
 }
 
-/// What is wrong with a certificate, for people who have to mend it.
+/// What went wrong in a handshake, for people who have to mend it.
+pub(super) fn told(error: &Error) -> String {
+    let is_certificate = matches!(error, Error::InvalidCertificate(_));
+    format!("{}{}", if is_certificate { "the certificate is refused: " } else { "" }, why(error))
+}
+
+/// What is wrong with a certificate.
 pub(super) fn why(error: &Error) -> String {
     let Error::InvalidCertificate(error) = error else { return error.to_string() };
     // The library may learn of more faults.

@@ -63,6 +63,9 @@ pub enum LoginFailure {
         /// What weir has.
         has: Has,
     },
+    /// It does not tie the login to the channel, and has to.
+    #[error("the login cannot be bound to the TLS channel: {0}")]
+    Unbound(&'static str),
     /// A standby where the primary should be.
     #[error("the server is not the primary")]
     NotPrimary,
@@ -111,6 +114,15 @@ impl LoginFailure {
             )
             .detail(format!("PostgreSQL asks for {method}, and weir has {has} for this user."))
             .hint(has.way_out()),
+            Self::Unbound(why) => Report::fatal(
+                SqlState::CONNECTION_FAILURE,
+                "the server does not prove that nobody stands between it and weir",
+            )
+            .detail(format!("Channel binding is required (server_tls.channel_binding), and {why}."))
+            .hint(
+                "PostgreSQL offers SCRAM-SHA-256-PLUS over TLS where pg_hba.conf asks for scram-sha-256 and its \
+                 certificate is not signed with Ed25519. If it does, somebody else has answered.",
+            ),
             Self::NotPrimary | Self::NotReplica | Self::WrongTimeline { .. } | Self::WrongSystem { .. } => {
                 Report::fatal(SqlState::CANNOT_CONNECT_NOW, "the server cannot be used")
                     .detail(format!("{self}."))

@@ -2,6 +2,8 @@
 //! not happen in between.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+mod binding;
+
 use proptest::prelude::*;
 use weir_auth::scram::server::{self, Exchange};
 use weir_auth::scram::{Mechanism, Verifier};
@@ -299,20 +301,6 @@ fn methods_without_a_credential_fail_at_once() {
         let failure = Talk::new(secret, Fence::None).failed(&ask);
         assert!(matches!(failure, LoginFailure::NoCredential { method: asked, .. } if asked == method));
     }
-}
-
-#[test]
-fn a_login_is_bound_to_its_channel_where_the_server_can() {
-    let bound = ChannelBinding::ServerEndPoint(vec![9; 32]);
-    let mut talk = Talk::new(password("pencil"), Fence::None);
-    talk.login.bind_to(vec![9; 32]);
-    talk.hear(&bytes(|out| backend::authentication_sasl(&["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"], out)));
-    let (mechanism, message) = frontend::read::sasl_initial_response(talk.said_body()).unwrap();
-    assert_eq!(mechanism, b"SCRAM-SHA-256-PLUS");
-    let (exchange, challenge) =
-        server::first(message.unwrap(), verifier(), "def", &bound, Mechanism::Sha256Plus).unwrap();
-    talk.hear(&bytes(|out| backend::authentication_sasl_continue(&challenge, out)));
-    assert!(exchange.finish(talk.said_body()).is_ok());
 }
 
 #[test]

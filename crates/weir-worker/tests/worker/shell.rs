@@ -49,8 +49,8 @@ impl Shell {
                 Effect::StartTls(client) | Effect::BeginTls(client, _) => {
                     self.handshakes.push(ConnId::Client(client));
                 }
-                Effect::Dial(conn, address) => self.dial(conn, address),
-                Effect::DialCancel(id, Address { host, port }, remote) => {
+                Effect::Dial(conn, address, _) => self.dial(conn, address),
+                Effect::DialCancel(id, Address { host, port }, remote, _) => {
                     let host = remote.map_or(host, |remote| remote.to_string());
                     self.dial(ConnId::Cancel(id), Address { host, port });
                 }
@@ -69,7 +69,7 @@ impl Shell {
     fn note(&mut self, effect: &Effect) {
         let entry = match effect {
             Effect::Send(conn, _) => ("send", *conn),
-            Effect::Dial(conn, _) => ("dial", *conn),
+            Effect::Dial(conn, ..) => ("dial", *conn),
             Effect::Abort(conn) => ("abort", *conn),
             Effect::Close(conn) => ("close", *conn),
             Effect::StartTls(_)

@@ -126,6 +126,7 @@ const OTHER: &[(&str, &str)] = &[
     ("shutdown_timeout", "13"),
     ("client_tls_crl_file", "/crl"),
     ("server_tls_crl_file", "/crl"),
+    ("server_tls_channel_binding", "require"),
     ("on_set", "forget"),
     ("on_prepare", "pin"),
     ("on_listen", "refuse"),

@@ -2,6 +2,7 @@
 //! identity. Owns no deadline.
 
 use tokio::task::spawn_blocking;
+use weir_config::ChannelBinding;
 use weir_protocol::backend::read;
 use weir_protocol::frame;
 use weir_protocol::frontend;
@@ -38,6 +39,7 @@ impl Session {
         mut link: Link,
         database: &str,
         credential: ServerCredential,
+        wish: ChannelBinding,
     ) -> Result<Self, LoginFailure> {
         let broken = |why: String| LoginFailure::Malformed(why);
         let mut out = Vec::new();
@@ -49,8 +51,9 @@ impl Session {
             Fence::None,
             &mut out,
         );
-        if let Some(end_point) = link.end_point() {
-            login.bind_to(end_point);
+        login.bind(link.end_point().filter(|_| wish != ChannelBinding::Disable));
+        if wish == ChannelBinding::Require {
+            login.insist_on_binding();
         }
         let mut arrived = Vec::new();
         loop {

@@ -10,7 +10,7 @@ fn a_handshake_may_begin_with_what_was_read_in_the_clear() {
     run(async {
         let authority = Authority::new();
         let bundle = both_sides(TlsMode::Require, TlsMode::VerifyFull, &authority, "localhost");
-        let mut tls = bundle.connect("localhost", loopback().ip()).unwrap();
+        let mut tls = bundle.towards_servers(None).connect("localhost", loopback().ip()).unwrap();
         let mut world = World::with_tls(bundle, |event: &Event, effects: &mut Effects| {
             let Event::Received(from @ ConnId::Client(client), bytes) = event else { return };
             if weir_protocol::startup::opens_with_tls(bytes) {

@@ -3,7 +3,7 @@
 use tokio::net::{TcpListener, UnixListener};
 use weir_config::TlsMode;
 use weir_discovery::Address;
-use weir_worker::CancelId;
+use weir_worker::{CancelId, Encryption};
 
 use super::*;
 use crate::tls::tests::{Authority, both_sides, towards_servers};
@@ -18,8 +18,11 @@ fn dial_then_abort(address: Address) -> impl FnMut(&Event, &mut Effects) {
     move |event, effects| {
         if let Event::Ordered = event {
             orders += 1;
-            let effect =
-                if orders == 1 { Effect::Dial(SERVER, address.clone()) } else { Effect::Abort(SERVER) };
+            let effect = if orders == 1 {
+                Effect::Dial(SERVER, address.clone(), Encryption::default())
+            } else {
+                Effect::Abort(SERVER)
+            };
             ask(effect, effects);
         }
     }
@@ -135,7 +138,7 @@ fn prefer_goes_on_in_the_clear_when_the_server_declines() {
 fn require_does_not() {
     run(async {
         let outcome = dial_outcome(towards_servers(TlsMode::Require, None), answers(b"N").await).await;
-        assert!(matches!(outcome, Err(DialError::Tls(_))));
+        assert!(matches!(outcome, Err(DialError::Tls(_) | DialError::Untrusted(_))));
     });
 }
 
@@ -144,7 +147,7 @@ fn bytes_behind_the_answer_to_sslrequest_are_refused() {
     run(async {
         for (mode, answer) in [(TlsMode::Prefer, b"NE".as_slice()), (TlsMode::Require, b"SE")] {
             let outcome = dial_outcome(towards_servers(mode, None), answers(answer).await).await;
-            assert!(matches!(outcome, Err(DialError::Tls(_))), "{outcome:?}");
+            assert!(matches!(outcome, Err(DialError::Tls(_) | DialError::Untrusted(_))), "{outcome:?}");
         }
     });
 }
@@ -157,7 +160,7 @@ fn a_cancel_request_goes_to_the_address_that_is_given_whatever_the_name_says() {
         let remote = Some(loopback().ip());
         let mut world = World::new(move |event: &Event, effects: &mut Effects| {
             if let Event::Ordered = event {
-                ask(Effect::DialCancel(CancelId(0), address.clone(), remote), effects);
+                ask(Effect::DialCancel(CancelId(0), address.clone(), remote, Encryption::default()), effects);
             }
         });
         world.shell.borrow_mut().order(Order::Resume(None));
@@ -170,7 +173,7 @@ fn a_cancel_request_goes_to_the_address_that_is_given_whatever_the_name_says() {
 fn another_answer_is_no_postgresql() {
     run(async {
         let outcome = dial_outcome(towards_servers(TlsMode::Prefer, None), answers(b"H").await).await;
-        assert!(matches!(outcome, Err(DialError::Tls(_))));
+        assert!(matches!(outcome, Err(DialError::Tls(_) | DialError::Untrusted(_))));
     });
 }
 
@@ -185,7 +188,7 @@ async fn handshake_with_itself(
         move |event: &Event, effects: &mut Effects| match event {
             Event::Ordered => {
                 let address = Address { host: host.to_owned(), port: *port.borrow() };
-                ask(Effect::Dial(SERVER, address), effects);
+                ask(Effect::Dial(SERVER, address, Encryption::default()), effects);
             }
             Event::Received(ConnId::Client(client), bytes)
                 if bytes.len() == 8 && bytes[4..] == [4, 210, 22, 47] =>
@@ -273,7 +276,7 @@ fn verify_ca_forgives_the_name_and_verify_full_does_not() {
         assert!(check(TlsMode::VerifyCa, "127.0.0.1", "elsewhere.example").await.is_ok());
         assert!(check(TlsMode::VerifyFull, "localhost", "localhost").await.is_ok());
         let refused = check(TlsMode::VerifyFull, "localhost", "elsewhere.example").await;
-        assert!(matches!(refused, Err(DialError::Tls(_))), "{refused:?}");
+        assert!(matches!(refused, Err(DialError::Tls(_) | DialError::Untrusted(_))), "{refused:?}");
     });
 }
 
@@ -300,7 +303,10 @@ fn a_stranger_s_certificate_is_refused() {
         for mode in [TlsMode::VerifyCa, TlsMode::VerifyFull] {
             let bundle = ours.trusting_but_showing(mode, &theirs, "localhost");
             let refused = handshake_with_itself(bundle, "localhost").await.0;
-            assert!(matches!(refused, Err(DialError::Tls(_))), "{mode:?}: {refused:?}");
+            assert!(
+                matches!(refused, Err(DialError::Tls(_) | DialError::Untrusted(_))),
+                "{mode:?}: {refused:?}"
+            );
         }
     });
 }

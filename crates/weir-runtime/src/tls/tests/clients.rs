@@ -115,7 +115,7 @@ fn client(settings: &ServerTls) -> TlsBundle {
 }
 
 fn enter(client: &TlsBundle, weir: &TlsBundle, host: &str) -> Result<[TlsStream; 2], BrokenTls> {
-    meet(client.connect(host, Ipv4Addr::LOCALHOST.into())?, *weir.accept().unwrap())
+    meet(client.towards_servers(None).connect(host, Ipv4Addr::LOCALHOST.into())?, *weir.accept().unwrap())
 }
 
 /// Both protocols: certificates and tickets are handled by different code in each.
@@ -172,7 +172,9 @@ fn a_server_whose_certificate_was_revoked_is_refused() {
         key_file: shown.key_file,
         ..super::client_off()
     });
-    for (serials, expected) in [(&[8][..], None), (&[ALICE][..], Some("it was revoked"))] {
+    for (serials, expected) in
+        [(&[8][..], None), (&[ALICE][..], Some("the certificate is refused: it was revoked"))]
+    {
         let crl_file = house.lists(Some(EMPTY), Some(Listed { serials, ..EMPTY }));
         for settings in both_versions(ServerTls { crl_file, ..house.root.server_side(TlsMode::VerifyCa) }) {
             let outcome = enter(&client(&settings), &weir, "localhost").err().map(|why| why.to_string());
