@@ -19,7 +19,6 @@ pub(crate) mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use weir_auth::HbaMethod;
 use weir_config::{ANY_DATABASE, AuthMethod, ClientTls, Config, ServerTls, TlsMode, Upstream};
 
 use clients::TowardsClients;
@@ -50,7 +49,7 @@ impl TlsBundle {
     pub(crate) fn load(config: &Config) -> Result<Self, TlsLoadError> {
         // Below verify-ca PgBouncer asks nobody for a certificate. Here clients may show one where it can let them in.
         let asks_for_certificates =
-            config.auth.method == AuthMethod::Hba && config.auth.hba.asks_for(HbaMethod::Cert);
+            config.auth.method == AuthMethod::Hba && config.auth.hba.asks_for_certificates();
         let mut bundle = Self::from_settings(&config.client_tls, &config.server_tls, asks_for_certificates)?;
         for (section, database) in config.sections() {
             if let Some(own) = &database.server_tls {

@@ -14,6 +14,7 @@ use weir_session::client_login::Method;
 use crate::client::{Client, Demand, Login, Stage};
 use crate::console::{OWN_ADMIN, is_console};
 use crate::io::Effects;
+use crate::replication::Replication;
 use crate::secrets::{Question, Wanted, Whose};
 use crate::{Worker, key};
 
@@ -127,13 +128,13 @@ impl Worker {
     fn way_by_rules(&self, caller: &Caller<'_>) -> Result<Way, Report> {
         let Caller { client, login, user, database, groups } = *caller;
         // Logical replication names a database and is judged like any other client, as in PostgreSQL.
-        let replication = login.machine.startup().and_then(|startup| startup.parameter("replication"));
+        let replication = login.machine.startup().map_or(Ok(None), Replication::wanted)?;
         let visitor = Visitor {
             address: client.peer.map(|peer| peer.ip()),
             encrypted: login.machine.is_encrypted(),
             database,
             user,
-            replication: replication.is_some_and(is_physical),
+            replication: replication == Some(Replication::Physical),
             groups,
         };
         let rule = match self.config.auth.hba.judge(&visitor) {
@@ -225,11 +226,6 @@ fn certificate_name(login: &Login) -> Result<&str, Report> {
 /// own user at the other end.
 pub(crate) fn is_own_admin(client: &Client, user: &str, database: &str) -> bool {
     is_console(database) && user == OWN_ADMIN && client.unix.is_some_and(|peer| peer.is_own)
-}
-
-/// `replication=database` is logical replication (PostgreSQL's manual, "Streaming Replication Protocol").
-fn is_physical(value: &str) -> bool {
-    matches!(value.to_ascii_lowercase().as_str(), "true" | "on" | "yes" | "1")
 }
 
 /// PgBouncer's words with PostgreSQL's code for a client that no rule lets in.

@@ -172,6 +172,13 @@ impl Client {
         }
     }
 
+    /// The proof that was asked for has come, and was right or wrong.
+    pub(crate) fn note_judged(&mut self) {
+        if let Stage::Login(login) = &mut self.stage {
+            login.was_asked = false;
+        }
+    }
+
     /// The server connection it holds.
     pub(crate) fn server(&self) -> Option<ServerId> {
         match &self.stage {

@@ -2,7 +2,8 @@
 //! connections and carries nothing out.
 //!
 //! Only answers to failed logins are held back. Whoever shares the network (a NAT, a proxy in front) and knows his
-//! password is let in as if nothing had happened.
+//! password is let in as if nothing had happened. What counts against a network halves every minute, so that the health
+//! check that asks every second and the job with an old password do not add up for ever.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -25,11 +26,19 @@ pub(crate) struct Failures {
 
 #[derive(Debug)]
 struct Record {
+    /// Failed logins that count still.
     failed: u32,
     /// Logins that were given up when a proof was asked for, and that no successful one has made good for: some programs
-    /// look first whether a password is needed.
+    /// look first whether a password is needed, or only whether somebody answers. They delay no answer; what they cost is
+    /// bounded.
     unfinished: u32,
+    /// All failed logins.
+    failed_ever: u32,
     last: Instant,
+    /// When what counts was halved last.
+    halved: Instant,
+    /// That answers are held back was said.
+    is_told: bool,
 }
 
 /// How failed logins are slowed down.
@@ -76,9 +85,10 @@ impl Failures {
     pub(crate) fn fail(&mut self, now: Instant, network: Network, patience: Patience) -> Consequence {
         let record = self.record(now, network);
         record.failed = record.failed.saturating_add(1);
-        let over = record.weight().saturating_sub(patience.free);
-        let delay = patience.delay(over);
-        Consequence { delay, begins: over == 1 && !delay.is_zero() }
+        record.failed_ever = record.failed_ever.saturating_add(1);
+        let delay = patience.delay(record.failed.saturating_sub(patience.free));
+        let begins = !delay.is_zero() && !std::mem::replace(&mut record.is_told, !delay.is_zero());
+        Consequence { delay, begins }
     }
 
     /// A client left when it was asked for a proof.
@@ -94,17 +104,14 @@ impl Failures {
         }
     }
 
-    /// The next failed login would be held back.
+    /// Logins from there have failed, or were given up, so often that what the next one costs is bounded.
     pub(crate) fn is_suspect(&self, now: Instant, network: Network, patience: Patience) -> bool {
         !patience.delay_max.is_zero()
-            && self.networks.get(&network).is_some_and(|record| {
-                record.weight() > patience.free
-                    && now.saturating_duration_since(record.last) < FORGOTTEN_AFTER
-            })
+            && self.networks.get(&network).is_some_and(|record| record.weight(now) > patience.free)
     }
 
     /// Time has passed: forgets who was quiet for long. Tells whose answers were held back, and how many had failed.
-    pub(crate) fn forget(&mut self, now: Instant, patience: Patience) -> Vec<(Network, u32)> {
+    pub(crate) fn forget(&mut self, now: Instant) -> Vec<(Network, u32)> {
         if self.forgot.is_some_and(|last| now.saturating_duration_since(last) < FORGETS_EVERY) {
             return Vec::new();
         }
@@ -112,8 +119,8 @@ impl Failures {
         let mut quiet = Vec::new();
         self.networks.retain(|network, record| {
             let stays = now.saturating_duration_since(record.last) < FORGOTTEN_AFTER;
-            if !stays && record.weight() > patience.free && record.failed > 0 {
-                quiet.push((*network, record.failed));
+            if !stays && record.is_told {
+                quiet.push((*network, record.failed_ever));
             }
             stays
         });
@@ -126,19 +133,36 @@ impl Failures {
                 self.networks.iter().min_by_key(|(_, record)| record.last).map(|(network, _)| *network);
             oldest.map(|network| self.networks.remove(&network));
         }
-        let fresh = || Record { failed: 0, unfinished: 0, last: now };
-        let record = self.networks.entry(network).or_insert_with(fresh);
+        let record = self.networks.entry(network).or_insert_with(|| Record::new(now));
         if now.saturating_duration_since(record.last) >= FORGOTTEN_AFTER {
-            *record = fresh();
+            *record = Record::new(now);
         }
+        record.halve(now);
         record.last = now;
         record
     }
 }
 
 impl Record {
-    fn weight(&self) -> u32 {
-        self.failed.saturating_add(self.unfinished)
+    fn new(now: Instant) -> Self {
+        Self { failed: 0, unfinished: 0, failed_ever: 0, last: now, halved: now, is_told: false }
+    }
+
+    /// How often what counts is to be halved by now.
+    fn halvings(&self, now: Instant) -> u32 {
+        let times = now.saturating_duration_since(self.halved).as_secs() / HALVED_EVERY.as_secs();
+        u32::try_from(times).unwrap_or(u32::MAX)
+    }
+
+    fn halve(&mut self, now: Instant) {
+        let halvings = self.halvings(now);
+        self.failed = self.failed.checked_shr(halvings).unwrap_or(0);
+        self.unfinished = self.unfinished.checked_shr(halvings).unwrap_or(0);
+        self.halved += HALVED_EVERY.saturating_mul(halvings);
+    }
+
+    fn weight(&self, now: Instant) -> u32 {
+        self.failed.saturating_add(self.unfinished).checked_shr(self.halvings(now)).unwrap_or(0)
     }
 }
 
@@ -153,6 +177,9 @@ impl Patience {
 }
 
 const FIRST_DELAY: Duration = Duration::from_millis(100);
+
+/// What counts against a network becomes half of it.
+const HALVED_EVERY: Duration = Duration::from_secs(60);
 
 /// A network without a failed login for so long starts anew.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);

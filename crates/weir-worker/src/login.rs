@@ -133,20 +133,19 @@ impl Worker {
         let Some(client) = self.clients.get(key(id.0)) else { return };
         let Stage::Login(login) = &client.stage else { return };
         let user = login.machine.startup().map(|startup| startup.user().to_owned()).unwrap_or_default();
-        let database = login.machine.startup().map_or("", |startup| startup.database());
         let method = match (method, &secret) {
             (Method::Md5, None) if !self.md5_is_usual() => Method::Scram,
             (Method::Scram | Method::Md5 | Method::Plain, _) => method,
         };
         let usual = self.config.auth.scram_iterations;
         let (iterations, derived, underived) = match (method, &secret) {
-            (Method::Scram, Some(StoredSecret::Plain(password))) => {
+            (Method::Scram, Some(StoredSecret::Plain(password))) if !password.is_empty() => {
                 let derived = self.verifiers.of(&user, password);
                 let underived = derived.is_none().then(|| (user, password.clone()));
                 (usual, derived, underived)
             }
             (Method::Scram | Method::Md5 | Method::Plain, _) => {
-                (self.verifiers.mock_iterations(self.is_asked_for(database), usual), None, None)
+                (self.verifiers.mock_iterations(usual), None, None)
             }
         };
         let Some(client) = self.clients.get_mut(key(id.0)) else { return };

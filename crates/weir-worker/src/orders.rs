@@ -91,6 +91,7 @@ impl Worker {
             }
             self.pump(now, index, effects);
         }
+        self.ask_anew(now, effects);
     }
 
     /// The pool's database is reached in another way than before.

@@ -15,7 +15,6 @@ use crate::{Worker, key};
 impl Worker {
     /// The client's connection ended without a goodbye.
     pub(crate) fn client_left(&mut self, now: Instant, id: ClientId, effects: &mut Effects) {
-        self.note_departure(now, id);
         self.client_gone(now, id, "client unexpected eof", effects);
     }
 
@@ -73,7 +72,10 @@ impl Worker {
         self.log_client_closing(now, &client, why);
         self.uncount_client(&client);
         match client.stage {
-            Stage::Login(login) => self.forget_asking(id, login.asking),
+            Stage::Login(login) => {
+                self.note_departure(now, client.peer, &login);
+                self.forget_asking(id, login.asking);
+            }
             Stage::Welcoming(waiting) => {
                 self.pools.entry_mut(waiting.pool).welcoming.retain(|other| *other != id);
                 self.demand_if_welcoming(waiting.pool);

@@ -1,12 +1,13 @@
 //! Failed logins of suspect networks: answers that are held back, and expensive steps that wait for their turn. Who is
 //! suspect is `failures`' to say.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use weir_pool::{ClientId, Dice};
 use weir_protocol::message::Report;
 
-use crate::client::Stage;
+use crate::client::Login;
 use crate::failures::{Consequence, Failures, Network, Patience};
 use crate::io::{ConnId, Effect, Effects};
 use crate::secrets::Wanted;
@@ -33,8 +34,9 @@ struct Answer {
 impl Worker {
     /// Somebody did not show who he is: says so, at once or later.
     pub(crate) fn fail_login(&mut self, now: Instant, id: ClientId, report: &Report, effects: &mut Effects) {
-        let Some(client) = self.clients.get(key(id.0)) else { return };
+        let Some(client) = self.clients.get_mut(key(id.0)) else { return };
         let (serial, accepted) = (client.serial, client.accepted);
+        client.note_judged();
         let Some(network) = client.peer.map(|peer| Network::of(peer.ip())) else {
             return self.refuse_login(now, id, report, effects);
         };
@@ -61,20 +63,18 @@ impl Worker {
         }
     }
 
-    /// A client has left by itself.
-    pub(crate) fn note_departure(&mut self, now: Instant, id: ClientId) {
-        let Some(client) = self.clients.get(key(id.0)) else { return };
-        let Stage::Login(login) = &client.stage else { return };
-        let is_answered = self.held_back.answers.iter().any(|answer| answer.serial == client.serial);
-        if let Some(peer) = client.peer.filter(|_| login.was_asked && !is_answered) {
+    /// A client goes; if it was asked for a proof and has shown none, that counts, however it goes.
+    pub(crate) fn note_departure(&mut self, now: Instant, peer: Option<SocketAddr>, login: &Login) {
+        if let Some(peer) = peer.filter(|_| login.was_asked) {
             self.held_back.failures.leave_unfinished(now, Network::of(peer.ip()));
         }
     }
 
     /// A client has shown who it is.
     pub(crate) fn note_success(&mut self, id: ClientId) {
-        let peer = self.clients.get(key(id.0)).and_then(|client| client.peer);
-        if let Some(peer) = peer {
+        let Some(client) = self.clients.get_mut(key(id.0)) else { return };
+        client.note_judged();
+        if let Some(peer) = client.peer {
             self.held_back.failures.succeed(Network::of(peer.ip()));
         }
     }
@@ -100,6 +100,7 @@ impl Worker {
         for answer in answers {
             self.give_answer(now, &answer, effects);
         }
+        self.look_up_what_costs_nothing(now, effects);
         let mut turns = LOOKUPS_PER_TICK;
         while turns > 0 && !self.held_back.lookups.is_empty() {
             // Not in order: whoever comes behind a crowd that never ends gets his turn, too.
@@ -110,8 +111,21 @@ impl Worker {
                 self.look_up(now, id, wanted, effects);
             }
         }
-        for (network, failed) in self.held_back.failures.forget(now, self.patience()) {
+        for (network, failed) in self.held_back.failures.forget(now) {
             tracing::info!("no login from {network} has failed for a while; {failed} had");
+        }
+    }
+
+    /// What is known, or is being asked anyway, needs no turn: a crowd of one user's clients is one question.
+    fn look_up_what_costs_nothing(&mut self, now: Instant, effects: &mut Effects) {
+        let (free, rest) = std::mem::take(&mut self.held_back.lookups)
+            .into_iter()
+            .partition(|(_, _, wanted)| self.is_known_or_asked(now, wanted));
+        self.held_back.lookups = rest;
+        for (id, serial, wanted) in free {
+            if self.clients.get(key(id.0)).is_some_and(|client| client.serial == serial) {
+                self.look_up(now, id, wanted, effects);
+            }
         }
     }
 

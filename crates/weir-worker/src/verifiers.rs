@@ -20,8 +20,6 @@ pub(crate) struct Verifiers {
     allowance: usize,
     /// The iteration count that most verifiers of the user list have.
     listed_iterations: Option<u32>,
-    /// The iteration count of the verifier that auth_query told last.
-    told_iterations: Option<u32>,
 }
 
 impl Verifiers {
@@ -42,7 +40,7 @@ impl Verifiers {
         }
         for (user, secret) in users.iter().take(KNOWN_MAX) {
             let StoredSecret::Plain(password) = secret else { continue };
-            if self.of(user, password).is_none() {
+            if !password.is_empty() && self.of(user, password).is_none() {
                 let derivation = Derivation::new(password.clone(), &mock_salt(mock, user), iterations);
                 self.ahead.push((user.to_owned(), derivation));
             }
@@ -62,16 +60,11 @@ impl Verifiers {
         self.known.insert(user, (password, Verifier::of(derived)));
     }
 
-    /// auth_query has told a secret.
-    pub(crate) fn note_told(&mut self, secret: &StoredSecret) {
-        if let StoredSecret::Scram(verifier) = secret {
-            self.told_iterations = Some(verifier.iterations());
-        }
-    }
-
-    /// Iterations that a user without a verifier is shown: those that others have, or else `usual`.
-    pub(crate) fn mock_iterations(&self, is_told: bool, usual: u32) -> u32 {
-        self.told_iterations.filter(|_| is_told).or(self.listed_iterations).unwrap_or(usual)
+    /// Iterations that a user without a verifier is shown: those that others of the list have, or else `usual`. Nothing that
+    /// auth_query tells changes it: whoever may set his own verifier would set everybody's, and a count that changes
+    /// between two attempts tells a made-up one.
+    pub(crate) fn mock_iterations(&self, usual: u32) -> u32 {
+        self.listed_iterations.unwrap_or(usual)
     }
 
     /// Time has passed.

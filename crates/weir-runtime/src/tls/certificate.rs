@@ -40,7 +40,7 @@ impl<'a> Body<'a> {
     }
 }
 
-/// The subject's common name, the last one if there are several, as OpenSSL gives it to PostgreSQL. `None` if there is
+/// The subject's common name, the first one if there are several, as OpenSSL gives it to PostgreSQL. `None` if there is
 /// none, or it holds a NUL or is in an encoding that no tool uses any more.
 pub(super) fn common_name(certificate: &[u8]) -> Option<String> {
     let mut subject = Body::of(certificate)?.subject;
@@ -52,7 +52,7 @@ pub(super) fn common_name(certificate: &[u8]) -> Option<String> {
             attributes = others;
             let (kind, value) = element(attribute, OBJECT_IDENTIFIER)?;
             if kind == COMMON_NAME {
-                found = Some(value);
+                found = found.or(Some(value));
             }
         }
     }
@@ -173,10 +173,13 @@ mod tests {
     #[test]
     fn the_subject_s_common_name() {
         let organisation = (DnType::OrganizationName, "weir");
+        let common_name_again = DnType::CustomDnType(vec![2, 5, 4, 3]);
         for (names, expected) in [
             (vec![(DnType::CommonName, "app_user")], Some("app_user")),
             (vec![organisation.clone(), (DnType::CommonName, "J\u{f6}rg")], Some("J\u{f6}rg")),
             (vec![organisation], None),
+            // The first of several: whoever may choose what stands behind it is not somebody else.
+            (vec![(DnType::CommonName, "app_user"), (common_name_again, "admin")], Some("app_user")),
             (vec![(DnType::CommonName, "")], None),
             (vec![(DnType::CommonName, "app\0user")], None),
         ] {

@@ -35,6 +35,10 @@ impl Prover {
         let Fresh { nonce, iterations, derived, mock_secret, md5_salt: _ } = fresh;
         let placeholder = || Verifier::mock(mock_secret, person.startup.user(), iterations);
         let (stored, verifier) = match (secret, derived) {
+            // An empty password lets nobody in (PostgreSQL's manual, CREATE ROLE): nobody's verifier stands for it.
+            (Some(StoredSecret::Plain(password)), _) if password.is_empty() => {
+                (Stored::Verifier, placeholder())
+            }
             (Some(StoredSecret::Plain(password)), Some(derived)) => (Stored::Password(password), derived),
             (Some(StoredSecret::Plain(password)), None) => (Stored::Underived(password), placeholder()),
             (Some(StoredSecret::Scram(verifier)), _) => (Stored::Verifier, verifier),

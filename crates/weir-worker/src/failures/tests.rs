@@ -38,18 +38,47 @@ fn the_beginning_is_told_once() {
 }
 
 #[test]
+fn what_counts_halves_every_minute() {
+    let (mut failures, now, ann) = (Failures::default(), start(), network("10.0.0.1"));
+    for _ in 0..16 {
+        failures.fail(now, ann, PATIENCE);
+    }
+    let minute = |minutes: u32| now + HALVED_EVERY * minutes;
+    assert!(failures.is_suspect(minute(2), ann, PATIENCE));
+    assert!(!failures.is_suspect(minute(3), ann, PATIENCE), "2 are left");
+    assert_eq!(failures.fail(minute(3), ann, PATIENCE).delay, Duration::ZERO);
+    let again = failures.fail(minute(3), ann, PATIENCE);
+    assert_eq!((again.delay, again.begins), (Duration::from_millis(100), false), "it was told already");
+    // An old password every nine minutes is answered at once, for ever.
+    let ben = network("10.0.0.2");
+    assert!((0..50).all(|n| failures.fail(minute(9 * n), ben, PATIENCE).delay.is_zero()));
+}
+
+/// A balancer asks every second whether somebody answers.
+#[test]
+fn looking_only_delays_no_answer() {
+    let (mut failures, now, ann) = (Failures::default(), start(), network("10.0.0.1"));
+    for second in 0..600 {
+        failures.leave_unfinished(now + Duration::from_secs(second), ann);
+    }
+    let later = now + Duration::from_secs(600);
+    assert!(failures.is_suspect(later, ann, PATIENCE));
+    assert_eq!(failures.fail(later, ann, PATIENCE).delay, Duration::ZERO);
+}
+
+#[test]
 fn who_is_quiet_for_long_starts_anew() {
     let (mut failures, now, ann) = (Failures::default(), start(), network("10.0.0.1"));
     for _ in 0..5 {
         failures.fail(now, ann, PATIENCE);
     }
-    assert!(failures.forget(now + FORGOTTEN_AFTER / 2, PATIENCE).is_empty());
+    assert!(failures.forget(now + FORGOTTEN_AFTER / 2).is_empty());
     let later = now + FORGOTTEN_AFTER;
     assert!(!failures.is_suspect(later, ann, PATIENCE));
-    let told = failures.forget(later, PATIENCE);
+    let told = failures.forget(later);
     assert_eq!(told, [(ann, 5)]);
     assert_eq!(failures.fail(later, ann, PATIENCE).delay, Duration::ZERO);
-    assert!(failures.networks.len() == 1 && failures.forget(later, PATIENCE).is_empty());
+    assert!(failures.networks.len() == 1 && failures.forget(later).is_empty());
 }
 
 #[test]

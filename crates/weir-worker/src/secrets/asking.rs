@@ -56,7 +56,7 @@ impl Worker {
         wanted: Wanted,
         effects: &mut Effects,
     ) {
-        if self.is_suspect(now, id) {
+        if self.is_suspect(now, id) && !self.is_known_or_asked(now, &wanted) {
             return self.hold_back_lookup(id, wanted);
         }
         self.look_up(now, id, wanted, effects);
@@ -82,6 +82,12 @@ impl Worker {
         fresh
             .or_else(|| self.secrets.groups.of_any_age(whose).filter(|_| self.nobody_leads(&whose.0)))
             .cloned()
+    }
+
+    /// Nobody new has to be asked for this.
+    pub(crate) fn is_known_or_asked(&self, now: Instant, wanted: &Wanted) -> bool {
+        self.secrets.lookups.contains_key(wanted)
+            || wanted.question == Question::Secret && self.fetched_secret(now, &wanted.whose).is_some()
     }
 
     /// The client's login waits until this is known.

@@ -15,7 +15,7 @@ use weir_session::{Mode, Session};
 
 use super::asking::Asking;
 use super::reply::{self, Found};
-use super::{Question, Wanted};
+use super::{Question, Wanted, Whose};
 use crate::client::{Client, Open, Stage};
 use crate::io::{Accepted, Effects, Role};
 use crate::pools::{self, PoolIndex, PoolKey, Purpose};
@@ -31,6 +31,8 @@ pub(crate) struct Lookup {
     request: Option<Vec<u8>>,
     /// When its time began to run.
     since: Instant,
+    /// The configuration has changed since it was asked: the answer may be one to another question.
+    is_stale: bool,
 }
 
 impl Lookup {
@@ -79,7 +81,14 @@ impl Worker {
             user: None,
         }));
         let kept = Some(request.clone());
-        let lookup = Lookup { wanted: wanted.clone(), waiters, reply: Vec::new(), request: kept, since: now };
+        let lookup = Lookup {
+            wanted: wanted.clone(),
+            waiters,
+            reply: Vec::new(),
+            request: kept,
+            since: now,
+            is_stale: false,
+        };
         client.inside = Some(Box::new(lookup));
         let id = client_id(self.clients.insert(client));
         self.secrets.lookups.insert(wanted, id);
@@ -162,6 +171,12 @@ impl Worker {
 
     fn finish_lookup(&mut self, now: Instant, lookup: Lookup, found: Found, effects: &mut Effects) {
         self.secrets.lookups.remove(&lookup.wanted);
+        if lookup.is_stale && !lookup.waiters.is_empty() {
+            return self.start_lookup(now, lookup.wanted, lookup.waiters, effects);
+        }
+        if lookup.is_stale {
+            return;
+        }
         self.answer_waiters(now, lookup.wanted, lookup.waiters, found, effects);
     }
 
@@ -173,11 +188,11 @@ impl Worker {
         found: Found,
         effects: &mut Effects,
     ) {
+        let found = Self::without_names_of_databases(&whose, found);
         let refusal = self.refusal(&whose.0, &found);
         let mut groups = Rc::default();
         match &found {
             Found::Secret(secret) => {
-                self.verifiers.note_told(secret);
                 self.secrets.fetched.keep(now, whose.clone(), secret.clone());
             }
             Found::NoSecret | Found::Nobody => self.secrets.forget(&whose.0, &whose.1),
@@ -206,6 +221,17 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Strangers are not told which databases there are; the log is.
+    fn without_names_of_databases(whose: &Whose, found: Found) -> Found {
+        if let Found::Failed(report) = &found
+            && report.code == SqlState::INVALID_CATALOG_NAME
+        {
+            tracing::warn!(database = %whose.0, user = %whose.1, "auth_query failed: {}", report.message);
+            return Found::Nobody;
+        }
+        found
     }
 
     /// What a client hears when nothing could be found out about its user. PostgreSQL's own words may tell about other
@@ -280,7 +306,7 @@ impl Worker {
         Some(*lookup)
     }
 
-    /// A hold has begun: what waits for a leader asks a replica instead.
+    /// A hold has begun or is over: what waits is asked where it would be asked now.
     pub(crate) fn move_lookups(&mut self, now: Instant, effects: &mut Effects) {
         let lookups: Vec<ClientId> = self.secrets.lookups.values().copied().collect();
         for id in lookups {
@@ -290,10 +316,25 @@ impl Worker {
                 continue;
             };
             let PoolKey { database, role, .. } = &self.pools.entry(open.pool).key;
-            if *role != Role::Write || self.lookup_role(database) == Role::Write {
+            if *role == self.lookup_role(database) {
                 continue;
             }
             if let Some(lookup) = self.drop_waiting_lookup(id) {
+                self.start_lookup(now, lookup.wanted, lookup.waiters, effects);
+            }
+        }
+    }
+
+    /// The configuration has changed: who is asked what, and which groups matter. Everything is asked anew.
+    pub(crate) fn ask_anew(&mut self, now: Instant, effects: &mut Effects) {
+        let lookups: Vec<ClientId> = self.secrets.lookups.values().copied().collect();
+        for id in lookups {
+            let Some(client) = self.clients.get_mut(key(id.0)) else { continue };
+            if !client.is_waiting() {
+                if let Some(lookup) = &mut client.inside {
+                    lookup.is_stale = true;
+                }
+            } else if let Some(lookup) = self.drop_waiting_lookup(id) {
                 self.start_lookup(now, lookup.wanted, lookup.waiters, effects);
             }
         }

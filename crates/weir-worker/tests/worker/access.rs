@@ -82,6 +82,27 @@ fn is_out(world: &mut World, who: Who, code: &str, message: &str) {
     assert!(!world.is_open(who));
 }
 
+/// Whatever spelling PostgreSQL would take for a true value.
+#[test]
+fn replication_is_judged_by_its_own_rules() {
+    for (value, gets_in) in
+        [("t", false), ("tru", false), ("y", false), ("on", false), ("1", false), ("off", true)]
+    {
+        let mut world = world(AuthMethod::Hba, |config| {
+            rules(config, "host replication all all reject\nhost all all all scram-sha-256\n", "");
+        });
+        let who = world.connect_from(by_tcp("10.0.0.1"));
+        let parameters = [("user", "app"), ("database", "mrg"), ("replication", value)];
+        world.shell.speakers[who].start(&parameters, PASSWORD);
+        world.run();
+        if gets_in {
+            is_in(&mut world, who, &["scram"]);
+        } else {
+            is_out(&mut world, who, "28000", "login rejected");
+        }
+    }
+}
+
 // covers: auth_type
 #[test]
 fn each_method_asks_in_its_own_way() {

@@ -183,6 +183,20 @@ fn names_are_not_looked_up_at_a_guessers_pace() {
     assert_eq!(lookups(&mut world), 1);
 }
 
+/// A whole service behind one address comes back at once.
+#[test]
+fn a_crowd_of_one_user_is_one_question() {
+    let mut world = World::new();
+    guess_often(&mut world, 10);
+    let crowd: Vec<Who> = (0..90).map(|_| try_in(&mut world, GUESSER, "late", PASSWORD)).collect();
+    world.tick();
+    world.run();
+    world.tick();
+    world.run();
+    assert!(crowd.iter().all(|who| world.heard(*who) == ["ready I"]));
+    assert_eq!(lookups(&mut world), 1);
+}
+
 #[test]
 fn asking_for_a_challenge_and_leaving_is_guessing_names() {
     let mut world = World::new();

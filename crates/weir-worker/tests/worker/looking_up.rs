@@ -1,10 +1,12 @@
 //! Users that are in no list: auth_query.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use weir_config::AuthMethod;
+use weir_discovery::{ReadFallback, Topology};
 use weir_protocol::sqlstate::SqlState;
-use weir_worker::Role;
+use weir_worker::{Order, Role};
 
 use crate::settings::{PASSWORD, config, leaderless, led, verifier};
 use crate::world::{LOOKUP_PATH, World, echo};
@@ -396,6 +398,45 @@ fn a_query_that_waits_for_a_leader_is_asked_of_a_replica_when_a_hold_begins() {
         assert_eq!(world.heard(client), ["ready I"]);
     }
     assert_eq!(world.ran(), ["n3: SELECT usename, passwd FROM pg_shadow WHERE usename=$1"]);
+}
+
+#[test]
+fn a_query_that_waits_for_a_replica_is_asked_of_the_new_leader() {
+    let mut world = World::new();
+    world.adopt(leaderless(&["n2"]));
+    world.dials_held = true;
+    let client = world.hello(Role::Write, "late", PASSWORD);
+    world.run();
+    // n2 is promoted, and nobody is left to read from.
+    world.promote("n2", 2);
+    world.adopt(Topology { fallback: ReadFallback::Wait, ..led("n2", 2, &[]) });
+    world.dials_held = false;
+    world.run();
+    assert_eq!(world.heard(client), ["ready I"]);
+}
+
+/// What was asked before may be the answer to another question.
+#[test]
+fn a_reload_asks_anew() {
+    let mut world = World::new();
+    let (client, _) = asking(&mut world, "late");
+    world.member("n1").slow = None;
+    let mut changed = config();
+    changed.auth.query = Some("SELECT * FROM other_shadow($1) -- pg_shadow".to_owned());
+    world.order(Order::Configure(Arc::new(changed)));
+    let old = world.shell.backends.values().find_map(|backend| backend.asleep.clone()).unwrap().0;
+    world.wake(&old);
+    assert_eq!(world.heard(client), ["ready I"]);
+    assert!(world.ran().iter().any(|sql| sql.contains("other_shadow")));
+}
+
+#[test]
+fn strangers_do_not_learn_which_databases_there_are() {
+    let mut world = World::new();
+    world.member("n1").refusal = Some(SqlState::INVALID_CATALOG_NAME);
+    let client = world.hello(Role::Write, "late", PASSWORD);
+    world.run();
+    assert_eq!(world.heard(client), ["FATAL 28P01"]);
 }
 
 #[test]

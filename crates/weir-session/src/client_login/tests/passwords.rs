@@ -132,6 +132,14 @@ fn unknown_users_are_asked_like_others_and_never_let_in() {
 }
 
 #[test]
+fn an_empty_stored_password_lets_nobody_in_by_scram() {
+    let mut talk = asked(Method::Scram, Some(plain("")));
+    let step = talk.prove("", &NOT_BOUND, Mechanism::Sha256);
+    let step = talk.compute(step);
+    refused(&mut talk, step, SqlState::INVALID_PASSWORD, "password authentication failed for user \"app\"");
+}
+
+#[test]
 fn other_messages_and_too_long_ones_are_refused() {
     let mut talk = asked(Method::Plain, Some(plain("pencil")));
     let step = talk.hear(&bytes(|out| frontend::query(b"SELECT 1", out)));
