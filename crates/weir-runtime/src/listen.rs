@@ -299,14 +299,19 @@ impl OpenDoor {
     }
 }
 
-/// Accepts clients for ever. A loop of accepts gives way to other tasks by tokio's budget (128 operations).
+/// Accepts clients for ever, and gives way to other tasks after a few.
 async fn accept_clients<M: Machine>(door: Rc<OpenDoor>, role: Role, shell: Shared<M>) {
     let mut complained = false;
+    let mut in_a_row = 0;
     loop {
         match door.accept().await {
             Ok(socket) => {
                 complained = false;
                 shell.borrow_mut().accepted(socket, role);
+                in_a_row = (in_a_row + 1) % ACCEPTS_IN_A_ROW;
+                if in_a_row == 0 {
+                    tokio::task::yield_now().await;
+                }
             }
             Err(error) if is_shortage(&error) => {
                 if !complained {
@@ -341,6 +346,9 @@ fn is_shortage(error: &io::Error) -> bool {
 
 /// Clients that are taken in when a door closes; more than that do not come in a moment.
 const WAITING_MAX: usize = 4096;
+
+/// A crowd at the door delays nobody's query for long.
+const ACCEPTS_IN_A_ROW: u32 = 8;
 
 /// While descriptors or memory are short.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);

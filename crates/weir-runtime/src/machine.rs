@@ -40,6 +40,8 @@ pub(crate) trait Machine: 'static {
     fn snapshot(&self, now: Instant) -> Snapshot;
     /// A client of the console, which goes on while all others are suspended.
     fn is_console(&self, conn: ConnId) -> bool;
+    /// A client that has not logged in yet.
+    fn is_newcomer(&self, conn: ConnId) -> bool;
     /// After an order to end: nothing is left to wait for.
     fn is_drained(&self) -> bool;
     /// Whether a server connection goes to this host.
@@ -98,6 +100,10 @@ impl Machine for Worker {
 
     fn is_console(&self, conn: ConnId) -> bool {
         Self::is_console(self, conn)
+    }
+
+    fn is_newcomer(&self, conn: ConnId) -> bool {
+        Self::is_newcomer(self, conn)
     }
 
     fn is_drained(&self) -> bool {

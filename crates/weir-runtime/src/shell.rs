@@ -6,6 +6,7 @@
 
 mod conn;
 mod pump;
+mod turns;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -38,6 +39,7 @@ use crate::socket::Socket;
 use crate::tls::TlsBundle;
 use conn::{Conn, Key, Phase};
 use pump::Pump;
+use turns::Turns;
 use weir_worker::{
     Accepted, ConnId, ConsoleRequest, DialError, Dialed, Effect, Effects, Encryption, Order, Role, Ticket,
 };
@@ -75,6 +77,7 @@ pub(crate) struct Shell<M> {
     resolver: Rc<Resolver>,
     upward: Upward,
     deriver: Deriver,
+    turns: Turns,
     /// Where clients come in, until [`Order::Drain`].
     doors: Vec<OpenedDoor>,
     draining: bool,
@@ -128,6 +131,7 @@ impl<M: Machine> Shell<M> {
                 resolver: Resolver::new(dns),
                 upward: Upward { worker, reports, questions: VecDeque::new() },
                 deriver: Deriver::default(),
+                turns: Turns::default(),
                 doors: Vec::new(),
                 draining: false,
                 suspended: None,

@@ -231,6 +231,13 @@ impl Worker {
         self.clients.get(key(id.0)).is_some_and(|client| matches!(client.stage, Stage::Console(_)))
     }
 
+    /// A client that has not logged in yet.
+    #[must_use]
+    pub fn is_newcomer(&self, conn: ConnId) -> bool {
+        let ConnId::Client(id) = conn else { return false };
+        self.clients.get(key(id.0)).is_some_and(|client| matches!(client.stage, Stage::Login(_)))
+    }
+
     /// A number that no connection had before; ids are used again.
     fn next_serial(&mut self) -> u64 {
         self.last_serial += 1;

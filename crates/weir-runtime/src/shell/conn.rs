@@ -40,6 +40,12 @@ pub(super) struct Conn {
     pub(super) full: bool,
     /// A write failed: what was sent last may still be read, then it is over.
     pub(super) broken: bool,
+    /// A client that may not have logged in yet.
+    pub(super) is_newcomer: bool,
+    /// It stands in the line of those who log in.
+    pub(super) is_queued: bool,
+    /// It has come to the head of that line.
+    pub(super) has_turn: bool,
 }
 
 /// A connection's way out.
@@ -73,6 +79,9 @@ impl Conn {
             choked: false,
             full: false,
             broken: false,
+            is_newcomer: matches!(id, ConnId::Client(_)),
+            is_queued: false,
+            has_turn: false,
         }
     }
 

@@ -51,6 +51,9 @@ impl<M: Machine> Shell<M> {
     /// Anything that makes the connection leave this phase also wakes its task, so no case is lost by returning.
     fn poll_open(&mut self, key: Key, cx: &mut Context<'_>) {
         self.push_out(key, cx);
+        if self.conns.get(key).is_some_and(|conn| conn.is_newcomer) && !self.may_take_turn(key) {
+            return;
+        }
         for _ in 0..READS_PER_POLL_MAX {
             match self.poll_once(key, cx) {
                 Poll::Ready(true) => {}

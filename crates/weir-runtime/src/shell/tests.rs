@@ -8,6 +8,7 @@ mod backpressure;
 mod dials;
 mod leaving;
 mod stopping;
+mod taking_turns;
 mod talking;
 mod weight;
 
@@ -53,11 +54,13 @@ pub(crate) struct Scripted<S> {
     told: mpsc::UnboundedSender<Event>,
     clients: u32,
     partners: Rc<RefCell<HashMap<ConnId, ConnId>>>,
+    /// Clients from this number on have not logged in.
+    newcomers_from: u32,
 }
 
 impl<S: FnMut(&Event, &mut Effects) + 'static> Scripted<S> {
     pub(crate) fn new(script: S, told: mpsc::UnboundedSender<Event>) -> Self {
-        Self { script, told, clients: 0, partners: Rc::default() }
+        Self { script, told, clients: 0, partners: Rc::default(), newcomers_from: u32::MAX }
     }
 
     fn happen(&mut self, event: Event, effects: &mut Effects) {
@@ -112,6 +115,10 @@ impl<S: FnMut(&Event, &mut Effects) + 'static> Machine for Scripted<S> {
 
     fn is_console(&self, _conn: ConnId) -> bool {
         false
+    }
+
+    fn is_newcomer(&self, conn: ConnId) -> bool {
+        matches!(conn, ConnId::Client(ClientId(number)) if number >= self.newcomers_from)
     }
 
     fn is_drained(&self) -> bool {
