@@ -19,6 +19,9 @@ export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 ulimit -n "$(ulimit -H -n)"
 PATH=$PWD/target/tools/bin:$PATH
 
+# What packages have beside the default build, which the lints look at.
+features=(--features weir/ldap,weir/pam)
+
 step() { printf '\n== %s (%d s)\n' "$1" "$SECONDS"; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
@@ -32,6 +35,7 @@ lint() {
   cargo fmt --all --check
   step "clippy"
   cargo clippy --quiet --workspace --all-targets --locked -- -D warnings
+  cargo clippy --quiet -p weir-runtime --all-targets --features ldap,pam --locked -- -D warnings
   step "docs"
   RUSTDOCFLAGS="-D warnings" cargo doc --quiet --workspace --no-deps --document-private-items --locked
   if have shellcheck; then
@@ -47,20 +51,20 @@ lint() {
 
 build() {
   step "build"
-  cargo build --quiet --locked -p weir
-  cargo test --quiet --workspace --locked --no-run
+  cargo build --quiet --locked -p weir "${features[@]}"
+  cargo test --quiet --workspace --locked "${features[@]}" --no-run
 }
 
 # With nextest every test is a process of its own and a hanging one is ended. Without it, end-to-end tests run one
 # after the other, so that a cluster has the machine to itself.
 run_tests() {
   step "doc tests"
-  cargo test --quiet --workspace --locked --doc
+  cargo test --quiet --workspace --locked "${features[@]}" --doc
   step "tests"
   if have cargo-nextest; then
-    cargo nextest run --locked --no-tests pass "$@"
+    cargo nextest run --locked --no-tests pass "${features[@]}" "$@"
   else
-    cargo test --locked "$@" -- --test-threads 1 2>&1 | tee target/test.log
+    cargo test --locked "${features[@]}" "$@" -- --test-threads 1 2>&1 | tee target/test.log
     awk '/^test result:/ { p += $4; f += $6; i += $8 }
       END { printf "total: %d passed; %d failed; %d ignored\n", p, f, i }' target/test.log
   fi
@@ -69,7 +73,7 @@ run_tests() {
 if ! $quick; then
   step "install"
   # By command where a machine may have it from elsewhere, by package where only Debian's will do.
-  packages=(libpostgresql-jdbc-java golang-github-lib-pq-dev golang-github-jackc-pgx-v4-dev python3-venv)
+  packages=(slapd libpam0g-dev libpostgresql-jdbc-java golang-github-lib-pq-dev golang-github-jackc-pgx-v4-dev python3-venv)
   have shellcheck || packages+=(shellcheck)
   have g++ || packages+=(g++)
   have npm || packages+=(nodejs npm)

@@ -119,7 +119,8 @@ impl World {
                     | Effect::Console(_)
                     | Effect::DialCancel(..)
                     | Effect::Evidence(_)
-                    | Effect::Derive(..) => anyhow::bail!("{effect:?} is not in the script"),
+                    | Effect::Derive(..)
+                    | Effect::Refer(_) => anyhow::bail!("{effect:?} is not in the script"),
                 }
             }
         }

@@ -69,7 +69,11 @@ fn listen<'a>(choice: u8, reads: impl IntoIterator<Item = &'a [u8]>) -> Heard {
             step = next;
         }
         let end = match step {
-            LoginStep::Wait | LoginStep::Named { .. } | LoginStep::Mismatch | LoginStep::Derive(_) => {
+            LoginStep::Wait
+            | LoginStep::Named { .. }
+            | LoginStep::Mismatch
+            | LoginStep::Derive(_)
+            | LoginStep::Refer(_) => {
                 continue;
             }
             LoginStep::StartTls | LoginStep::BeginTls(_) => End::Tls,
@@ -91,6 +95,7 @@ fn answer(login: &mut ClientLogin, step: &LoginStep, choice: u8, said: &mut Vec<
     match step {
         LoginStep::Named { .. } => Some(login.ask(method(choice), stored(choice), fresh(), said)),
         LoginStep::Derive(derivation) => Some(login.derived(&derivation.clone().run(), said)),
+        LoginStep::Refer(_) => Some(login.judged(stored(choice).is_some())),
         LoginStep::Mismatch => Some(login.judge_again(stored(choice))),
         LoginStep::Wait
         | LoginStep::StartTls
@@ -106,6 +111,7 @@ fn method(choice: u8) -> Method {
     match choice & 0x03 {
         0 | 1 => Method::Scram,
         2 => Method::Md5,
+        _ if choice & 0x20 != 0 => Method::Elsewhere,
         _ => Method::Plain,
     }
 }

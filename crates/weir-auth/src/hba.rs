@@ -9,7 +9,9 @@ pub(crate) mod token;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use crate::elsewhere::Authority;
 use crate::pattern::Pattern;
 pub use lines::Surroundings;
 
@@ -32,6 +34,8 @@ pub struct HbaRule {
     pub map: Option<String>,
     /// What has to be shown beside what the method asks for (`clientcert=`).
     pub certificate: CertificateDemand,
+    /// Who judges the password, with [`HbaMethod::Ldap`] and [`HbaMethod::Pam`].
+    pub authority: Option<Arc<Authority>>,
     transport: Transport,
     databases: Vec<DatabaseName>,
     users: Vec<UserName>,
@@ -76,6 +80,10 @@ pub enum HbaMethod {
     Peer,
     /// A TLS certificate.
     Cert,
+    /// The password, which a directory judges.
+    Ldap,
+    /// The password, which PAM judges.
+    Pam,
 }
 
 /// A client that wants in.

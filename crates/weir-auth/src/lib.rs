@@ -7,6 +7,7 @@
 pub mod md5;
 pub mod scram;
 
+mod elsewhere;
 mod hba;
 mod ident;
 mod pattern;
@@ -14,6 +15,7 @@ mod secret;
 mod stored;
 mod userlist;
 
+pub use elsewhere::{Authority, Directory, Entry, LdapEncryption, PAM_SERVICE, filter_for};
 pub use hba::{
     CertificateDemand, HbaMethod, HbaProblem, HbaRule, HbaRules, Judgement, Surroundings, Visitor,
 };

@@ -47,7 +47,7 @@ pub enum Change {
         /// Users of the new list.
         count: usize,
     },
-    /// The HBA file or the identity maps say something else.
+    /// The HBA file, the identity maps or the options for LDAP say something else.
     AccessRules,
     /// The monitor's password is another one.
     MonitorPassword,
@@ -83,7 +83,9 @@ impl fmt::Display for Change {
             Self::Peers => f.write_str("the peers changed"),
             Self::Certificates => f.write_str("the further certificates changed"),
             Self::Users { count } => write!(f, "the user list changed and has {count} users"),
-            Self::AccessRules => f.write_str("the HBA rules or the identity maps changed"),
+            Self::AccessRules => {
+                f.write_str("the HBA rules, the identity maps or the options for LDAP changed")
+            }
             Self::MonitorPassword => f.write_str("the monitor's password changed"),
         }
     }
@@ -119,7 +121,10 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     if !same_users(old, new) {
         changes.push(Change::Users { count: new.auth.users.len() });
     }
-    if old.auth.hba != new.auth.hba || old.auth.ident != new.auth.ident {
+    if old.auth.hba != new.auth.hba
+        || old.auth.ident != new.auth.ident
+        || old.auth.authority != new.auth.authority
+    {
         changes.push(Change::AccessRules);
     }
     if let (Upstream::Patroni(before), Upstream::Patroni(after)) = (&old.upstream, &new.upstream)

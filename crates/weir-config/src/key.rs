@@ -90,7 +90,7 @@ impl Key {
 
     /// Whether its value is nobody's business.
     pub(crate) fn is_secret(&self) -> bool {
-        self.path.ends_with("password")
+        self.path.ends_with("password") || self.path == "auth.ldap_options"
     }
 
     /// Section and name within it; the section is empty for a setting that belongs to none.

@@ -143,6 +143,7 @@ pub const KEYS: &[Key] = &[
     live("patroni.server_name", Absent, |c| show_patroni(c, |p| show_text(p.tls.server_name.as_ref()))),
     live("patroni.insecure", Truth(false), |c| show_patroni(c, |p| p.tls.insecure.to_string())),
     live("auth.type", Text("scram-sha-256"), |c| name_of(AUTH_METHODS, &c.auth.method).to_owned()),
+    live("auth.ldap_options", Absent, |c| show_text(c.auth.ldap_options.as_ref())),
     live("auth.hba_file", Absent, |c| show_path(c.auth.hba_file.as_ref())),
     live("auth.ident_file", Absent, |c| show_path(c.auth.ident_file.as_ref())),
     live("auth.scram_iterations", Number(4096), |c| c.auth.scram_iterations.to_string()),

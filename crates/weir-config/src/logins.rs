@@ -17,7 +17,8 @@ use crate::value::{AUTH_METHODS, Value, count, duration, name_of, text, word, wo
 mod access;
 
 pub(crate) fn check_auth(reader: &mut Reader<'_>, url: Option<&PostgresUrl>) -> Auth {
-    let method = reader.required("auth.type", auth_type);
+    let method = reader.required("auth.type", word(AUTH_METHODS));
+    let (ldap_options, authority) = access::check_authority(reader, method);
     let is_asked = reader.is_given("auth.user") || reader.settings.names_auth_user_of_a_database();
     let (ident_file, ident) = access::check_ident(reader, is_asked);
     let (hba_file, hba) = access::check_hba(reader, method, &ident, is_asked);
@@ -41,6 +42,8 @@ pub(crate) fn check_auth(reader: &mut Reader<'_>, url: Option<&PostgresUrl>) -> 
     }
     let auth = Auth {
         method,
+        authority,
+        ldap_options,
         hba_file,
         hba,
         ident_file,
@@ -169,24 +172,16 @@ pub(crate) fn auth_query(value: &Value) -> Result<String, Wrong> {
     ))
 }
 
-/// How clients prove who they are. What a pooler in PgBouncer's place could not check is refused, not let in.
-fn auth_type(value: &Value) -> Result<AuthMethod, Wrong> {
-    match value {
-        Value::Text(method) if method == "pam" || method == "ldap" => Err(Wrong::new(
-            format!("{method:?} is not supported"),
-            "write \"scram-sha-256\" with a user list or auth.user, or \"hba\" with other methods",
-        )),
-        Value::Text(_) | Value::Number(_) | Value::Truth(_) | Value::Words(_) | Value::Other(_) => {
-            word(AUTH_METHODS)(value)
-        }
-    }
-}
-
 /// Whether anybody is asked for something that only a stored secret can check.
 pub(crate) fn needs_secrets(auth: &Auth) -> bool {
     match auth.method {
         AuthMethod::ScramSha256 | AuthMethod::Md5 | AuthMethod::Plain => true,
-        AuthMethod::Trust | AuthMethod::Any | AuthMethod::Cert | AuthMethod::Peer => false,
+        AuthMethod::Trust
+        | AuthMethod::Any
+        | AuthMethod::Cert
+        | AuthMethod::Peer
+        | AuthMethod::Ldap
+        | AuthMethod::Pam => false,
         AuthMethod::Hba => [HbaMethod::ScramSha256, HbaMethod::Md5, HbaMethod::Password]
             .into_iter()
             .any(|method| auth.hba.asks_for(method)),

@@ -50,6 +50,11 @@ pub trait Files {
     fn networks(&self) -> Result<Vec<(IpAddr, IpAddr)>, String> {
         Err("this machine's addresses are not known".to_owned())
     }
+
+    /// Whether the build has this cargo feature: `ldap`, `pam`.
+    fn has_feature(&self, _name: &str) -> bool {
+        false
+    }
 }
 
 /// A file that was read.

@@ -287,6 +287,8 @@ pub(crate) const AUTH_METHODS: &[(&str, AuthMethod)] = &[
     ("any", AuthMethod::Any),
     ("cert", AuthMethod::Cert),
     ("peer", AuthMethod::Peer),
+    ("ldap", AuthMethod::Ldap),
+    ("pam", AuthMethod::Pam),
     ("hba", AuthMethod::Hba),
 ];
 

@@ -5,6 +5,7 @@
 mod control;
 mod derive;
 mod dial;
+mod elsewhere;
 mod entropy;
 mod handle;
 mod listen;

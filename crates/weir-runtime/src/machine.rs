@@ -7,7 +7,9 @@ use weir_admin::snapshot::Snapshot;
 use weir_auth::scram::DerivedKeys;
 use weir_pool::ClientId;
 
-use weir_worker::{Accepted, ConnId, DialError, Dialed, Effects, Encrypted, Order, Ticket, Worker};
+use weir_worker::{
+    Accepted, ConnId, DialError, Dialed, Effects, Encrypted, Order, ReferralTicket, Ticket, Verdict, Worker,
+};
 
 /// A pure machine that owns all decisions of one worker. Every call may ask for effects; the shell carries them out
 /// before it makes the next call.
@@ -32,6 +34,8 @@ pub(crate) trait Machine: 'static {
     );
     /// What became of [`weir_worker::Effect::Derive`].
     fn derived(&mut self, now: Instant, ticket: Ticket, derived: &DerivedKeys, effects: &mut Effects);
+    /// What became of [`weir_worker::Effect::Refer`].
+    fn judged(&mut self, now: Instant, ticket: ReferralTicket, verdict: &Verdict, effects: &mut Effects);
     /// Control wants something.
     fn order(&mut self, now: Instant, order: Order, effects: &mut Effects);
     /// Time passes; called ten times a second.
@@ -84,6 +88,10 @@ impl Machine for Worker {
 
     fn derived(&mut self, now: Instant, ticket: Ticket, derived: &DerivedKeys, effects: &mut Effects) {
         Self::derived(self, now, ticket, derived, effects);
+    }
+
+    fn judged(&mut self, now: Instant, ticket: ReferralTicket, verdict: &Verdict, effects: &mut Effects) {
+        Self::judged(self, now, ticket, verdict, effects);
     }
 
     fn order(&mut self, now: Instant, order: Order, effects: &mut Effects) {

@@ -4,6 +4,7 @@
 //! Each socket has one small task that reads it ([`pump`]); whatever the machine then wants sent is written by that
 //! same turn, to whichever connection it goes.
 
+mod asides;
 mod conn;
 mod pump;
 mod turns;
@@ -25,12 +26,12 @@ use slab::Slab;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::task::{self, AbortHandle};
 use weir_admin::snapshot::Snapshot;
-use weir_auth::scram::Derivation;
 use weir_config::{Dns, Tcp};
 use weir_pool::{ClientId, ServerId};
 
 use crate::derive::Deriver;
 use crate::dial::{self, Dialer, Link};
+use crate::elsewhere::Elsewhere;
 use crate::handle::Report;
 use crate::listen::OpenedDoor;
 use crate::machine::Machine;
@@ -41,7 +42,7 @@ use conn::{Conn, Key, Phase};
 use pump::Pump;
 use turns::Turns;
 use weir_worker::{
-    Accepted, ConnId, ConsoleRequest, DialError, Dialed, Effect, Effects, Encryption, Order, Role, Ticket,
+    Accepted, ConnId, ConsoleRequest, DialError, Dialed, Effect, Effects, Encryption, Order, Role,
 };
 
 /// A shell as the tasks of one worker share it. Borrowed for one turn at a time, never across an await.
@@ -78,6 +79,7 @@ pub(crate) struct Shell<M> {
     upward: Upward,
     deriver: Deriver,
     turns: Turns,
+    elsewhere: Elsewhere,
     /// Where clients come in, until [`Order::Drain`].
     doors: Vec<OpenedDoor>,
     draining: bool,
@@ -132,6 +134,7 @@ impl<M: Machine> Shell<M> {
                 upward: Upward { worker, reports, questions: VecDeque::new() },
                 deriver: Deriver::default(),
                 turns: Turns::default(),
+                elsewhere: Elsewhere::default(),
                 doors: Vec::new(),
                 draining: false,
                 suspended: None,
@@ -353,6 +356,7 @@ impl<M: Machine> Shell<M> {
             Effect::Console(request) => self.upward.ask(request),
             Effect::Evidence(evidence) => self.upward.tell(Report::Evidence(evidence)),
             Effect::Derive(ticket, derivation) => self.start_derivation(ticket, derivation),
+            Effect::Refer(referral) => self.refer(referral),
         }
     }
 
@@ -439,18 +443,6 @@ impl<M: Machine> Shell<M> {
         });
         let replaced = self.dialing.insert(id, Dialing { number, task: task.abort_handle() });
         debug_assert!(replaced.is_none(), "the machine dials one name once");
-    }
-
-    fn start_derivation(&mut self, ticket: Ticket, derivation: Derivation) {
-        let Some(shell) = self.me.upgrade() else { return };
-        let derived = self.deriver.derive(derivation);
-        task::spawn_local(async move {
-            let Ok(derived) = derived.await else { return };
-            let mut shell = shell.borrow_mut();
-            let Self { machine, effects, .. } = &mut *shell;
-            machine.derived(Instant::now(), ticket, &derived, effects);
-            shell.carry_out();
-        });
     }
 
     /// Lets what was sent leave, then ends. The name is free again at once.

@@ -3,6 +3,8 @@
 
 mod certificate;
 mod clients;
+#[cfg(feature = "ldap")]
+mod directories;
 mod end_point;
 mod expiry;
 mod files;
@@ -22,6 +24,8 @@ use std::sync::Arc;
 use weir_config::{ANY_DATABASE, AuthMethod, ClientTls, Config, ServerTls, TlsMode, Upstream};
 
 use clients::TowardsClients;
+#[cfg(feature = "ldap")]
+pub(crate) use directories::towards_directories;
 pub use files::TlsLoadError;
 pub(crate) use patroni::{TowardsPatroni, fault};
 pub(crate) use servers::TowardsServers;

@@ -6,6 +6,7 @@
 //! first. Nothing it says tells whether a user exists.
 
 mod password;
+mod referral;
 mod refusals;
 mod sasl;
 
@@ -67,6 +68,8 @@ pub enum Method {
     Md5,
     /// As it is.
     Plain,
+    /// As it is, for somebody else to judge.
+    Elsewhere,
 }
 
 /// What an exchange needs that a pure machine cannot make.
@@ -108,6 +111,8 @@ pub enum LoginStep {
     },
     /// Goes on when this has been computed, which is better done elsewhere; then call [`ClientLogin::derived`].
     Derive(Derivation),
+    /// Whether this is the user's password is for somebody else to say; then call [`ClientLogin::judged`].
+    Refer(Secret),
     /// The answer does not fit the secret. If the secret may be out of date fetch it again; then call
     /// [`ClientLogin::judge_again`].
     Mismatch,
@@ -156,6 +161,8 @@ enum Stage {
     Password(Person, Check),
     /// The caller has something computed.
     Deriving(Person, Deriving),
+    /// The caller asks somebody else about this password.
+    Referred(Person, Secret),
     /// The answer does not fit; the caller may know better.
     Doubt(Person, Check, Secret),
     Over,
@@ -243,6 +250,7 @@ impl ClientLogin {
             | Stage::Proof(..)
             | Stage::Password(..)
             | Stage::Deriving(..)
+            | Stage::Referred(..)
             | Stage::Doubt(..)
             | Stage::Over => None,
         }
@@ -276,6 +284,10 @@ impl ClientLogin {
                     let decoy_salt = scram::mock_salt(fresh.mock_secret, person.startup.user());
                     let asked = Asked::Password { decoy_salt, decoy_iterations: fresh.iterations };
                     Stage::Password(person, Check { asked, secret })
+                }
+                (Method::Elsewhere, _) => {
+                    backend::authentication_cleartext(out);
+                    Stage::Password(person, Check { asked: Asked::ForOthers, secret: None })
                 }
                 (Method::Md5, Some(StoredSecret::Plain(_) | StoredSecret::Md5(_)) | None) => {
                     backend::authentication_md5(fresh.md5_salt, out);
@@ -374,7 +386,11 @@ impl ClientLogin {
                 (Stage::Password(person, check), _) => Some(self.password(person, check)),
                 (Stage::Over, _) => Some(LoginStep::Close),
                 (
-                    stage @ (Stage::FirstPacket | Stage::Lookup(_) | Stage::Deriving(..) | Stage::Doubt(..)),
+                    stage @ (Stage::FirstPacket
+                    | Stage::Lookup(_)
+                    | Stage::Deriving(..)
+                    | Stage::Referred(..)
+                    | Stage::Doubt(..)),
                     _,
                 ) => Some(self.wait(stage)),
             };
@@ -464,6 +480,9 @@ impl ClientLogin {
             Ok(answer) => Secret::from(answer),
             Err(bad) => return self.refuse(violation(bad.to_string())),
         };
+        if matches!(check.asked, Asked::ForOthers) {
+            return self.refer(person, answer);
+        }
         let derivation = match check.judge(person.startup.user(), &answer) {
             Verdict::Fits => return self.passed(person, check, answer),
             Verdict::Unfit => check.decoy(&answer),

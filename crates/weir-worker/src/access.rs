@@ -2,9 +2,10 @@
 //! checks no proof, but certificates' and system users' names.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Instant;
 
-use weir_auth::{CertificateDemand, HbaMethod, Judgement, Visitor};
+use weir_auth::{Authority, CertificateDemand, HbaMethod, Judgement, Visitor};
 use weir_config::AuthMethod;
 use weir_pool::ClientId;
 use weir_protocol::message::Report;
@@ -24,6 +25,8 @@ enum Way {
     Open,
     /// If it shows this.
     Demand(Demand),
+    /// If its password is right in this one's eyes.
+    Refer(Arc<Authority>),
     /// It depends on the groups that its user belongs to.
     AskGroups,
 }
@@ -85,6 +88,7 @@ impl Worker {
                 let (database, user) = whose;
                 self.find_secret(now, id, user, database, effects);
             }
+            Ok(Way::Refer(authority)) => self.ask_for_others(now, id, authority, effects),
             Ok(Way::AskGroups) if self.is_asked_for(database) => {
                 let wanted = Wanted { question: Question::Groups, whose };
                 self.look_up_in_turn(now, id, wanted, effects);
@@ -119,10 +123,12 @@ impl Worker {
             AuthMethod::Trust => HbaMethod::Trust,
             AuthMethod::Cert => HbaMethod::Cert,
             AuthMethod::Peer => HbaMethod::Peer,
+            AuthMethod::Ldap => HbaMethod::Ldap,
+            AuthMethod::Pam => HbaMethod::Pam,
             AuthMethod::Any => return self.any_way_in(caller.database),
             AuthMethod::Hba => return self.way_by_rules(caller),
         };
-        self.way_by_method(method, None, caller)
+        self.way_by_method(method, (None, self.config.auth.authority.as_ref()), caller)
     }
 
     fn way_by_rules(&self, caller: &Caller<'_>) -> Result<Way, Report> {
@@ -152,7 +158,9 @@ impl Worker {
             CertificateDemand::Named => self.check_certificate(rule.map.as_deref(), caller)?,
         };
         match shown {
-            Some(_) => self.way_by_method(rule.method, rule.map.as_deref(), caller),
+            Some(_) => {
+                self.way_by_method(rule.method, (rule.map.as_deref(), rule.authority.as_ref()), caller)
+            }
             None => Ok(Way::AskGroups),
         }
     }
@@ -160,13 +168,17 @@ impl Worker {
     fn way_by_method(
         &self,
         method: HbaMethod,
-        map: Option<&str>,
+        (map, authority): (Option<&str>, Option<&Arc<Authority>>),
         caller: &Caller<'_>,
     ) -> Result<Way, Report> {
         let (name, shown) = match method {
             HbaMethod::ScramSha256 => return Ok(Way::Demand(Demand::Password(Method::Scram))),
             HbaMethod::Md5 => return Ok(Way::Demand(Demand::Password(Method::Md5))),
             HbaMethod::Password => return Ok(Way::Demand(Demand::Password(Method::Plain))),
+            HbaMethod::Ldap | HbaMethod::Pam => {
+                let authority = authority.ok_or_else(|| rejected("login rejected"))?;
+                return Ok(Way::Refer(Arc::clone(authority)));
+            }
             HbaMethod::Reject => return Err(rejected("login rejected")),
             HbaMethod::Trust => ("trust", Some(true)),
             HbaMethod::Cert => ("cert", self.check_certificate(map, caller)?),

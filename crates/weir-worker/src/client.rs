@@ -1,9 +1,10 @@
 //! What a worker knows of one client connection.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
-use weir_auth::Secret;
+use weir_auth::{Authority, Secret};
 use weir_pool::ServerId;
 use weir_protocol::startup::SecretKey;
 use weir_session::Session;
@@ -68,6 +69,8 @@ pub(crate) struct Login {
     pub(crate) was_asked: bool,
     /// The user, and the stored password whose verifier has yet to be derived.
     pub(crate) underived: Option<(String, Secret)>,
+    /// Who judges its password, if that is somebody else.
+    pub(crate) authority: Option<Arc<Authority>>,
     /// Its answer did not fit, and its secret is being looked up once more.
     pub(crate) is_doubting: bool,
     /// Common name of the certificate that it has shown.
@@ -94,6 +97,7 @@ impl Login {
             cached: None,
             was_asked: false,
             underived: None,
+            authority: None,
             is_doubting: false,
             common_name: None,
             announced: None,

@@ -40,6 +40,8 @@ impl Worker {
         self.verifiers.allow_more();
         self.derivations.allow_more();
         self.start_derivations(effects);
+        self.referrals.allow_more();
+        self.start_referrals(effects);
     }
 
     fn end_slow_logins(&mut self, now: Instant, effects: &mut Effects) {

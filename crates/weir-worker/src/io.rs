@@ -12,6 +12,7 @@ use weir_discovery::{Address, SessionEvidence, Topology};
 use weir_pool::{ClientId, ServerId};
 
 pub use crate::derivations::Ticket;
+pub use crate::referrals::{Referral, ReferralTicket, Verdict};
 
 /// A connection that the shell holds open for the worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,6 +67,9 @@ pub enum Effect {
     /// Compute this where it keeps nobody waiting and report to [`crate::Worker::derived`], whoever is gone by then. There
     /// are never more than a few at once.
     Derive(Ticket, Derivation),
+    /// Ask about a password where it keeps nobody waiting and report to [`crate::Worker::judged`], whoever is gone by then
+    /// and whatever comes of it, in bounded time. There are never more than a few at once.
+    Refer(Referral),
 }
 
 /// What a dial needs of TLS.

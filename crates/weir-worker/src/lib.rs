@@ -13,6 +13,7 @@
 //! | `startup` | what a startup packet may ask for |
 //! | `login`, `access`, `secrets` | a client's way in; how it has to show who it is; where secrets come from (user list, auth_query, keys learned at login) |
 //! | `derivations`, `verifiers` | keys of passwords, computed elsewhere; verifiers of listed passwords |
+//! | `referrals` | passwords that LDAP or PAM judges |
 //! | `failures`, `refusing` | networks whose logins fail repeatedly; what is held back from them |
 //! | `traffic` | bytes of sessions, checkout |
 //! | `release` | server connections that their clients let go of |
@@ -59,6 +60,7 @@ mod orders;
 mod parting;
 mod places;
 mod pools;
+mod referrals;
 mod refusing;
 mod release;
 mod replication;
@@ -85,7 +87,7 @@ use weir_session::settings::{Interner, Settings};
 
 pub use io::{
     Accepted, CancelId, ConnId, ConsoleRequest, DialError, Dialed, Effect, Effects, Encrypted, Encryption,
-    Entropy, Order, Role, Ticket, UnixPeer,
+    Entropy, Order, Referral, ReferralTicket, Role, Ticket, UnixPeer, Verdict,
 };
 
 use crate::cancel::Cancel;
@@ -97,6 +99,7 @@ use crate::ending::Ending;
 use crate::failures::Network;
 use crate::loss::Resting;
 use crate::pools::Pools;
+use crate::referrals::Referrals;
 use crate::refusing::HeldBack;
 use crate::secrets::Secrets;
 use crate::server::ServerConn;
@@ -114,6 +117,7 @@ pub struct Worker {
     secrets: Secrets,
     verifiers: Verifiers,
     derivations: Derivations,
+    referrals: Referrals,
     held_back: HeldBack,
     /// The network that most of the clients on their way in come from, where places are scarce.
     crowding: Option<Network>,
@@ -160,6 +164,7 @@ impl Worker {
             secrets,
             verifiers,
             derivations: Derivations::default(),
+            referrals: Referrals::default(),
             held_back: HeldBack::default(),
             crowding: None,
             catalog: Catalog::default(),

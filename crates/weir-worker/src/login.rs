@@ -47,6 +47,7 @@ impl Worker {
                 self.named(now, id, user, database, effects);
             }
             LoginStep::Derive(derivation) => self.derive_for_client(now, id, derivation, effects),
+            LoginStep::Refer(password) => self.refer(now, id, password, effects),
             LoginStep::Mismatch => self.doubt(now, id, effects),
             LoginStep::Admitted(admitted) => {
                 self.log_login_attempt(id, &admitted.user, &admitted.database);
@@ -121,7 +122,7 @@ impl Worker {
         self.admit(now, id, effects);
     }
 
-    fn ask_password(
+    pub(crate) fn ask_password(
         &mut self,
         now: Instant,
         id: ClientId,
@@ -135,7 +136,7 @@ impl Worker {
         let user = login.machine.startup().map(|startup| startup.user().to_owned()).unwrap_or_default();
         let method = match (method, &secret) {
             (Method::Md5, None) if !self.md5_is_usual() => Method::Scram,
-            (Method::Scram | Method::Md5 | Method::Plain, _) => method,
+            (Method::Scram | Method::Md5 | Method::Plain | Method::Elsewhere, _) => method,
         };
         let usual = self.config.auth.scram_iterations;
         let (iterations, derived, underived) = match (method, &secret) {
@@ -144,7 +145,7 @@ impl Worker {
                 let underived = derived.is_none().then(|| (user, password.clone()));
                 (usual, derived, underived)
             }
-            (Method::Scram | Method::Md5 | Method::Plain, _) => {
+            (Method::Scram | Method::Md5 | Method::Plain | Method::Elsewhere, _) => {
                 (self.verifiers.mock_iterations(usual), None, None)
             }
         };

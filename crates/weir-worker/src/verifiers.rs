@@ -106,7 +106,9 @@ fn asks_for_scram(method: AuthMethod) -> bool {
         | AuthMethod::Trust
         | AuthMethod::Any
         | AuthMethod::Cert
-        | AuthMethod::Peer => false,
+        | AuthMethod::Peer
+        | AuthMethod::Ldap
+        | AuthMethod::Pam => false,
     }
 }
 

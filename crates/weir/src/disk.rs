@@ -45,6 +45,10 @@ impl Files for Disk {
         list().map_err(|error| for_people(&error))
     }
 
+    fn has_feature(&self, name: &str) -> bool {
+        (name == "ldap" && cfg!(feature = "ldap")) || (name == "pam" && cfg!(feature = "pam"))
+    }
+
     fn networks(&self) -> Result<Vec<(IpAddr, IpAddr)>, String> {
         let interfaces = getifaddrs().map_err(|error| error.desc().to_owned())?;
         Ok(interfaces.filter_map(|interface| network(interface.address?, interface.netmask?)).collect())

@@ -30,6 +30,11 @@ pub trait Surroundings {
 
     /// Whether anybody can ask PostgreSQL who belongs to a group.
     fn tells_groups(&self) -> bool;
+
+    /// Whether the build has this cargo feature: `ldap`, `pam`.
+    fn has_feature(&self, _name: &str) -> bool {
+        false
+    }
 }
 
 /// A line with something on it that is no directive.

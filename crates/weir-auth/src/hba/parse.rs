@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
+use std::sync::Arc;
 
 use super::lines::{self, Line, Place, Surroundings, Wrong};
 use super::token::Token;
@@ -9,6 +10,7 @@ use super::{
     Addresses, CertificateDemand, DatabaseName, HbaMethod, HbaProblem, HbaRule, Net, Tls, Transport, UserName,
 };
 use crate::IdentMaps;
+use crate::elsewhere::{Authority, LdapOptions, PAM_SERVICE, not_an_option};
 use crate::pattern::Pattern;
 
 pub(super) fn rules(
@@ -48,11 +50,15 @@ fn rule(line: &Line, maps: &IdentMaps, around: &dyn Surroundings) -> Result<HbaR
         return Err(wrong("cert works with TLS only", "write it in a \"hostssl\" line"));
     }
     let (file, line) = (place.file.to_path_buf(), place.line);
-    let (map, certificate) = (None, CertificateDemand::None);
-    let mut rule = HbaRule { file, line, method, map, certificate, transport, databases, users };
+    let (map, certificate, authority) = (None, CertificateDemand::None, None);
+    let mut rule = HbaRule { file, line, method, map, certificate, authority, transport, databases, users };
+    let mut elsewhere = Elsewhere::of(method, around)?;
     for option in rest.flatten() {
-        take_option(option, by_tls, maps, &mut rule)?;
+        if !elsewhere.take(option)? {
+            take_option(option, by_tls, maps, &mut rule)?;
+        }
     }
+    rule.authority = elsewhere.finish()?.map(Arc::new);
     let takes_map = matches!(method, HbaMethod::Cert | HbaMethod::Peer);
     if rule.map.is_some() && !takes_map {
         return Err(wrong("a map is for cert and peer only", "leave map= out"));
@@ -184,8 +190,10 @@ fn method(token: &Token) -> Result<HbaMethod, Wrong> {
         "password" | "plain" => HbaMethod::Password,
         "peer" => HbaMethod::Peer,
         "cert" => HbaMethod::Cert,
+        "ldap" => HbaMethod::Ldap,
+        "pam" => HbaMethod::Pam,
         "ident" => return Err(wrong("the ident protocol is not spoken", "write peer in a \"local\" line")),
-        other @ ("gss" | "sspi" | "ldap" | "radius" | "pam" | "bsd" | "oauth" | "any") => {
+        other @ ("gss" | "sspi" | "radius" | "bsd" | "oauth" | "any") => {
             return Err(wrong(&format!("method {other:?} is not supported here"), METHODS));
         }
         other => return Err(wrong(&format!("{other:?} is not a method"), METHODS)),
@@ -227,6 +235,57 @@ fn take_option(option: &Token, by_tls: bool, maps: &IdentMaps, rule: &mut HbaRul
     Ok(())
 }
 
+/// Who judges passwords, as far as the options have said.
+enum Elsewhere {
+    Nobody,
+    Ldap(LdapOptions),
+    Pam(String),
+}
+
+impl Elsewhere {
+    fn of(method: HbaMethod, around: &dyn Surroundings) -> Result<Self, Wrong> {
+        let (name, elsewhere) = match method {
+            HbaMethod::Ldap => ("ldap", Self::Ldap(LdapOptions::default())),
+            HbaMethod::Pam => ("pam", Self::Pam(PAM_SERVICE.to_owned())),
+            HbaMethod::Trust
+            | HbaMethod::Reject
+            | HbaMethod::Md5
+            | HbaMethod::ScramSha256
+            | HbaMethod::Password
+            | HbaMethod::Peer
+            | HbaMethod::Cert => return Ok(Self::Nobody),
+        };
+        if around.has_feature(name) {
+            return Ok(elsewhere);
+        }
+        let remedy = format!("build it with --features {name}, as packages are, or write another method");
+        Err((format!("this weir was built without the feature {name:?}"), remedy))
+    }
+
+    /// Whether the option was for these.
+    fn take(&mut self, option: &Token) -> Result<bool, Wrong> {
+        let (name, value) = match (option.text.split_once('='), &self) {
+            (Some(pair), _) => pair,
+            (None, Self::Ldap(_)) => return Err(not_an_option()),
+            (None, Self::Nobody | Self::Pam(_)) => return Ok(false),
+        };
+        match self {
+            Self::Ldap(options) if name.starts_with("ldap") => options.take(name, value)?,
+            Self::Pam(service) if name == "pamservice" && !value.is_empty() => *service = value.to_owned(),
+            Self::Nobody | Self::Ldap(_) | Self::Pam(_) => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn finish(self) -> Result<Option<Authority>, Wrong> {
+        Ok(match self {
+            Self::Nobody => None,
+            Self::Ldap(options) => Some(options.finish()?),
+            Self::Pam(service) => Some(Authority::Pam(service)),
+        })
+    }
+}
+
 fn one<'a>(field: Option<&'a Vec<Token>>, what: &str) -> Result<&'a Token, Wrong> {
     match field.map(Vec::as_slice) {
         Some([token]) => Ok(token),
@@ -245,5 +304,5 @@ fn wrong(what: &str, remedy: &str) -> Wrong {
 
 const KINDS: &str = "write local, host, hostssl or hostnossl";
 const ADDRESS: &str = "write all, samehost, samenet, an address with a prefix length such as 10.0.0.0/8 or ::1/128, or an address and a mask";
-const OPTIONS: &str = "leave it out; there are map=NAME with cert and peer, and clientcert=verify-ca and =verify-full in hostssl lines";
-const METHODS: &str = "write trust, reject, md5, scram-sha-256, password, peer or cert";
+const OPTIONS: &str = "leave it out; there are map=NAME with cert and peer, clientcert=verify-ca and =verify-full in hostssl lines, pamservice=NAME with pam and PostgreSQL's ldap... with ldap";
+const METHODS: &str = "write trust, reject, md5, scram-sha-256, password, peer, cert, ldap or pam";

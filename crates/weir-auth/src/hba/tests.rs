@@ -34,6 +34,10 @@ impl Surroundings for Shelf {
     fn tells_groups(&self) -> bool {
         true
     }
+
+    fn has_feature(&self, name: &str) -> bool {
+        ["ldap", "pam"].contains(&name)
+    }
 }
 
 const FILE: &str = "/etc/hba.conf";
@@ -315,6 +319,11 @@ fn what_cannot_be_done_is_refused_with_its_line() {
         "host all all 10.0.0.0 255.0.255.0 md5",
         "host all all all ident",
         "host all all all ldap ldapserver=x",
+        "host all all all ldap ldapserver=x ldapbasedn=dc=x word",
+        "host all all all ldap ldapserver=x ldapbasedn=dc=x pamservice=y",
+        "host all all all pam pamservice=",
+        "host all all all pam ldapserver=x",
+        "host all all all md5 pamservice=x",
         "host all all all any",
         "host all all all md6",
         "host all all all peer",

@@ -16,10 +16,10 @@ impl Token {
 }
 
 /// A line with something on it: its number, counted from 1, and its fields. No field is empty.
-pub(super) type Line = (usize, Vec<Vec<Token>>);
+pub(crate) type Line = (usize, Vec<Vec<Token>>);
 
 /// Cuts a text. The second list has the lines whose last quote is not closed.
-pub(super) fn lines(text: &str) -> (Vec<Line>, Vec<usize>) {
+pub(crate) fn lines(text: &str) -> (Vec<Line>, Vec<usize>) {
     let (mut found, mut open) = (Vec::new(), Vec::new());
     // A byte order mark is an editor's.
     let mut physical = text.trim_start_matches('\u{feff}').lines().enumerate();

@@ -206,7 +206,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     is("auth_user", "", "auth.user", Text),
     is("auth_query", crate::keys::DEFAULT_AUTH_QUERY, "auth.query", Text),
     is("auth_dbname", "", "auth.database", Text),
-    pgbouncer("auth_ldap_options", "", Only("", "LDAP is not supported")),
+    is("auth_ldap_options", "", "auth.ldap_options", Text),
     is("syslog", "0", "log.syslog", Truth),
     is("syslog_ident", "pgbouncer", "log.syslog_ident", Text),
     is("syslog_facility", "daemon", "log.syslog_facility", Word),

@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use weir_auth::{HbaMethod, HbaProblem, HbaRules, IdentMaps, Surroundings};
+use weir_auth::{Authority, HbaMethod, HbaProblem, HbaRules, IdentMaps, PAM_SERVICE, Surroundings};
 
 use crate::model::{AuthMethod, TlsMode};
 use crate::problem::{Place, Problem, Wrong};
 use crate::reader::{Files, Reader, text_of};
-use crate::value::{TLS_MODES, word};
+use crate::value::{TLS_MODES, text, word};
 
 pub(super) fn check_ident(reader: &mut Reader<'_>, is_asked: bool) -> (Option<PathBuf>, IdentMaps) {
     let Some((file, text)) = read(reader, "auth.ident_file") else { return (None, IdentMaps::default()) };
@@ -81,6 +82,49 @@ impl Surroundings for Around<'_> {
     fn tells_groups(&self) -> bool {
         self.is_asked
     }
+
+    fn has_feature(&self, name: &str) -> bool {
+        self.files.has_feature(name)
+    }
+}
+
+/// The options for LDAP as far as they may be shown, and who judges passwords with the methods `ldap` and `pam`.
+pub(super) fn check_authority(
+    reader: &mut Reader<'_>,
+    method: AuthMethod,
+) -> (Option<String>, Option<Arc<Authority>>) {
+    let options = reader.optional("auth.ldap_options", text);
+    let authority = options.as_deref().filter(|text| !text.is_empty()).and_then(|options| {
+        reader.warn_if_secret_is_readable("auth.ldap_options");
+        let complain = |(what, remedy)| reader.complain("auth.ldap_options", Wrong::new(what, remedy));
+        Authority::ldap(options).map_err(complain).ok()
+    });
+    let shown = options.clone().filter(|options| !options.contains("ldapbindpasswd"));
+    let (name, authority) = match method {
+        AuthMethod::Pam => ("pam", Some(Authority::Pam(PAM_SERVICE.to_owned()))),
+        AuthMethod::Ldap if options.is_none() => {
+            let remedy =
+                "write them as in a line of an HBA file: ldapserver=ldap.example.com ldapbasedn=\"...\"";
+            let wrong = Wrong::new("type \"ldap\" needs to be told about the directory", remedy);
+            reader.complain("auth.ldap_options", wrong);
+            ("ldap", None)
+        }
+        AuthMethod::Ldap => ("ldap", authority),
+        AuthMethod::ScramSha256
+        | AuthMethod::Md5
+        | AuthMethod::Plain
+        | AuthMethod::Trust
+        | AuthMethod::Any
+        | AuthMethod::Cert
+        | AuthMethod::Peer
+        | AuthMethod::Hba => return (shown, None),
+    };
+    if !reader.files.has_feature(name) {
+        let remedy = format!("build it with --features {name}, as packages are, or write another type");
+        let wrong = Wrong::new(format!("this weir was built without the feature {name:?}"), remedy);
+        reader.complain("auth.type", wrong);
+    }
+    (shown, authority.map(Arc::new))
 }
 
 /// The system's own users, by whose names peers are known. Directories on the network are not asked: a login must not

@@ -309,7 +309,7 @@ fn variables_that_cannot_be_used_are_named_and_never_what_they_say() {
             "4: auth.user: the environment variable NOBODY is not set; set it in the environment that weir is started in, or write $${NOBODY} for these characters themselves",
             "5: auth.password_file: cannot read /etc/weir/${PASSWORD}: No such file or directory; name a file that weir's user can read",
             "6: auth.admin_users: has a ${ that begins no variable; write ${NAME} with letters, digits and _, or $${ for these characters themselves",
-            "7: auth.type: \"${PASSWORD}\" is not known; write one of \"scram-sha-256\", \"md5\", \"plain\", \"trust\", \"any\", \"cert\", \"peer\", \"hba\"",
+            "7: auth.type: \"${PASSWORD}\" is not known; write one of \"scram-sha-256\", \"md5\", \"plain\", \"trust\", \"any\", \"cert\", \"peer\", \"ldap\", \"pam\", \"hba\"",
             "9: databases.a.hosts: \"${PASSWORD}:y\" is not a server; write \"host\", \"host:5432\", \"[::1]:5432\", or a Unix socket's directory such as \"/run/postgresql:5432\"",
             "10: databases.a.pool_mode: \"${PASSWORD}\" is not known; write one of \"session\", \"transaction\", \"statement\"",
         ],
@@ -347,8 +347,8 @@ fn options_are_complained_about_by_their_names() {
             ("--auth-type", "auth.type", "pam"),
         ],
         &[
-            "--auth-type: \"pam\" is not supported; write \"scram-sha-256\" with a user list or auth.user, or \"hba\" with \
-             other methods",
+            "--auth-type: this weir was built without the feature \"pam\"; build it with --features pam, as packages are, or \
+             write another type",
             "--pool-size: -1 is out of range; write a number from 0 to 262143",
             "--upstream: the URL's port is not a number from 1 to 65535; \
              write postgres://user:password@host:5432/database?sslmode=require, \

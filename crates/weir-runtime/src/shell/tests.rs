@@ -35,7 +35,10 @@ use crate::listen::{self, Door, DoorSocket};
 use crate::machine::Machine;
 use crate::tls::TlsBundle;
 use crate::tls::tests::no_tls;
-use weir_worker::{Accepted, ConnId, DialError, Dialed, Effect, Effects, Encrypted, Order, Role, Ticket};
+use weir_worker::{
+    Accepted, ConnId, DialError, Dialed, Effect, Effects, Encrypted, Order, ReferralTicket, Role, Ticket,
+    Verdict,
+};
 
 /// What the machine was told.
 #[derive(Debug, Clone)]
@@ -106,6 +109,7 @@ impl<S: FnMut(&Event, &mut Effects) + 'static> Machine for Scripted<S> {
     }
 
     fn derived(&mut self, _now: Instant, _ticket: Ticket, _derived: &DerivedKeys, _effects: &mut Effects) {}
+    fn judged(&mut self, _now: Instant, _to: ReferralTicket, _verdict: &Verdict, _effects: &mut Effects) {}
 
     fn tick(&mut self, _now: Instant, _effects: &mut Effects) {}
 

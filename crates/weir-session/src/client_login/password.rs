@@ -19,6 +19,8 @@ pub(super) enum Asked {
     /// The password itself. An answer that needs no hashing is hashed with these for nothing before it is refused:
     /// otherwise the time would tell whether there is a verifier.
     Password { decoy_salt: [u8; 16], decoy_iterations: u32 },
+    /// The password itself, which nothing here is held against.
+    ForOthers,
 }
 
 /// What comes of an answer.
@@ -34,7 +36,7 @@ impl Check {
     /// Whether this is the right answer.
     pub(super) fn judge(&self, user: &str, answer: &Secret) -> Verdict {
         let fits = match (&self.asked, &self.secret) {
-            (_, None) | (Asked::Md5(_), Some(StoredSecret::Scram(_))) => false,
+            (_, None) | (Asked::ForOthers, Some(_)) | (Asked::Md5(_), Some(StoredSecret::Scram(_))) => false,
             // PostgreSQL refuses an empty password, too, whatever is stored.
             (Asked::Password { .. }, Some(_)) if answer.is_empty() => false,
             (Asked::Password { .. }, Some(StoredSecret::Plain(password))) => answer == password,
@@ -69,14 +71,14 @@ impl Check {
             Asked::Password { decoy_salt, decoy_iterations } if !answer.is_empty() => {
                 Some(Derivation::new(answer.clone(), &decoy_salt, decoy_iterations))
             }
-            Asked::Password { .. } | Asked::Md5(_) => None,
+            Asked::Password { .. } | Asked::Md5(_) | Asked::ForOthers => None,
         }
     }
 
     /// What a right answer is good for on a server: the password, or else the md5 hash.
     pub(super) fn shown(self, answer: Secret) -> (Option<Secret>, Option<Secret>) {
         match (self.asked, self.secret) {
-            (Asked::Password { .. }, _) => (Some(answer), None),
+            (Asked::Password { .. } | Asked::ForOthers, _) => (Some(answer), None),
             (Asked::Md5(_), Some(StoredSecret::Plain(password))) => (Some(password), None),
             (Asked::Md5(_), Some(StoredSecret::Md5(hash))) => (None, Some(hash)),
             (Asked::Md5(_), Some(StoredSecret::Scram(_)) | None) => (None, None),

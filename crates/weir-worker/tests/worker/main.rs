@@ -31,6 +31,7 @@ mod ordering;
 mod overdue;
 mod pooling;
 mod reading;
+mod referring;
 mod replicating;
 mod restarting;
 mod showing;

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 
 use weir_auth::scram::Derivation;
 use weir_discovery::{Address, SessionEvidence};
-use weir_worker::{ConnId, ConsoleRequest, Effect, Effects, Ticket};
+use weir_worker::{ConnId, ConsoleRequest, Effect, Effects, Referral, Ticket};
 
 use crate::postgres::Backend;
 use crate::speaker::Speaker;
@@ -36,6 +36,8 @@ pub(crate) struct Shell {
     pub(crate) handshakes: Vec<ConnId>,
     /// Keys to be computed.
     pub(crate) derivations: VecDeque<(Ticket, Derivation)>,
+    /// Passwords that others are asked about.
+    pub(crate) referrals: Vec<Referral>,
     /// What became of server connections, in order.
     pub(crate) journal: Vec<(&'static str, ConnId)>,
 }
@@ -60,6 +62,7 @@ impl Shell {
                 Effect::ReadAgain(conn) => self.speaker(conn).stopped = false,
                 Effect::Console(request) => self.asked.push(request),
                 Effect::Evidence(evidence) => self.evidence.push(evidence),
+                Effect::Refer(referral) => self.referrals.push(referral),
                 Effect::Derive(ticket, derivation) => self.derivations.push_back((ticket, derivation)),
             }
         }
@@ -79,7 +82,8 @@ impl Shell {
             | Effect::ReadAgain(_)
             | Effect::Console(_)
             | Effect::Evidence(_)
-            | Effect::Derive(..) => return,
+            | Effect::Derive(..)
+            | Effect::Refer(_) => return,
         };
         if matches!(entry.1, ConnId::Server(_)) {
             self.journal.push(entry);

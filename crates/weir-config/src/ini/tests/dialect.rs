@@ -61,7 +61,7 @@ fn what_has_no_meaning_is_said_once() {
     );
 }
 
-// covers: auth_ldap_options login_notify_message pool_idle_timeout client_tls_dheparams
+// covers: login_notify_message pool_idle_timeout client_tls_dheparams
 #[test]
 fn everything_that_is_wrong_is_said_at_once_in_pgbouncer_s_names() {
     let text = "[databases]\na = host=h pool_size=x pool_mode=foo\n[pgbouncer]\nauth_type = ldap\nfoo = 1\n\
@@ -74,7 +74,7 @@ fn everything_that_is_wrong_is_said_at_once_in_pgbouncer_s_names() {
         [
             "2: databases.a.pool_size: \"x\" is not a number; write a whole number",
             "2: databases.a.pool_mode: \"foo\" is not known; write one of \"session\", \"transaction\", \"statement\"",
-            "4: auth_type: \"ldap\" is not supported; write \"scram-sha-256\" with a user list or auth.user, or \"hba\" with other methods",
+            "4: auth_type: this weir was built without the feature \"ldap\"; build it with --features ldap, as packages are, or write another type",
             "5: foo: there is no such setting; see PgBouncer's manual, or configs/pgbouncer.ini for [weir]",
             "6: quary_timeout: there is no such setting; did you mean \"query_timeout\"?",
             "7: query_timeout: \"soon\" is not a time; write seconds, such as 15 or 0.5",
@@ -82,7 +82,7 @@ fn everything_that_is_wrong_is_said_at_once_in_pgbouncer_s_names() {
             "9: pool_mode: \"sesion\" is not known; write one of \"session\", \"transaction\", \"statement\"",
             "10: listen_port: \"0\" is not a port; write a number from 1 to 65535",
             "11: hold_timeout: there is no such setting; write it in [weir]",
-            "12: auth_ldap_options: LDAP is not supported; leave it out",
+            "12: auth_ldap_options: a word is not of the form NAME=VALUE; write values with spaces in double quotes",
             "13: login_notify_message: clients cannot be greeted with a message; leave it out",
             "14: log_connections: \"perhaps\" is neither yes nor no; write 1 or 0",
             "16: a: there is no section [wier]; did you mean [weir]?",

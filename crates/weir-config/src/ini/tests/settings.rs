@@ -98,6 +98,7 @@ const OTHER: &[(&str, &str)] = &[
     ("tcp_keepidle", "0"),
     ("tcp_keepintvl", "0"),
     ("tcp_user_timeout", "1500"),
+    ("auth_ldap_options", "ldapserver=d ldapbasedn=dc=x"),
     ("workers", "1"),
     ("patroni_urls", "http://n1:8008, http://n2:8008"),
     ("patroni_scope", "main"),
