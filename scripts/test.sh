@@ -20,7 +20,7 @@ ulimit -n "$(ulimit -H -n)"
 PATH=$PWD/target/tools/bin:$PATH
 
 # What packages have beside the default build, which the lints look at.
-features=(--features weir/ldap,weir/pam)
+features=(--features "weir/ldap,weir/pam")
 
 step() { printf '\n== %s (%d s)\n' "$1" "$SECONDS"; }
 have() { command -v "$1" >/dev/null 2>&1; }
