@@ -64,8 +64,12 @@ impl Referrals {
         if let Some(next) = self.clients.pop_front() {
             return Some(next);
         }
-        self.allowance = self.allowance.checked_sub(1)?;
-        self.suspects.pop_front()
+        if self.allowance == 0 {
+            return None;
+        }
+        let next = self.suspects.pop_front()?;
+        self.allowance -= 1;
+        Some(next)
     }
 }
 

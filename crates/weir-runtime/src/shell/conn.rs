@@ -40,12 +40,21 @@ pub(super) struct Conn {
     pub(super) full: bool,
     /// A write failed: what was sent last may still be read, then it is over.
     pub(super) broken: bool,
-    /// A client that may not have logged in yet.
-    pub(super) is_newcomer: bool,
+    /// Where it stands on its way in.
+    pub(super) entry: Entry,
+}
+
+/// A connection's way in. Only clients have one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// It may not have logged in yet.
+    Outside,
     /// It stands in the line of those who log in.
-    pub(super) is_queued: bool,
+    Queued,
     /// It has come to the head of that line.
-    pub(super) has_turn: bool,
+    Called,
+    /// It is read whenever it has something to say.
+    Inside,
 }
 
 /// A connection's way out.
@@ -79,9 +88,7 @@ impl Conn {
             choked: false,
             full: false,
             broken: false,
-            is_newcomer: matches!(id, ConnId::Client(_)),
-            is_queued: false,
-            has_turn: false,
+            entry: if matches!(id, ConnId::Client(_)) { Entry::Outside } else { Entry::Inside },
         }
     }
 

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use super::conn::{Key, Phase};
+use super::conn::{Entry, Key, Phase};
 use super::{LINGER_TIME_MAX, OUT_BYTES_LOW, Shared, Shell};
 use crate::machine::Machine;
 use crate::tls::{BrokenTls, Received};
@@ -51,7 +51,7 @@ impl<M: Machine> Shell<M> {
     /// Anything that makes the connection leave this phase also wakes its task, so no case is lost by returning.
     fn poll_open(&mut self, key: Key, cx: &mut Context<'_>) {
         self.push_out(key, cx);
-        if self.conns.get(key).is_some_and(|conn| conn.is_newcomer) && !self.may_take_turn(key) {
+        if self.conns.get(key).is_some_and(|conn| conn.entry != Entry::Inside) && !self.may_take_turn(key) {
             return;
         }
         for _ in 0..READS_PER_POLL_MAX {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use tokio::task;
 
-use super::conn::Key;
+use super::conn::{Entry, Key};
 use super::{Shared, Shell};
 use crate::machine::Machine;
 
@@ -23,18 +23,20 @@ impl<M: Machine> Shell<M> {
     pub(super) fn may_take_turn(&mut self, key: Key) -> bool {
         let Some(conn) = self.conns.get_mut(key) else { return true };
         if !self.machine.is_newcomer(conn.id) {
-            conn.is_newcomer = false;
+            conn.entry = Entry::Inside;
             return true;
         }
-        if std::mem::take(&mut conn.has_turn) {
+        let before = conn.entry;
+        if before == Entry::Called {
+            conn.entry = Entry::Outside;
             return true;
         }
-        let is_first = self.turns.waiting.is_empty();
-        if is_first && self.turns.left > 0 {
+        if self.turns.waiting.is_empty() && self.turns.left > 0 {
             self.turns.left -= 1;
             return true;
         }
-        if !std::mem::replace(&mut conn.is_queued, true) {
+        conn.entry = Entry::Queued;
+        if before != Entry::Queued {
             self.turns.waiting.push_back(key);
         }
         if !std::mem::replace(&mut self.turns.is_rounding, true)
@@ -54,8 +56,10 @@ impl<M: Machine> Shell<M> {
                 return false;
             };
             // Keys are used again; whoever has this one now and did not ask for a turn is not meant.
-            let Some(conn) = self.conns.get_mut(key).filter(|conn| conn.is_queued) else { continue };
-            (conn.is_queued, conn.has_turn) = (false, true);
+            let Some(conn) = self.conns.get_mut(key).filter(|conn| conn.entry == Entry::Queued) else {
+                continue;
+            };
+            conn.entry = Entry::Called;
             conn.wake();
             self.turns.left -= 1;
         }

@@ -42,10 +42,7 @@ impl Worker {
             return self.answer_secret(now, id, None, effects);
         }
         let wanted = Wanted { question: Question::Secret, whose: (database, user) };
-        if self.fetched_secret(now, &wanted.whose).is_none() {
-            return self.look_up_in_turn(now, id, wanted, effects);
-        }
-        self.look_up(now, id, wanted, effects);
+        self.look_up_in_turn(now, id, wanted, effects);
     }
 
     /// Asks PostgreSQL, but for those who have failed often when it is their turn.
