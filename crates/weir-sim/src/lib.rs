@@ -1,0 +1,71 @@
+//! A simulator: whole weirs (the real worker and the real discovery) in front of a Patroni cluster made of memory, with
+//! applications and a network, on virtual time, all from one seed. The same seed tells the same story.
+//!
+//! While a story goes on, laws are checked: rows answer who asked for them; no row is written twice, none is written that
+//! was reported as failed (but for 08007), none is lost that was acknowledged (with a synchronous standby); nothing is
+//! written to a leader of an older timeline than the one followed; nobody idle is cut off; limits hold. When faults stop,
+//! everybody is served again, and a drain leaves nothing behind.
+
+mod agenda;
+mod application;
+mod backend;
+mod clients;
+mod database;
+mod dcs;
+mod dice;
+mod faults;
+mod laws;
+mod ledger;
+mod node;
+mod patroni;
+mod plan;
+mod process;
+mod server;
+mod traffic;
+mod weir;
+mod wire;
+mod world;
+
+use std::panic::{self, AssertUnwindSafe};
+use std::time::Duration;
+
+use world::World;
+
+/// What became of a story.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// Rows that applications asked for, and were told to be written, not written, or in doubt.
+    pub rows: [usize; 4],
+    /// Answers that applications received.
+    pub answers: u64,
+    /// Timeline of the last leader.
+    pub timeline: u32,
+    /// Connections that weir ended.
+    pub cut_off: u32,
+}
+
+/// Tells one story.
+///
+/// # Errors
+/// The law that was broken, with the story up to there.
+pub fn tell(seed: u64) -> Result<Summary, String> {
+    let mut world = World::new(seed);
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
+        world.plan_faults(QUIET, QUIET + STORM);
+        world.run_until(QUIET + STORM);
+        world.become_calm();
+        world.drain();
+        world.summary()
+    }));
+    outcome.map_err(|what| {
+        let text = what.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| what.downcast_ref::<&str>().copied()).unwrap_or("a panic without a word");
+        format!("seed {seed}: {text}\n{:?}\n{}", world.plan, world.story.join("\n"))
+    })
+}
+
+/// Before the first fault everybody has found its place.
+const QUIET: Duration = Duration::from_secs(3);
+
+/// Faults happen within this.
+const STORM: Duration = Duration::from_secs(25);

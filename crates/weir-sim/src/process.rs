@@ -1,0 +1,137 @@
+//! One weir: the real worker and the real discovery, and what the shell remembers for them. How its effects reach the
+//! network is in `weir`.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use weir_config::{AuthMethod, Config, FileContents, Files, PoolMode, Source};
+use weir_discovery::{Address, Answer, ApiUrl, Discovery, MonitorReport, PollFailure, ReadFallback, Settings, Topology};
+use weir_worker::{ConnId, Effects, Worker};
+
+use crate::dice::Dice;
+use crate::plan::Plan;
+use crate::wire::{End, WireId};
+
+/// A weir process.
+pub(crate) struct Process {
+    pub(crate) worker: Worker,
+    pub(crate) discovery: Discovery,
+    pub(crate) effects: Effects,
+    /// Each connection's wire, and which end of it is ours.
+    pub(crate) wires: HashMap<ConnId, (WireId, End)>,
+    /// Questions without an answer yet.
+    pub(crate) questions: HashMap<u64, Question>,
+    pub(crate) last_question: u64,
+    /// Generation of the topology that the worker has.
+    pub(crate) published: Option<u64>,
+    /// The newest timeline that it has followed.
+    pub(crate) followed: u32,
+    /// Of [`crate::world::Event::Due`].
+    pub(crate) stamp: u64,
+    /// Nodes with a monitor connection.
+    pub(crate) watches: Vec<bool>,
+}
+
+/// What discovery wants to know.
+#[derive(Debug, Clone)]
+pub(crate) enum Question {
+    Primary(ApiUrl),
+    Cluster(ApiUrl),
+    Ping { member: String, address: Address, is_connected: bool },
+}
+
+/// A question on its way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Ask {
+    Primary,
+    Cluster,
+    Ping,
+}
+
+/// An answer on its way.
+#[derive(Debug, Clone)]
+pub(crate) enum Told {
+    Rest(Result<Answer, PollFailure>),
+    Monitor(MonitorReport),
+}
+
+impl Process {
+    pub(crate) fn new(plan: &Plan, now: Instant, dice: Dice) -> Self {
+        let config = config(plan);
+        let nobody = Topology {
+            leader: weir_discovery::Leadership::Leaderless { why: "nobody was asked yet".to_owned() },
+            ..Topology::nobody()
+        };
+        Self {
+            worker: Worker::new(Arc::new(config), Arc::new(nobody), Box::new(dice), 0),
+            discovery: Discovery::new(now, settings(plan)),
+            effects: Effects::default(),
+            wires: HashMap::new(),
+            questions: HashMap::new(),
+            last_question: 0,
+            published: None,
+            followed: 0,
+            stamp: 0,
+            watches: vec![false; plan.nodes],
+        }
+    }
+}
+
+/// Where a node's PostgreSQL listens.
+pub(crate) fn address(node: usize) -> Address {
+    Address { host: format!("10.0.0.{}", node + 1), port: 5432 }
+}
+
+/// The node that has this address or name of a REST API.
+pub(crate) fn node_at(host: &str) -> Option<usize> {
+    host.rsplit('.').next()?.parse::<usize>().ok()?.checked_sub(1)
+}
+
+fn settings(plan: &Plan) -> Settings {
+    let url = |node: usize| format!("http://10.0.0.{}:8008", node + 1).parse().ok();
+    Settings {
+        seeds: (0..plan.nodes).filter_map(url).collect(),
+        scope: None,
+        max_lag_bytes: 1_000,
+        fallback: ReadFallback::Primary,
+        poll_interval: Duration::from_secs(1),
+        monitor: plan.monitor,
+    }
+}
+
+fn config(plan: &Plan) -> Config {
+    let source = Source { path: Path::new("weir.toml"), text: SETTINGS, world_readable: false };
+    let mut config = match weir_config::load(Some(source), &[], &NoFiles) {
+        Ok(loaded) => loaded.config,
+        Err(problems) => panic!("{problems:?}"),
+    };
+    config.auth.method = AuthMethod::Trust;
+    config.pool.mode = if plan.session_pooling { PoolMode::Session } else { PoolMode::Transaction };
+    config.pool.size = NonZeroU32::new(plan.pool_size).unwrap_or(NonZeroU32::MIN);
+    config.pool.query_wait_timeout = None;
+    config.limits.retry_bytes_max = plan.retry_bytes_max;
+    config
+}
+
+const SETTINGS: &str = r#"
+[patroni]
+urls = ["http://10.0.0.1:8008"]
+[auth]
+type = "trust"
+[limits]
+max_client_conn = 1000
+[server_tls]
+mode = "disable"
+"#;
+
+/// Nothing has to be read.
+struct NoFiles;
+
+impl Files for NoFiles {
+    fn read(&self, path: &Path) -> Result<FileContents, String> {
+        Err(format!("{} is not here", path.display()))
+    }
+}

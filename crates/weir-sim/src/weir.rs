@@ -1,0 +1,374 @@
+//! A weir's shell made of memory: carries effects out over the network, brings back what happened, asks what discovery wants
+//! to know, and publishes what it concludes. Checks the border's rules on the way.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use weir_discovery::{Answer, Event as Seen, Leadership, MonitorReport, PollFailure, Request};
+use weir_pool::ClientId;
+use weir_worker::{Accepted, ConnId, DialError, Dialed, Effect, Effects, Order, Role, Worker};
+
+use crate::database::Phase;
+use crate::node::Api;
+use crate::process::{Ask, Question, Told, address, node_at};
+use crate::wire::{Host, Party, Segment, WireId};
+use crate::world::{Event, World};
+
+impl World {
+    /// One call into a weir's worker, and its effects.
+    pub(crate) fn turn(&mut self, weir: usize, call: impl FnOnce(&mut Worker, Instant, &mut Effects)) {
+        let now = self.instant();
+        let process = &mut self.weirs[weir];
+        call(&mut process.worker, now, &mut process.effects);
+        self.carry_out(weir);
+    }
+
+    fn carry_out(&mut self, weir: usize) {
+        let mut effects = std::mem::take(&mut self.weirs[weir].effects);
+        for effect in effects.list.drain(..) {
+            match effect {
+                Effect::Send(conn, range) => self.send_from_weir(weir, conn, &effects.bytes[range]),
+                Effect::Dial(conn, to) => {
+                    let node = node_at(&to.host).expect("the node of an address");
+                    let wire = self.network.open(Party::Back(weir, conn), Party::Backend(node, None));
+                    let replaced = self.weirs[weir].wires.insert(conn, (wire, 0));
+                    assert!(replaced.is_none(), "{conn:?} is dialed although it is there");
+                    self.transmit(wire, 0, Segment::Syn);
+                }
+                Effect::Close(conn) => self.close_from_weir(weir, conn, Segment::Fin),
+                Effect::Abort(conn) => self.close_from_weir(weir, conn, Segment::Reset),
+                Effect::Evidence(evidence) => self.tell_discovery(weir, Seen::Evidence(evidence)),
+                // Nobody sends so much that it matters.
+                Effect::StopReading(_) | Effect::ReadAgain(_) => {}
+                other @ (Effect::StartTls(_) | Effect::BeginTls(..) | Effect::DialCancel(..) | Effect::Console(_)) => {
+                    panic!("nobody asked for {other:?}")
+                }
+            }
+        }
+        effects.clear();
+        // What came of the effects, if anything, comes first.
+        let later = std::mem::replace(&mut self.weirs[weir].effects, effects);
+        assert!(later.list.is_empty(), "effects within effects");
+    }
+
+    fn send_from_weir(&mut self, weir: usize, conn: ConnId, bytes: &[u8]) {
+        let Some(&(wire, end)) = self.weirs[weir].wires.get(&conn) else {
+            panic!("bytes for {conn:?}, which is not there")
+        };
+        if let Some(Party::Backend(node, Some(pid))) = self.network.party(wire, 1 - end) {
+            self.check_fence(weir, node, pid);
+        }
+        self.transmit_in_pieces(wire, end, bytes);
+    }
+
+    /// Nothing is written to a leader of an older timeline than the one that this weir follows.
+    fn check_fence(&self, weir: usize, node: usize, pid: u32) {
+        let Some(backend) = self.nodes[node].backends.get(&pid) else { return };
+        let is_writer = backend.user == WRITER;
+        assert!(
+            !is_writer || backend.timeline >= self.weirs[weir].followed,
+            "w{weir} writes to n{node} on timeline {} and has followed {}",
+            backend.timeline,
+            self.weirs[weir].followed
+        );
+    }
+
+    fn close_from_weir(&mut self, weir: usize, conn: ConnId, how: Segment) {
+        let Some((wire, end)) = self.weirs[weir].wires.remove(&conn) else {
+            panic!("{conn:?} is ended although it is not there")
+        };
+        self.network.close(wire, end);
+        if how == Segment::Reset && self.dice.once_in(2) {
+            self.network.lose_sent(wire, end);
+        }
+        self.transmit(wire, end, how);
+    }
+
+    // What comes from the network.
+
+    pub(crate) fn front_hears(&mut self, wire: WireId, weir: usize, client: Option<ClientId>, segment: Segment) {
+        let conn = client.map(ConnId::Client);
+        match (segment, conn) {
+            (Segment::Syn, _) => self.welcome(wire, weir),
+            (Segment::Bytes(bytes), Some(conn)) => {
+                self.turn(weir, |worker, now, effects| worker.received(now, conn, &bytes, effects));
+            }
+            (Segment::Fin | Segment::Reset, Some(conn)) => self.lost_by_weir(weir, conn),
+            (Segment::SynAck | Segment::Refused | Segment::Bytes(_) | Segment::Fin | Segment::Reset, _) => {}
+        }
+    }
+
+    fn welcome(&mut self, wire: WireId, weir: usize) {
+        let role = match self.network.party(wire, 0) {
+            Some(Party::Client(at)) if self.clients[at].is_reader => Role::Read,
+            _ => Role::Write,
+        };
+        let accepted = Accepted { role, peer: None, local: None, unix: None };
+        let now = self.instant();
+        let process = &mut self.weirs[weir];
+        let id = process.worker.accept(now, accepted, &mut process.effects);
+        process.wires.insert(ConnId::Client(id), (wire, 1));
+        self.network.assign(wire, 1, Party::Front(weir, id));
+        self.transmit(wire, 1, Segment::SynAck);
+        self.carry_out(weir);
+    }
+
+    pub(crate) fn back_hears(&mut self, weir: usize, conn: ConnId, segment: Segment) {
+        match segment {
+            Segment::SynAck => {
+                let dialed = Dialed { peer: None, local: None, tls: None, end_point: None };
+                self.turn(weir, |worker, now, effects| worker.dialed(now, conn, Ok(dialed), effects));
+            }
+            Segment::Refused => {
+                self.weirs[weir].wires.remove(&conn);
+                let refused = DialError::Refused("connection refused".to_owned());
+                self.turn(weir, |worker, now, effects| worker.dialed(now, conn, Err(refused), effects));
+            }
+            Segment::Bytes(bytes) => {
+                self.turn(weir, |worker, now, effects| worker.received(now, conn, &bytes, effects));
+            }
+            Segment::Fin | Segment::Reset => self.lost_by_weir(weir, conn),
+            Segment::Syn => {}
+        }
+    }
+
+    fn lost_by_weir(&mut self, weir: usize, conn: ConnId) {
+        if let Some((wire, end)) = self.weirs[weir].wires.remove(&conn) {
+            self.network.close(wire, end);
+            self.turn(weir, |worker, now, effects| worker.closed(now, conn, effects));
+        }
+    }
+
+    pub(crate) fn tick(&mut self, weir: usize) {
+        self.turn(weir, Worker::tick);
+        self.agenda.after(TICK, Event::Tick { weir });
+    }
+
+    // Discovery.
+
+    pub(crate) fn due(&mut self, weir: usize, stamp: u64) {
+        if self.weirs[weir].stamp == stamp {
+            self.follow_up(weir);
+        }
+    }
+
+    fn tell_discovery(&mut self, weir: usize, seen: Seen) {
+        let now = self.instant();
+        self.weirs[weir].discovery.step(now, seen);
+        // In a turn of its own, as in the control thread.
+        let process = &mut self.weirs[weir];
+        process.stamp += 1;
+        let stamp = process.stamp;
+        self.agenda.after(Duration::ZERO, Event::Due { weir, stamp });
+    }
+
+    /// Asks what is due, and publishes.
+    fn follow_up(&mut self, weir: usize) {
+        let now = self.instant();
+        for request in self.weirs[weir].discovery.due(now) {
+            self.ask(weir, request);
+        }
+        self.publish(weir);
+        let process = &mut self.weirs[weir];
+        process.stamp += 1;
+        let (stamp, deadline) = (process.stamp, process.discovery.deadline(now));
+        let time = deadline.saturating_duration_since(now).max(Duration::from_micros(1));
+        self.agenda.after(time, Event::Due { weir, stamp });
+    }
+
+    fn publish(&mut self, weir: usize) {
+        let notes: Vec<String> = self.weirs[weir].discovery.notes().map(|note| note.text).collect();
+        for text in notes {
+            self.note(format!("w{weir}: {text}"));
+        }
+        let process = &mut self.weirs[weir];
+        let topology = process.discovery.topology();
+        if process.published == Some(topology.generation) {
+            return;
+        }
+        process.published = Some(topology.generation);
+        if let Leadership::Led { epoch: Some(epoch), .. } = &topology.leader {
+            process.followed = process.followed.max(epoch.timeline);
+        }
+        self.turn(weir, |worker, now, effects| worker.order(now, Order::Adopt(Arc::clone(&topology)), effects));
+    }
+
+    fn ask(&mut self, weir: usize, request: Request) {
+        let (host, ask, patience, question) = match request {
+            Request::Primary { url } => (url.host().to_owned(), Ask::Primary, REST_TIME_MAX, Question::Primary(url)),
+            Request::Cluster { url } => (url.host().to_owned(), Ask::Cluster, REST_TIME_MAX, Question::Cluster(url)),
+            Request::Ping { member, address } => {
+                let node = node_at(&address.host).expect("a node of this address");
+                let is_connected = self.weirs[weir].watches[node];
+                let patience = if is_connected { PING_TIME_MAX } else { OPEN_TIME_MAX };
+                let host = address.host.clone();
+                (host, Ask::Ping, patience, Question::Ping { member, address, is_connected })
+            }
+        };
+        let node = node_at(&host).expect("a node of this name");
+        let process = &mut self.weirs[weir];
+        process.last_question += 1;
+        let number = process.last_question;
+        process.questions.insert(number, question);
+        self.agenda.after(patience, Event::Overdue { weir, number });
+        if !self.network.is_cut(Host::Weir(weir), Host::Node(node)) {
+            let latency = self.network.latency();
+            self.agenda.after(latency, Event::Asked { node, weir, number, ask });
+        }
+    }
+
+    /// A question has come to a node.
+    pub(crate) fn asked(&mut self, node: usize, weir: usize, number: u64, ask: &Ask) {
+        let told = match ask {
+            Ask::Primary | Ask::Cluster if !self.nodes[node].patroni.is_up => Some(refused()),
+            Ask::Primary | Ask::Cluster => match self.nodes[node].patroni.api {
+                Api::Hangs => None,
+                Api::Refuses => Some(refused()),
+                Api::Honest | Api::Lies(_) => self.rest(node, *ask).map(|answer| Told::Rest(Ok(answer))),
+            },
+            Ask::Ping => Some(Told::Monitor(self.pinged(node, weir))),
+        };
+        let Some(told) = told else { return };
+        if !self.network.is_cut(Host::Node(node), Host::Weir(weir)) {
+            let latency = self.network.latency();
+            self.agenda.after(latency, Event::Answered { weir, number, told });
+        }
+    }
+
+    fn pinged(&mut self, node: usize, weir: usize) -> MonitorReport {
+        let server = &mut self.nodes[node];
+        if !server.data.is_open() {
+            let why = match server.data.phase {
+                Phase::Down => "refuses connections",
+                _ => "is starting up or shutting down",
+            };
+            return MonitorReport::Unreachable { why: why.to_owned() };
+        }
+        server.monitors.insert(weir);
+        let writes = server.data.writes();
+        MonitorReport::Answered {
+            in_hot_standby: !writes,
+            timeline: writes.then_some(server.data.timeline),
+            system_identifier: writes.then_some(crate::backend::SYSTEM),
+        }
+    }
+
+    pub(crate) fn answered(&mut self, weir: usize, number: u64, told: Told) {
+        let Some(question) = self.weirs[weir].questions.remove(&number) else { return };
+        let seen = match (question, told) {
+            (Question::Primary(url), Told::Rest(result)) => Seen::Polled { url, result },
+            (Question::Cluster(url), Told::Rest(result)) => Seen::Cluster { url, result },
+            (Question::Ping { member, address, .. }, Told::Monitor(report)) => {
+                let node = node_at(&address.host).expect("a node of this address");
+                self.weirs[weir].watches[node] = matches!(report, MonitorReport::Answered { .. });
+                Seen::Monitor { member, address, report }
+            }
+            (question, told) => panic!("{told:?} answers {question:?}"),
+        };
+        self.tell_discovery(weir, seen);
+    }
+
+    pub(crate) fn overdue(&mut self, weir: usize, number: u64) {
+        let Some(question) = self.weirs[weir].questions.remove(&number) else { return };
+        let seen = match question {
+            Question::Primary(url) => Seen::Polled { url, result: Err(PollFailure::TimedOut) },
+            Question::Cluster(url) => Seen::Cluster { url, result: Err(PollFailure::TimedOut) },
+            Question::Ping { member, address, is_connected } => {
+                let node = node_at(&address.host).expect("a node of this address");
+                self.weirs[weir].watches[node] = false;
+                let report = if is_connected {
+                    MonitorReport::Lost { why: "a ping was not answered in time".to_owned() }
+                } else {
+                    MonitorReport::Unreachable { why: "does not answer".to_owned() }
+                };
+                Seen::Monitor { member, address, report }
+            }
+        };
+        self.tell_discovery(weir, seen);
+    }
+
+    pub(crate) fn monitor_ended(&mut self, weir: usize, node: usize) {
+        let is_heard = !self.network.is_cut(Host::Node(node), Host::Weir(weir));
+        if is_heard && std::mem::replace(&mut self.weirs[weir].watches[node], false) {
+            let report = MonitorReport::Lost { why: "the connection ended".to_owned() };
+            self.tell_discovery(weir, Seen::Monitor { member: format!("n{node}"), address: address(node), report });
+        }
+    }
+}
+
+fn refused() -> Told {
+    Told::Rest(Err(PollFailure::Unreachable("connection refused".to_owned())))
+}
+
+impl World {
+    /// What Patroni's REST API answers; nothing if it cannot ask the store for it.
+    fn rest(&self, node: usize, ask: Ask) -> Option<Answer> {
+        match ask {
+            Ask::Cluster => (self.dcs.is_up && self.network.reach_each_other(Host::Node(node), Host::Dcs))
+                .then(|| self.cluster_body()),
+            Ask::Primary | Ask::Ping => Some(self.primary_body(node)),
+        }
+    }
+
+    fn primary_body(&self, node: usize) -> Answer {
+        let (agent, data) = (&self.nodes[node].patroni, &self.nodes[node].data);
+        let leads = match agent.api {
+            Api::Lies(says) => says,
+            Api::Honest | Api::Hangs | Api::Refuses => agent.leads,
+        };
+        let role = if data.writes() { "primary" } else { "replica" };
+        let state = match data.phase {
+            Phase::Down => "stopped",
+            Phase::Starting { .. } => "starting",
+            Phase::Stopping { .. } => "stopping",
+            Phase::Standby | Phase::Promoting | Phase::Primary => "running",
+        };
+        let position = data.log.len();
+        let xlog = if data.writes() { "location" } else { "replayed_location" };
+        let seen = if data.is_open() {
+            format!(
+                r#", "timeline": {}, "xlog": {{"{xlog}": {position}}}, "database_system_identifier": "{}""#,
+                data.timeline,
+                crate::backend::SYSTEM
+            )
+        } else {
+            String::new()
+        };
+        let tags = if agent.noloadbalance { r#", "tags": {"noloadbalance": true}"# } else { "" };
+        let body = format!(
+            r#"{{"state": "{state}", "role": "{role}"{seen}{tags},
+                "patroni": {{"version": "4.1.5", "scope": "s", "name": "n{node}"}}}}"#
+        );
+        Answer { status: if leads { 200 } else { 503 }, body: body.into_bytes() }
+    }
+
+    fn cluster_body(&self) -> Answer {
+        let holder = self.dcs.holder(self.agenda.now());
+        let members: Vec<String> = (0..self.nodes.len())
+            .filter(|node| self.nodes[*node].patroni.is_up)
+            .map(|node| {
+                let role = if holder == Some(node) { "leader" } else { "replica" };
+                let host = address(node).host;
+                format!(
+                    r#"{{"name": "n{node}", "role": "{role}", "state": "running", "timeline": {},
+                        "host": "{host}", "port": 5432, "api_url": "http://{host}:8008/patroni"}}"#,
+                    self.nodes[node].data.timeline
+                )
+            })
+            .collect();
+        Answer {
+            status: 200,
+            body: format!(r#"{{"members": [{}], "scope": "s"}}"#, members.join(",")).into_bytes(),
+        }
+    }
+}
+
+/// Who logs in to write; readers come as somebody else, so that pools are told apart.
+pub(crate) const WRITER: &str = "writer";
+
+/// The shell's clock.
+const TICK: Duration = Duration::from_millis(100);
+/// As in weir's monitor and in its default configuration.
+const REST_TIME_MAX: Duration = Duration::from_secs(2);
+const PING_TIME_MAX: Duration = Duration::from_secs(1);
+const OPEN_TIME_MAX: Duration = Duration::from_secs(2);

@@ -1,0 +1,202 @@
+//! Everything that exists in a story, and the loop that makes it happen: one event after the other, each at its host. An
+//! event at a frozen host waits for the thaw.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::agenda::Agenda;
+use crate::application::Application;
+use crate::dcs::Dcs;
+use crate::dice::Dice;
+use crate::ledger::Ledger;
+use crate::node::Node;
+use crate::plan::Plan;
+use crate::process::{Ask, Process, Told};
+use crate::wire::{End, Host, Network, WireId};
+
+/// Something that happens at one host.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The foremost segment of this pipe arrives.
+    Segment(WireId, End),
+    /// A weir asks a node something that is no session: the REST API, or the monitor's ping.
+    Asked { node: usize, weir: usize, number: u64, ask: Ask },
+    /// The answer.
+    Answered { weir: usize, number: u64, told: Told },
+    /// No answer came in time.
+    Overdue { weir: usize, number: u64 },
+    /// A monitor connection has ended.
+    MonitorEnded { weir: usize, node: usize },
+    /// The clock of a weir's shell.
+    Tick { weir: usize },
+    /// Discovery wants to be asked what is due; older stamps do not count.
+    Due { weir: usize, stamp: u64 },
+    /// Patroni's loop.
+    Patroni { node: usize, run: u32 },
+    /// A phase of PostgreSQL ends.
+    Phase { node: usize, run: u32 },
+    /// A statement that took its time ends.
+    Finished { node: usize, pid: u32 },
+    /// A standby takes over what the primary has.
+    Stream { node: usize },
+    /// A standby tells how much it has.
+    Acknowledged { node: usize, standby: usize, length: usize },
+    /// An application does something.
+    Act { client: usize },
+    /// Something goes wrong, or is mended.
+    Fault(crate::faults::Fault),
+}
+
+pub(crate) struct World {
+    pub(crate) plan: Plan,
+    pub(crate) agenda: Agenda<Event>,
+    pub(crate) dice: Dice,
+    pub(crate) network: Network,
+    pub(crate) dcs: Dcs,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) weirs: Vec<Process>,
+    pub(crate) clients: Vec<Application>,
+    pub(crate) ledger: Ledger,
+    /// What waits at frozen hosts, in the order it came.
+    pub(crate) frozen: BTreeMap<Host, Vec<Event>>,
+    /// No more faults, and nobody asks for anything new.
+    pub(crate) is_calm: bool,
+    /// weirs let everybody go.
+    pub(crate) is_draining: bool,
+    /// Connections that weirs ended.
+    pub(crate) cut_off: u32,
+    /// What happened, for the message of a failure; bounded.
+    pub(crate) story: Vec<String>,
+    epoch: Instant,
+}
+
+impl World {
+    #[expect(clippy::disallowed_methods, reason = "virtual time has to start somewhere")]
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut dice = Dice::new(seed);
+        let plan = Plan::draw(&mut dice);
+        let network = Network::new(dice.fork());
+        let epoch = Instant::now();
+        let weirs = (0..plan.weirs).map(|_| Process::new(&plan, epoch, dice.fork())).collect();
+        let mut world = Self {
+            nodes: (0..plan.nodes).map(Node::new).collect(),
+            clients: (0..plan.clients).map(|_| Application::new(dice.fork())).collect(),
+            dcs: Dcs::new(),
+            agenda: Agenda::new(),
+            network,
+            weirs,
+            ledger: Ledger::default(),
+            frozen: BTreeMap::new(),
+            is_calm: false,
+            is_draining: false,
+            cut_off: 0,
+            story: Vec::new(),
+            epoch,
+            dice,
+            plan,
+        };
+        world.begin();
+        world
+    }
+
+    fn begin(&mut self) {
+        self.dcs.leader = Some((0, self.plan.ttl));
+        for node in 0..self.nodes.len() {
+            let delay = self.dice.millis(0, 200);
+            self.agenda.after(delay, Event::Patroni { node, run: 0 });
+        }
+        for weir in 0..self.weirs.len() {
+            self.agenda.after(Duration::ZERO, Event::Tick { weir });
+            self.agenda.after(Duration::ZERO, Event::Due { weir, stamp: 0 });
+        }
+        for client in 0..self.clients.len() {
+            let delay = self.dice.millis(0, 500);
+            self.agenda.after(delay, Event::Act { client });
+        }
+    }
+
+    /// The time as weirs read it.
+    pub(crate) fn instant(&self) -> Instant {
+        self.epoch + self.agenda.now()
+    }
+
+    /// Lets things happen until then.
+    pub(crate) fn run_until(&mut self, end: Duration) {
+        while self.agenda.now() < end {
+            let Some(event) = self.agenda.next() else { return };
+            let at = self.place(&event);
+            match at.and_then(|host| self.frozen.get_mut(&host)) {
+                Some(waiting) => waiting.push(event),
+                None => self.happen(event),
+            }
+        }
+    }
+
+    /// The host that has to be awake for it.
+    fn place(&mut self, event: &Event) -> Option<Host> {
+        match *event {
+            Event::Segment(wire, from) => self.network.hosts(wire, from).map(|(_, to)| to),
+            Event::Asked { node, .. }
+            | Event::Patroni { node, .. }
+            | Event::Phase { node, .. }
+            | Event::Finished { node, .. }
+            | Event::Stream { node }
+            | Event::Acknowledged { node, .. } => Some(Host::Node(node)),
+            Event::Answered { weir, .. }
+            | Event::Overdue { weir, .. }
+            | Event::MonitorEnded { weir, .. }
+            | Event::Tick { weir }
+            | Event::Due { weir, .. } => Some(Host::Weir(weir)),
+            Event::Act { .. } | Event::Fault(_) => None,
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Segment(wire, from) => self.segment(wire, from),
+            Event::Asked { node, weir, number, ask } => self.asked(node, weir, number, &ask),
+            Event::Answered { weir, number, told } => self.answered(weir, number, told),
+            Event::Overdue { weir, number } => self.overdue(weir, number),
+            Event::MonitorEnded { weir, node } => self.monitor_ended(weir, node),
+            Event::Tick { weir } => self.tick(weir),
+            Event::Due { weir, stamp } => self.due(weir, stamp),
+            Event::Patroni { node, run } => self.patroni(node, run),
+            Event::Phase { node, run } => self.phase_over(node, run),
+            Event::Finished { node, pid } => self.statement_finished(node, pid),
+            Event::Stream { node } => self.stream(node),
+            Event::Acknowledged { node, standby, length } => self.standby_has(node, standby, length),
+            Event::Act { client } => self.act(client),
+            Event::Fault(fault) => self.befall(fault),
+        }
+    }
+
+    pub(crate) fn freeze(&mut self, host: Host) {
+        self.frozen.entry(host).or_default();
+    }
+
+    /// What waited happens now, in its order.
+    pub(crate) fn thaw(&mut self, host: Host) {
+        for event in self.frozen.remove(&host).unwrap_or_default() {
+            self.agenda.after(Duration::ZERO, event);
+        }
+    }
+
+    pub(crate) fn is_frozen(&self, host: Host) -> bool {
+        self.frozen.contains_key(&host)
+    }
+
+    /// Both are awake, and a question and its answer get through.
+    pub(crate) fn can_talk(&self, a: Host, b: Host) -> bool {
+        !self.is_frozen(a) && !self.is_frozen(b) && self.network.reach_each_other(a, b)
+    }
+
+    pub(crate) fn note(&mut self, what: String) {
+        if self.story.len() == STORY_MAX {
+            self.story.drain(..STORY_MAX / 2);
+        }
+        self.story.push(format!("{:9.3} {what}", self.agenda.now().as_secs_f64()));
+    }
+}
+
+/// Lines that a failure's message shows at most.
+const STORY_MAX: usize = 400;
