@@ -28,7 +28,7 @@ impl World {
         for effect in effects.list.drain(..) {
             match effect {
                 Effect::Send(conn, range) => self.send_from_weir(weir, conn, &effects.bytes[range]),
-                Effect::Dial(conn, to) => {
+                Effect::Dial(conn, to, _) => {
                     let node = node_at(&to.host).expect("the node of an address");
                     let wire = self.network.open(Party::Back(weir, conn), Party::Backend(node, None));
                     let replaced = self.weirs[weir].wires.insert(conn, (wire, 0));
@@ -40,7 +40,12 @@ impl World {
                 Effect::Evidence(evidence) => self.tell_discovery(weir, Seen::Evidence(evidence)),
                 // Nobody sends so much that it matters.
                 Effect::StopReading(_) | Effect::ReadAgain(_) => {}
-                other @ (Effect::StartTls(_) | Effect::BeginTls(..) | Effect::DialCancel(..) | Effect::Console(_)) => {
+                other @ (Effect::StartTls(_)
+                | Effect::BeginTls(..)
+                | Effect::DialCancel(..)
+                | Effect::Console(_)
+                | Effect::Derive(..)
+                | Effect::Refer(_)) => {
                     panic!("nobody asked for {other:?}")
                 }
             }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use crate::sources::{refuse, root};
 
 /// Each crate with the workspace's crates it may use. Arrows point one way.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("weir-protocol", &[]),
     ("weir-auth", &[]),
     ("weir-pool", &[]),
@@ -17,6 +17,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("weir-config", &["weir-auth"]),
     ("weir-admin", &["weir-protocol", "weir-discovery"]),
     ("weir-worker", &PURE_BELOW_WORKER),
+    ("weir-sim", &["weir-protocol", "weir-config", "weir-discovery", "weir-pool", "weir-worker"]),
     (
         "weir-runtime",
         &[
@@ -58,7 +59,7 @@ const IMPURE: [&str; 12] = [
 ];
 
 fn pure() -> impl Iterator<Item = &'static str> {
-    PURE_BELOW_WORKER.into_iter().chain(["weir-worker"])
+    PURE_BELOW_WORKER.into_iter().chain(["weir-worker", "weir-sim"])
 }
 
 #[test]
