@@ -26,6 +26,8 @@ pub(crate) struct Application {
     /// Answers received on all connections.
     pub(crate) served: u64,
     pub(crate) dice: Dice,
+    /// What was asked last went in the extended protocol.
+    in_batch: bool,
     inbox: Vec<u8>,
     heard: Vec<Heard>,
     /// Rows of the open transaction.
@@ -70,6 +72,7 @@ impl Application {
             status: b'I',
             served: 0,
             dice,
+            in_batch: false,
             inbox: Vec::new(),
             heard: Vec::new(),
             written: Vec::new(),
@@ -126,7 +129,8 @@ impl Application {
             Request::Commit => "COMMIT".to_owned(),
             Request::Rollback => "ROLLBACK".to_owned(),
         };
-        if self.dice.once_in(3) {
+        self.in_batch = self.dice.once_in(3);
+        if self.in_batch {
             frontend::parse(b"", sql.as_bytes(), NO_TYPES, out);
             frontend::bind_text(b"", b"", &[], out);
             frontend::execute(b"", 0, out);
@@ -178,7 +182,26 @@ impl Application {
                 self.served += 1;
                 return Next::Think;
             }
-            _ => {}
+            FromServer::Authentication
+            | FromServer::BackendKeyData
+            | FromServer::NoticeResponse
+            | FromServer::ParameterStatus
+            | FromServer::ParseComplete
+            | FromServer::BindComplete
+            | FromServer::CloseComplete
+            | FromServer::NoData
+            | FromServer::ParameterDescription
+            | FromServer::RowDescription => {}
+            FromServer::EmptyQueryResponse
+            | FromServer::PortalSuspended
+            | FromServer::CopyInResponse
+            | FromServer::CopyOutResponse
+            | FromServer::CopyBothResponse
+            | FromServer::CopyData
+            | FromServer::CopyDone
+            | FromServer::FunctionCallResponse
+            | FromServer::NotificationResponse
+            | FromServer::NegotiateProtocolVersion => panic!("nobody asked for {tag:?}"),
         }
         Next::Nothing
     }
@@ -194,10 +217,12 @@ impl Application {
     fn judge(&mut self, status: u8, ledger: &mut Ledger) {
         let heard = std::mem::take(&mut self.heard);
         let request = self.waits_for.pop_front().unwrap_or_else(|| panic!("{heard:?} answers nothing"));
-        for row in heard.iter().filter_map(|heard| if let Heard::Row(row) = heard { Some(row) } else { None }) {
+        for row in heard.iter().filter_map(|heard| if let Heard::Row(row) = heard { Some(row) } else { None })
+        {
             assert_eq!(Some(row), request.echo().as_ref(), "the row answers {request:?}");
         }
-        let error = heard.iter().find_map(|heard| if let Heard::Error(code) = heard { Some(code) } else { None });
+        let error =
+            heard.iter().find_map(|heard| if let Heard::Error(code) = heard { Some(code) } else { None });
         match error {
             Some(code) => self.failed(&request, code, status, ledger),
             None => self.succeeded(&request, &heard, ledger),
@@ -218,10 +243,13 @@ impl Application {
         match request {
             Request::Insert(row) if self.status == b'I' => ledger.told(&[*row], &fate),
             Request::Commit => {
-                assert_eq!(status, b'I', "a COMMIT ends the block, whatever comes of it");
+                // A batch that failed before its COMMIT was executed leaves the block open, and failed.
+                let is_over = status == b'I' || self.in_batch && status == b'E' && fate != Fate::InDoubt;
+                assert!(is_over, "a COMMIT ends the block, whatever comes of it");
                 self.settle(&fate, ledger);
             }
-            Request::Login | Request::Select(_) | Request::Insert(_) | Request::Begin | Request::Rollback => {}
+            Request::Login | Request::Select(_) | Request::Insert(_) | Request::Begin | Request::Rollback => {
+            }
         }
     }
 
@@ -260,7 +288,8 @@ impl Application {
                 ledger.told(&[row], &Fate::InDoubt);
             }
         }
-        let fate = if is_committing { Fate::InDoubt } else { Fate::Denied("the end of its connection".to_owned()) };
+        let fate =
+            if is_committing { Fate::InDoubt } else { Fate::Denied("the end of its connection".to_owned()) };
         self.settle(&fate, ledger);
         was_idle
     }

@@ -220,7 +220,12 @@ impl Backend {
             FromClient::Query => {
                 let sql = text(read::query(body).expect("a query"));
                 self.statements.remove(&b""[..]);
-                self.rest = sql.split(';').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect();
+                self.rest = sql
+                    .split(';')
+                    .map(str::trim)
+                    .filter(|part| !part.is_empty())
+                    .map(str::to_owned)
+                    .collect();
                 if self.rest.is_empty() {
                     backend::empty_query_response(&mut self.out);
                 }

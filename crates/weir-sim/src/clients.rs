@@ -26,7 +26,8 @@ impl World {
 
     fn connect(&mut self, client: usize) {
         let weir = self.dice.index(self.weirs.len());
-        let wire = self.network.open(Party::Client(client), Party::Front(weir, weir_pool::ClientId(u32::MAX)));
+        let wire =
+            self.network.open(Party::Client(client), Party::Front(weir, weir_pool::ClientId(u32::MAX)));
         let application = &mut self.clients[client];
         (application.wire, application.weir) = (Some(wire), weir);
         let user = if application.is_reader { "reader" } else { WRITER };

@@ -11,13 +11,17 @@ pub(crate) type Row = u32;
 pub(crate) enum Phase {
     Down,
     /// Recovers, and refuses connections meanwhile.
-    Starting { as_standby: bool },
+    Starting {
+        as_standby: bool,
+    },
     Standby,
     /// A standby that will be a primary in a moment.
     Promoting,
     Primary,
     /// A fast shutdown; afterwards it starts as a standby, or stays down.
-    Stopping { restarts: bool },
+    Stopping {
+        restarts: bool,
+    },
 }
 
 /// One committed transaction.
@@ -62,7 +66,8 @@ impl Database {
     pub(crate) fn is_prefix_of(&self, other: &Self) -> bool {
         let last = self.log.len();
         last <= other.log.len()
-            && self.log.last().map(|commit| commit.number) == other.log[..last].last().map(|commit| commit.number)
+            && self.log.last().map(|commit| commit.number)
+                == other.log[..last].last().map(|commit| commit.number)
     }
 
     /// Streaming: takes over what the other has more.

@@ -34,7 +34,8 @@ impl World {
     pub(crate) fn plan_faults(&mut self, begin: Duration, end: Duration) {
         let mut dice = self.dice.fork();
         for _ in 0..self.plan.faults {
-            let at = begin + Duration::from_micros(dice.below(u64::try_from((end - begin).as_micros()).unwrap_or(1)));
+            let at = begin
+                + Duration::from_micros(dice.below(u64::try_from((end - begin).as_micros()).unwrap_or(1)));
             let (fault, healing) = self.draw(&mut dice);
             self.agenda.at(at, Event::Fault(fault));
             if let Some((after, mended)) = healing {
@@ -63,7 +64,7 @@ impl World {
                 let lie = Api::Lies(dice.once_in(2));
                 (Fault::Rest(node, lie), Some((short, Fault::Rest(node, Api::Honest))))
             }
-            15 | 16 | 17 => (Fault::Switchover(node), None),
+            15..=17 => (Fault::Switchover(node), None),
             18 => (Fault::TerminateBackend(node), None),
             19 => (Fault::CrashRecover(node), None),
             20 => (Fault::StopFast(node), None),
@@ -122,7 +123,10 @@ impl World {
     }
 
     fn isolate(&mut self, node: usize, is_cut: bool) {
-        let others = (0..self.plan.nodes).map(Host::Node).chain((0..self.plan.weirs).map(Host::Weir)).chain([Host::Dcs]);
+        let others = (0..self.plan.nodes)
+            .map(Host::Node)
+            .chain((0..self.plan.weirs).map(Host::Weir))
+            .chain([Host::Dcs]);
         for other in others.collect::<Vec<_>>() {
             self.network.cut(Host::Node(node), other, is_cut);
             self.network.cut(other, Host::Node(node), is_cut);

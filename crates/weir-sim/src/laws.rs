@@ -24,7 +24,8 @@ impl World {
         while waiting > 0 {
             assert!(self.agenda.now() < patience, "{waiting} applications are not served: {}", self.scene());
             self.run_for(Duration::from_millis(500));
-            waiting = self.clients.iter().zip(&before).filter(|(client, before)| client.served <= **before).count();
+            waiting =
+                self.clients.iter().zip(&before).filter(|(client, before)| client.served <= **before).count();
         }
         self.is_calm = true;
         self.run_for(Duration::from_secs(4));
@@ -49,9 +50,16 @@ impl World {
 
     fn scene(&self) -> String {
         let views: Vec<_> = self.weirs.iter().map(|weir| weir.discovery.topology().leader.clone()).collect();
-        let waiting: Vec<_> = self.clients.iter().map(|client| (client.is_reader, client.wire, client.served, &client.waits_for, char::from(client.status))).collect();
+        let waiting: Vec<_> = self
+            .clients
+            .iter()
+            .map(|client| {
+                (client.is_reader, client.wire, client.served, &client.waits_for, char::from(client.status))
+            })
+            .collect();
         let phases: Vec<_> = self.nodes.iter().map(|node| (node.data.phase, node.data.timeline)).collect();
-        let servers: Vec<_> = self.weirs.iter().map(|weir| weir.worker.snapshot(self.instant()).pools).collect();
+        let servers: Vec<_> =
+            self.weirs.iter().map(|weir| weir.worker.snapshot(self.instant()).pools).collect();
         format!("{views:?}\n{waiting:?}\n{phases:?} {:?}\n{servers:#?}", self.dcs)
     }
 
@@ -59,7 +67,11 @@ impl World {
         for weir in &self.weirs {
             for pool in weir.worker.snapshot(self.instant()).pools {
                 let open = pool.sv_active + pool.sv_idle + pool.sv_login + pool.sv_being_canceled;
-                assert!(open <= self.plan.pool_size, "{open} server connections in a pool of {}", self.plan.pool_size);
+                assert!(
+                    open <= self.plan.pool_size,
+                    "{open} server connections in a pool of {}",
+                    self.plan.pool_size
+                );
             }
         }
     }
@@ -117,4 +129,3 @@ impl World {
 const CALM_WITHIN: Duration = Duration::from_secs(40);
 const SERVED_WITHIN: Duration = Duration::from_secs(30);
 const DRAINED_WITHIN: Duration = Duration::from_secs(20);
-

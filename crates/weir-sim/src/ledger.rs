@@ -48,7 +48,9 @@ impl Ledger {
         for row in rows {
             let is_written = self.commits.contains_key(row);
             match fate {
-                Fate::Denied(code) => assert!(!is_written, "row {row} was written and is reported as failed with {code}"),
+                Fate::Denied(code) => {
+                    assert!(!is_written, "row {row} was written and is reported as failed with {code}")
+                }
                 Fate::Confirmed => assert!(is_written, "row {row} is confirmed and was not written"),
                 Fate::Asked | Fate::InDoubt => {}
             }
@@ -58,7 +60,8 @@ impl Ledger {
 
     /// Every confirmed row is in the cluster's final log. `lossy`: a failover may lose what no standby had.
     pub(crate) fn check(&self, log: &[Commit], lossy: bool) {
-        let kept: BTreeMap<Row, ()> = log.iter().flat_map(|commit| &commit.rows).map(|row| (*row, ())).collect();
+        let kept: BTreeMap<Row, ()> =
+            log.iter().flat_map(|commit| &commit.rows).map(|row| (*row, ())).collect();
         for (row, fate) in &self.fates {
             let is_kept = kept.contains_key(row);
             assert!(lossy || *fate != Fate::Confirmed || is_kept, "row {row} was acknowledged and is lost");

@@ -165,14 +165,11 @@ impl World {
             Phase::Standby | Phase::Primary => {}
         }
         let wanted = self.dcs.switchover;
-        let may = if self.plan.synchronous {
-            self.dcs.may_take_over(node)
-        } else {
-            self.is_healthiest(node)
-        };
+        let may = if self.plan.synchronous { self.dcs.may_take_over(node) } else { self.is_healthiest(node) };
         if !may || wanted.is_some_and(|wanted| wanted != node) {
             // A candidate that does not come is not waited for.
-            self.dcs.switchover = wanted.filter(|wanted| self.nodes[*wanted].patroni.is_up && *wanted != node);
+            self.dcs.switchover =
+                wanted.filter(|wanted| self.nodes[*wanted].patroni.is_up && *wanted != node);
             return;
         }
         self.dcs.switchover = None;

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use weir_config::{AuthMethod, Config, FileContents, Files, PoolMode, Source};
-use weir_discovery::{Address, Answer, ApiUrl, Discovery, MonitorReport, PollFailure, ReadFallback, Settings, Topology};
+use weir_discovery::{
+    Address, Answer, ApiUrl, Discovery, MonitorReport, PollFailure, ReadFallback, Settings, Topology,
+};
 use weir_worker::{ConnId, Effects, Worker};
 
 use crate::dice::Dice;
@@ -103,7 +105,8 @@ fn settings(plan: &Plan) -> Settings {
 }
 
 fn config(plan: &Plan) -> Config {
-    let source = Source { path: Path::new("weir.toml"), text: SETTINGS, world_readable: false };
+    let source =
+        Source { path: Path::new("weir.toml"), text: SETTINGS, access: weir_config::Access::PRIVATE };
     let mut config = match weir_config::load(Some(source), &[], &NoFiles) {
         Ok(loaded) => loaded.config,
         Err(problems) => panic!("{problems:?}"),

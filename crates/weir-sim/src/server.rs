@@ -131,7 +131,8 @@ impl World {
     pub(crate) fn release_commits(&mut self, node: usize) {
         let server = &mut self.nodes[node];
         let safe = |backend: &Backend| matches!(backend.doing, Doing::Waiting(length, _) if server.data.is_safe(length));
-        let pids: Vec<u32> = server.backends.values().filter(|backend| safe(backend)).map(|backend| backend.pid).collect();
+        let pids: Vec<u32> =
+            server.backends.values().filter(|backend| safe(backend)).map(|backend| backend.pid).collect();
         for pid in pids {
             let server = &mut self.nodes[node];
             if let Some(backend) = server.backends.get_mut(&pid) {
@@ -260,7 +261,9 @@ impl World {
                 self.enter(node, Phase::Primary, 0, 0);
                 self.note(format!("n{node}: timeline {}", self.nodes[node].data.timeline));
             }
-            Phase::Stopping { restarts: true } => self.enter(node, Phase::Starting { as_standby: true }, 50, 800),
+            Phase::Stopping { restarts: true } => {
+                self.enter(node, Phase::Starting { as_standby: true }, 50, 800)
+            }
             Phase::Stopping { restarts: false } => self.enter(node, Phase::Down, 0, 0),
             Phase::Down | Phase::Standby | Phase::Primary => {}
         }

@@ -91,7 +91,13 @@ impl World {
 
     // What comes from the network.
 
-    pub(crate) fn front_hears(&mut self, wire: WireId, weir: usize, client: Option<ClientId>, segment: Segment) {
+    pub(crate) fn front_hears(
+        &mut self,
+        wire: WireId,
+        weir: usize,
+        client: Option<ClientId>,
+        segment: Segment,
+    ) {
         let conn = client.map(ConnId::Client);
         match (segment, conn) {
             (Segment::Syn, _) => self.welcome(wire, weir),
@@ -195,13 +201,19 @@ impl World {
         if let Leadership::Led { epoch: Some(epoch), .. } = &topology.leader {
             process.followed = process.followed.max(epoch.timeline);
         }
-        self.turn(weir, |worker, now, effects| worker.order(now, Order::Adopt(Arc::clone(&topology)), effects));
+        self.turn(weir, |worker, now, effects| {
+            worker.order(now, Order::Adopt(Arc::clone(&topology)), effects)
+        });
     }
 
     fn ask(&mut self, weir: usize, request: Request) {
         let (host, ask, patience, question) = match request {
-            Request::Primary { url } => (url.host().to_owned(), Ask::Primary, REST_TIME_MAX, Question::Primary(url)),
-            Request::Cluster { url } => (url.host().to_owned(), Ask::Cluster, REST_TIME_MAX, Question::Cluster(url)),
+            Request::Primary { url } => {
+                (url.host().to_owned(), Ask::Primary, REST_TIME_MAX, Question::Primary(url))
+            }
+            Request::Cluster { url } => {
+                (url.host().to_owned(), Ask::Cluster, REST_TIME_MAX, Question::Cluster(url))
+            }
             Request::Ping { member, address } => {
                 let node = node_at(&address.host).expect("a node of this address");
                 let is_connected = self.weirs[weir].watches[node];
@@ -243,10 +255,8 @@ impl World {
     fn pinged(&mut self, node: usize, weir: usize) -> MonitorReport {
         let server = &mut self.nodes[node];
         if !server.data.is_open() {
-            let why = match server.data.phase {
-                Phase::Down => "refuses connections",
-                _ => "is starting up or shutting down",
-            };
+            let is_down = server.data.phase == Phase::Down;
+            let why = if is_down { "refuses connections" } else { "is starting up or shutting down" };
             return MonitorReport::Unreachable { why: why.to_owned() };
         }
         server.monitors.insert(weir);
@@ -296,7 +306,10 @@ impl World {
         let is_heard = !self.network.is_cut(Host::Node(node), Host::Weir(weir));
         if is_heard && std::mem::replace(&mut self.weirs[weir].watches[node], false) {
             let report = MonitorReport::Lost { why: "the connection ended".to_owned() };
-            self.tell_discovery(weir, Seen::Monitor { member: format!("n{node}"), address: address(node), report });
+            self.tell_discovery(
+                weir,
+                Seen::Monitor { member: format!("n{node}"), address: address(node), report },
+            );
         }
     }
 }

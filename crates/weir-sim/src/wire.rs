@@ -143,7 +143,13 @@ impl Network {
     }
 
     /// Puts a segment on its way; returns when it arrives. `None`: nobody can hear it any more.
-    pub(crate) fn send(&mut self, id: WireId, from: End, segment: Segment, now: Duration) -> Option<Duration> {
+    pub(crate) fn send(
+        &mut self,
+        id: WireId,
+        from: End,
+        segment: Segment,
+        now: Duration,
+    ) -> Option<Duration> {
         let latency = self.latency();
         let wire = self.wire(id)?;
         let pipe = &mut wire.pipes[from];
