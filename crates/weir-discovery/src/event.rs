@@ -103,6 +103,8 @@ pub enum MonitorReport {
         timeline: Option<u32>,
         /// Its cluster's identity, if it was asked.
         system_identifier: Option<u64>,
+        /// When its postmaster was started, in microseconds since 1970, if it was asked.
+        started: Option<u64>,
     },
     /// An established connection ended, or a ping on it stayed unanswered.
     Lost {

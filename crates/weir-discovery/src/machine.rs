@@ -28,6 +28,8 @@ pub struct Discovery {
     pub(crate) news_at: Instant,
     pub(crate) followed: Option<Followed>,
     pub(crate) followed_at: Instant,
+    /// [`Member::incarnation`] of the leader when it was followed.
+    followed_incarnation: u64,
     /// When the judge was last asked.
     pub(crate) concluded_at: Instant,
     /// Scope of the first leader that was followed.
@@ -59,6 +61,7 @@ impl Discovery {
             news_at: now,
             followed: None,
             followed_at: now,
+            followed_incarnation: 0,
             concluded_at: now,
             scope_seen: None,
             epoch_number: 0,
@@ -375,10 +378,15 @@ impl Discovery {
         Leadership::Led { member, address, epoch: Some(epoch), epoch_number: self.epoch_number, degraded }
     }
 
-    /// Remembers whom writes go to. A new (member, timeline) is a new epoch number; one that comes back keeps it.
+    /// Remembers whom writes go to. A new (member, timeline) is a new epoch number; one that comes back keeps it, unless
+    /// its PostgreSQL was started anew.
     fn follow(&mut self, now: Instant, member: String, epoch: Epoch) {
         let before = self.followed.take();
-        let same = before.as_ref().is_some_and(|before| before.member == member && before.epoch == epoch);
+        let known = self.members.iter().find(|known| known.listed.name == member);
+        let incarnation = known.map_or(0, |known| known.incarnation);
+        let same = before.as_ref().is_some_and(|before| before.member == member && before.epoch == epoch)
+            && incarnation == self.followed_incarnation;
+        self.followed_incarnation = incarnation;
         let led = before.as_ref().is_some_and(|before| before.holding_on);
         self.followed = Some(Followed { member: member.clone(), epoch, holding_on: true });
         if same && led {

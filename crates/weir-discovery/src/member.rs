@@ -18,6 +18,11 @@ pub(crate) struct Member {
     pub in_list: bool,
     pub monitor: Monitor,
     pub ping: Slot,
+    /// When its postmaster was started, as a monitor last heard.
+    started: Option<u64>,
+    /// How often its PostgreSQL was found started anew. What was connected before is dead, whether it knows or not: a
+    /// host that loses power says no goodbye.
+    pub incarnation: u64,
     /// Bytes behind the leader when its own REST API last answered; `None` if that failed.
     pub live_lag: Option<u64>,
 }
@@ -30,6 +35,8 @@ impl Member {
             in_list: true,
             monitor: if watched { Monitor::Pending } else { Monitor::Off },
             ping: Slot::default(),
+            started: None,
+            incarnation: 0,
             live_lag: None,
         }
     }
@@ -56,11 +63,14 @@ impl Member {
             return false;
         }
         self.ping.done();
+        if let MonitorReport::Answered { started: Some(started), .. } = report
+            && self.started.replace(started).is_some_and(|before| before != started)
+        {
+            self.incarnation += 1;
+        }
         let seen = match report {
-            MonitorReport::Answered { in_hot_standby: true, timeline: _, system_identifier: _ } => {
-                Monitor::Standby
-            }
-            MonitorReport::Answered { in_hot_standby: false, timeline, system_identifier } => {
+            MonitorReport::Answered { in_hot_standby: true, .. } => Monitor::Standby,
+            MonitorReport::Answered { in_hot_standby: false, timeline, system_identifier, started: _ } => {
                 Monitor::Primary { timeline, system_identifier }
             }
             // What is known to be gone cannot be lost again; that report is a late one.

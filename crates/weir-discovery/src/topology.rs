@@ -95,8 +95,9 @@ pub enum Leadership {
         address: Address,
         /// What a new write connection has to confirm; `None` without a cluster.
         epoch: Option<Epoch>,
-        /// Grows with each (member, timeline) that is newly followed. A leader that was lost and comes back on
-        /// its timeline keeps its number, and so do the connections to it.
+        /// Grows with each (member, timeline) that is newly followed, and when the leader's PostgreSQL was started anew
+        /// (a host that lost power comes back on its timeline, and its old connections are dead without a word). A leader
+        /// that was only lost from sight keeps its number, and so do the connections to it.
         epoch_number: u64,
         /// Set while the leader is kept although something about it cannot be asked; says what.
         degraded: Option<String>,

@@ -56,13 +56,15 @@ fn result() -> impl Strategy<Value = Result<Answer, PollFailure>> {
 fn event() -> impl Strategy<Value = Event> {
     let why = || "x".to_owned();
     let report = prop_oneof![
-        (any::<bool>(), proptest::option::of(0u32..5), proptest::option::of(any::<u64>())).prop_map(
-            |(in_hot_standby, timeline, system_identifier)| MonitorReport::Answered {
-                in_hot_standby,
-                timeline,
-                system_identifier
-            }
-        ),
+        (
+            any::<bool>(),
+            proptest::option::of(0u32..5),
+            proptest::option::of(any::<u64>()),
+            proptest::option::of(0u64..3)
+        )
+            .prop_map(|(in_hot_standby, timeline, system_identifier, started)| {
+                MonitorReport::Answered { in_hot_standby, timeline, system_identifier, started }
+            }),
         Just(MonitorReport::Lost { why: why() }),
         Just(MonitorReport::Unreachable { why: why() }),
         Just(MonitorReport::RoleUnknown { why: why() }),

@@ -293,6 +293,47 @@ fn the_restarted_leader_keeps_its_number_on_its_timeline_only() {
     assert_eq!(world.discovery.failovers().len(), 2);
 }
 
+#[test]
+fn a_leader_whose_server_was_started_anew_gets_a_new_number_on_its_timeline() {
+    let mut world = World::three();
+    world.run_millis(500);
+    world.node("a").postgres = Reach::Frozen;
+    world.run_millis(3_000);
+    assert_eq!(world.leader(), None, "{}", world.why());
+    world.node("a").postgres = Reach::Up;
+    world.run_millis(200);
+    assert_eq!(world.reign(), Some((1, 1)), "it was only out of sight");
+    // The host loses power and is back before Patroni's ttl is over: nobody was promoted, and no connection survived.
+    world.node("a").postgres = Reach::Frozen;
+    world.run_millis(3_000);
+    world.node("a").postgres = Reach::Up;
+    world.node("a").started += 1;
+    world.run_millis(200);
+    assert_eq!(world.reign(), Some((1, 2)), "{}", world.why());
+    world.node("a").started += 1;
+    world.run_millis(2_000);
+    assert_eq!(world.reign(), Some((1, 3)), "nobody had to be missed for it");
+    world.run_millis(5_000);
+    assert_eq!(world.reign(), Some((1, 3)));
+}
+
+#[test]
+fn a_host_that_vanishes_without_a_word_is_missed_within_two_seconds() {
+    for millis in [0, 250, 500, 750, 990] {
+        let mut world = World::three();
+        world.run_millis(70_000 + millis);
+        let replica = world.node("c");
+        replica.api = Reach::Frozen;
+        replica.postgres = Reach::Frozen;
+        let leader = world.node("a");
+        leader.api = Reach::Frozen;
+        leader.postgres = Reach::Frozen;
+        world.run_millis(2_010);
+        assert_eq!(world.leader(), None, "{}", world.why());
+        assert_eq!(world.readers(), ["b"]);
+    }
+}
+
 // covers: max_lag
 #[test]
 fn replicas_leave_and_come_back_by_lag_and_tag() {

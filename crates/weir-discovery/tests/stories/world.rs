@@ -32,6 +32,8 @@ pub(crate) struct Node {
     pub(crate) writes: bool,
     pub(crate) timeline: u32,
     pub(crate) system: u64,
+    /// When its PostgreSQL was started.
+    pub(crate) started: u64,
     pub(crate) location: u64,
     pub(crate) noloadbalance: bool,
     /// `/cluster` names it.
@@ -98,6 +100,7 @@ impl Node {
             writes: false,
             timeline,
             system: SYSTEM,
+            started: 1,
             location: 10_000,
             noloadbalance: false,
             listed: true,
@@ -303,7 +306,7 @@ impl World {
         let Some(node) = self.nodes.iter_mut().find(|node| node.name == name) else {
             return (latency, MonitorReport::Unreachable { why: "refuses connections".to_owned() });
         };
-        let was_connected = std::mem::replace(&mut node.connected, node.postgres == Reach::Up);
+        node.connected = node.postgres == Reach::Up;
         match node.postgres {
             Reach::Up => (
                 latency,
@@ -311,12 +314,10 @@ impl World {
                     in_hot_standby: !node.writes,
                     timeline: node.writes.then_some(node.timeline),
                     system_identifier: node.writes.then_some(node.system),
+                    started: node.writes.then_some(node.started),
                 },
             ),
             Reach::Refused => (latency, MonitorReport::Unreachable { why: "refuses connections".to_owned() }),
-            Reach::Frozen if was_connected => {
-                (TIMEOUT, MonitorReport::Lost { why: "a ping stayed unanswered".to_owned() })
-            }
             Reach::Frozen => (TIMEOUT, MonitorReport::Unreachable { why: "does not answer".to_owned() }),
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use weir_auth::StoredSecret;
 use weir_config::{Config, Patroni, Upstream};
 use weir_discovery::{Address, Event, MonitorReport};
@@ -21,7 +21,7 @@ use weir_session::server_login::{LoginFailure, ServerCredential, ServerSecret};
 use super::state::Control;
 use crate::dial::Dialer;
 use link::Link;
-use session::{Identification, Session};
+use session::Session;
 use weir_worker::{DialError, Encryption};
 
 /// The follower's end of one monitor.
@@ -109,23 +109,46 @@ impl Monitor {
 
     /// Pings, or opens the connection first if there is none.
     async fn look(&self, session: &mut Option<Session>) -> MonitorReport {
-        if session.is_none() {
-            match timeout(OPEN_TIME_MAX, self.open()).await {
-                Ok(Ok(open)) => *session = Some(open),
-                Ok(Err(report)) => return report,
-                Err(_) => return unreachable("does not answer"),
-            }
-        }
-        let Some(open) = session.as_mut() else { return unreachable("does not answer") };
-        let lost = match timeout(PING_TIME_MAX, open.ping()).await {
-            Ok(Ok(Identification { in_hot_standby, timeline, system_identifier })) => {
-                return MonitorReport::Answered { in_hot_standby, timeline, system_identifier };
-            }
-            Ok(Err(why)) => why,
-            Err(_) => "a ping was not answered in time".to_owned(),
+        let Some(mut open) = session.take() else {
+            return self.look_anew(session, OPEN_TIME_MAX).await;
         };
-        *session = None;
-        MonitorReport::Lost { why: lost }
+        // A server that is slow answers one of the two; a host that has vanished answers neither, and is found out within
+        // two seconds of the last ping that it answered.
+        let answer = tokio::select! {
+            biased;
+            answer = open.ping() => answer,
+            report = self.look_again(session) => return report,
+        };
+        match answer {
+            Ok(report) => {
+                *session = Some(open);
+                report
+            }
+            Err(why) => MonitorReport::Lost { why },
+        }
+    }
+
+    /// What a new connection says while a ping on the old one stays unanswered.
+    async fn look_again(&self, session: &mut Option<Session>) -> MonitorReport {
+        sleep(PING_PATIENCE).await;
+        self.look_anew(session, SECOND_LOOK_TIME_MAX).await
+    }
+
+    /// Opens a connection and pings on it.
+    async fn look_anew(&self, session: &mut Option<Session>, time_max: Duration) -> MonitorReport {
+        let look = async {
+            let mut open = self.open().await?;
+            let report = open.ping().await.map_err(|why| MonitorReport::Lost { why })?;
+            Ok((open, report))
+        };
+        match timeout(time_max, look).await {
+            Ok(Ok((open, report))) => {
+                *session = Some(open);
+                report
+            }
+            Ok(Err(report)) => report,
+            Err(_) => unreachable("does not answer"),
+        }
     }
 
     async fn open(&self) -> Result<Session, MonitorReport> {
@@ -189,10 +212,13 @@ fn unreachable(why: &str) -> MonitorReport {
     MonitorReport::Unreachable { why: why.to_owned() }
 }
 
-/// An established connection that does not answer an empty query within this is lost.
-const PING_TIME_MAX: Duration = Duration::from_secs(1);
+/// A ping that is not answered within this gets company: a new connection is tried beside it.
+const PING_PATIENCE: Duration = Duration::from_millis(300);
 
-/// Dial, TLS and login together.
+/// For the new connection, from dialing it to the answer. With [`PING_PATIENCE`] and a ping a second: two seconds.
+const SECOND_LOOK_TIME_MAX: Duration = Duration::from_millis(700);
+
+/// Dial, TLS, login and ping together, where nothing was connected before.
 const OPEN_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// A member that discovery has not asked about for this long has left the cluster.

@@ -3,6 +3,7 @@
 
 use tokio::task::spawn_blocking;
 use weir_config::ChannelBinding;
+use weir_discovery::MonitorReport;
 use weir_protocol::backend::read;
 use weir_protocol::frame;
 use weir_protocol::frontend;
@@ -20,15 +21,16 @@ pub(super) struct Session {
     /// As last reported; `None`: the server (before PostgreSQL 14) does not report it.
     in_hot_standby: Option<bool>,
     /// Asked once for each time a standby became a primary: a primary never changes its timeline inside a session.
-    identity: Option<(u32, u64)>,
+    identity: Option<Identity>,
 }
 
-/// What a PostgreSQL says of itself.
+/// Which primary it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Identification {
-    pub(super) in_hot_standby: bool,
-    pub(super) timeline: Option<u32>,
-    pub(super) system_identifier: Option<u64>,
+struct Identity {
+    timeline: u32,
+    system_identifier: u64,
+    /// Microseconds since 1970.
+    started: u64,
 }
 
 /// Rows of a query, as text.
@@ -82,7 +84,7 @@ impl Session {
     ///
     /// # Errors
     /// How the connection ended.
-    pub(super) async fn ping(&mut self) -> Result<Identification, String> {
+    pub(super) async fn ping(&mut self) -> Result<MonitorReport, String> {
         let in_hot_standby = match self.in_hot_standby {
             // It is reported with the ReadyForQuery behind any query, the empty one included.
             Some(_) => {
@@ -100,10 +102,11 @@ impl Session {
             self.identity = self.query(IDENTITY).await?.first().and_then(|row| identity(row));
         }
         let identity = self.identity;
-        Ok(Identification {
+        Ok(MonitorReport::Answered {
             in_hot_standby,
-            timeline: identity.map(|(timeline, _)| timeline),
-            system_identifier: identity.map(|(_, system)| system),
+            timeline: identity.map(|identity| identity.timeline),
+            system_identifier: identity.map(|identity| identity.system_identifier),
+            started: identity.map(|identity| identity.started),
         })
     }
 
@@ -187,13 +190,15 @@ impl Session {
     }
 }
 
-/// Timeline and system identifier from the answer to [`IDENTITY`].
-fn identity(row: &[Option<String>]) -> Option<(u32, u64)> {
-    let [Some(timeline), Some(system)] = row else { return None };
-    let timeline = u32::from_str_radix(timeline, 16).ok()?;
-    // PostgreSQL has no unsigned type: the number comes as a bigint.
-    let system = system.parse::<i64>().ok()?.cast_unsigned();
-    Some((timeline, system))
+/// Reads the answer to [`IDENTITY`].
+fn identity(row: &[Option<String>]) -> Option<Identity> {
+    let [Some(timeline), Some(system), Some(started)] = row else { return None };
+    Some(Identity {
+        timeline: u32::from_str_radix(timeline, 16).ok()?,
+        // PostgreSQL has no unsigned type: the number comes as a bigint.
+        system_identifier: system.parse::<i64>().ok()?.cast_unsigned(),
+        started: started.parse::<i64>().ok()?.cast_unsigned(),
+    })
 }
 
 fn nonce() -> String {
@@ -209,7 +214,9 @@ const IN_RECOVERY: &str = "SELECT pg_catalog.pg_is_in_recovery()";
 /// Everybody may call these. The timeline comes from the name of the file being written, because
 /// `pg_control_checkpoint()` shows the old one for seconds after a promotion.
 const IDENTITY: &str = "SELECT pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8), \
-    system_identifier FROM pg_catalog.pg_control_system()";
+    system_identifier, \
+    (pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8 \
+    FROM pg_catalog.pg_control_system()";
 
 /// Nothing that a monitor asks has a longer answer.
 const MESSAGE_BYTES_MAX: u32 = 64 * 1024;
