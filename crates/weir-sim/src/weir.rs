@@ -265,6 +265,7 @@ impl World {
             in_hot_standby: !writes,
             timeline: writes.then_some(server.data.timeline),
             system_identifier: writes.then_some(crate::backend::SYSTEM),
+            started: None,
         }
     }
 
