@@ -2,7 +2,7 @@
 # Installs by apt what demo and tests need and this machine lacks, without starting the packages' services or
 # clusters. Quiet unless there is something to do or it fails.
 #
-#   scripts/install.sh              PostgreSQL, Patroni, etcd
+#   scripts/install.sh              PostgreSQL, Patroni, etcd, nftables
 #   scripts/install.sh PACKAGE...   these packages too
 set -euo pipefail
 
@@ -21,6 +21,8 @@ main() {
     command -v etcd >/dev/null || missing+=(etcd-server)
     command -v etcdctl >/dev/null || missing+=(etcd-client)
     /usr/bin/python3 -c 'import etcd' 2>/dev/null || missing+=(python3-etcd)
+    # In sbin, which is not in everybody's path.
+    [ -x /usr/sbin/nft ] || missing+=(nftables)
     command -v cc >/dev/null || missing+=(build-essential)
     for package in "$@"; do
         installed "$package" || missing+=("$package")

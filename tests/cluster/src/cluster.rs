@@ -2,10 +2,12 @@
 //! starting; where things are and what can be done to them from any terminal is [`Layout`].
 
 mod layout;
+mod network;
 mod patroni;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Deref;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -14,6 +16,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 
 pub use layout::{Layout, Member, Node, Ports, describe};
+pub use network::Network;
 pub use patroni::Patroni;
 
 use crate::certificates::Authority;
@@ -51,7 +54,7 @@ pub struct ClusterOptions {
     pub label: String,
     /// Patroni's name of the cluster.
     pub scope: String,
-    /// Address of the first node and etcd; the other nodes follow it. Take another one to run several side by side.
+    /// Address of the first node; the other nodes and etcd follow it. Take another one to run several side by side.
     pub base: Ipv4Addr,
     /// How many nodes.
     pub nodes: u8,
@@ -65,6 +68,8 @@ pub struct ClusterOptions {
     pub tls: ServerTls,
     /// The REST APIs speak TLS and want a certificate of whoever asks (`verify_client: required`).
     pub https: bool,
+    /// Nodes can be cut off the network; needs root and nftables.
+    pub separable: bool,
     /// Patroni's clocks.
     pub timing: Timing,
     /// Lines put in front of pg_hba.conf.
@@ -85,6 +90,7 @@ impl Default for ClusterOptions {
             synchronous: false,
             tls: ServerTls::Off,
             https: false,
+            separable: false,
             timing: Timing::default(),
             hba: Vec::new(),
             progress: Progress::silent(),
@@ -101,6 +107,9 @@ pub struct Cluster {
     program: PathBuf,
     authority_pem: Option<PathBuf>,
     synchronous: bool,
+    scope: String,
+    looks_before_writing: bool,
+    network: Option<Network>,
     progress: Progress,
     run_dir: RunDir,
 }
@@ -118,6 +127,10 @@ impl Cluster {
         check_free(&layout)?;
         let bin_dir = newest_bin_dir()?;
         let program = options.patroni.program(&run_dir).await?;
+        let network = match options.separable {
+            true => Some(Network::start(&run_dir, &layout.nodes).await?),
+            false => None,
+        };
         let etcd = start_etcd(&run_dir, layout.etcd)?;
         let mut cluster = Self {
             patronis: layout.nodes.iter().map(|_| None).collect(),
@@ -126,6 +139,9 @@ impl Cluster {
             program,
             authority_pem: None,
             synchronous: options.synchronous,
+            scope: options.scope.clone(),
+            looks_before_writing: options.patroni != Patroni::Packaged,
+            network,
             progress: options.progress,
             run_dir,
         };
@@ -195,6 +211,62 @@ impl Cluster {
         }
         self.patronis[index] = Some(self.start_patroni(&self.layout.nodes[index])?);
         Ok(())
+    }
+
+    /// Undoes [`Layout::freeze`] after another node took over. Patroni 3.0 is started again instead of being thawed: it
+    /// writes the leader's key in etcd without looking whose it is meanwhile, takes the leadership back on the old
+    /// timeline, and with it everything that was written since.
+    ///
+    /// # Errors
+    /// No such node, or Patroni cannot be started.
+    pub async fn thaw_or_renew(&mut self, name: &str) -> Result<()> {
+        if !self.looks_before_writing {
+            let index = self.layout.nodes.iter().position(|node| node.name == name);
+            let patroni = index.and_then(|index| self.patronis[index].as_mut()).context("no such node")?;
+            patroni.stop(Signal::KILL, Duration::from_secs(5)).await?;
+            self.restart_node(name)?;
+        }
+        self.layout.thaw(name)
+    }
+
+    /// The network between the nodes and everybody.
+    ///
+    /// # Errors
+    /// The cluster was not started as [`ClusterOptions::separable`].
+    pub fn network(&mut self) -> Result<&mut Network> {
+        self.network.as_mut().context("this cluster's network cannot be cut")
+    }
+
+    /// Kills etcd; its data stays.
+    ///
+    /// # Errors
+    /// It does not even end after SIGKILL.
+    pub async fn stop_etcd(&mut self) -> Result<()> {
+        self.etcd.stop(Signal::KILL, Duration::from_secs(5)).await.map(|_| ())
+    }
+
+    /// Starts etcd again where [`Cluster::stop_etcd`] left it, and waits until it answers.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub async fn start_etcd(&mut self) -> Result<()> {
+        self.etcd = start_etcd(&self.run_dir, self.layout.etcd)?;
+        self.wait_etcd().await
+    }
+
+    /// Runs Patroni's own command line tool, for example `["restart", "n2"]`: the cluster's name goes behind the
+    /// command, `--force` at the end.
+    ///
+    /// # Errors
+    /// It failed; the text holds the end of its log.
+    pub async fn patronictl(&self, command: &str, rest: &[&str]) -> Result<()> {
+        let config = self.layout.nodes.first().context("no node")?.folder.join("patroni.yml");
+        let mut tool = Command::new(self.program.with_file_name("patronictl"));
+        tool.arg("-c").arg(config).args([command, &self.scope]).args(rest).arg("--force");
+        self.run_dir.account().apply(&mut tool);
+        without_settings(&mut tool, &["PATRONI"]);
+        let log = self.run_dir.log("patronictl");
+        process::run(tool, self.run_dir.path(), &log, PATRONICTL_PATIENCE).await
     }
 
     /// Names of the nodes whose Patroni has ended.
@@ -305,13 +377,11 @@ impl Cluster {
     fn start_patroni(&self, node: &Node) -> Result<Process> {
         let mut command = Command::new(&self.program);
         command.arg(node.folder.join("patroni.yml")).current_dir(&node.folder);
-        // A caller's own settings must not reach the nodes.
-        for (name, _) in std::env::vars_os() {
-            if name.to_str().is_some_and(|name| name.starts_with("PATRONI_") || name.starts_with("PG")) {
-                command.env_remove(name);
-            }
-        }
+        without_settings(&mut command, &["PATRONI", "PG"]);
         self.run_dir.account().apply(&mut command);
+        if self.network.is_some() {
+            command.gid(network::group_of(node).context("nodes have IPv4 addresses")?);
+        }
         Process::start(command, &node.folder, &self.run_dir.log(&node.name))
     }
 
@@ -344,12 +414,8 @@ pub const LAYOUT_FILE: &str = "layout.json";
 fn start_etcd(run_dir: &RunDir, address: SocketAddr) -> Result<Process> {
     let peer = SocketAddr::new(address.ip(), address.port() + 1);
     let mut command = Command::new("etcd");
-    // A service's own settings (ETCD_NAME, …) must not reach it, and arguments win over none.
-    for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(|name| name.starts_with("ETCD_")) {
-            command.env_remove(name);
-        }
-    }
+    // Arguments win over settings that are there, not over others.
+    without_settings(&mut command, &["ETCD"]);
     command
         .args(["--name", "etcd1"])
         .arg("--data-dir")
@@ -363,6 +429,16 @@ fn start_etcd(run_dir: &RunDir, address: SocketAddr) -> Result<Process> {
         .current_dir(run_dir.path());
     run_dir.account().apply(&mut command);
     Process::start(command, run_dir.path(), &run_dir.log("etcd"))
+}
+
+/// A caller's own settings (`ETCD_NAME`, `PGHOST`, …) must not reach what is started.
+fn without_settings(command: &mut Command, prefixes: &[&str]) {
+    for (name, _) in std::env::vars_os() {
+        let theirs = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
+        if name.to_str().is_some_and(theirs) {
+            command.env_remove(name);
+        }
+    }
 }
 
 /// Says which address is taken before anything is started, rather than from a log after.
@@ -385,4 +461,6 @@ async fn have_schema(layout: &Layout) -> bool {
     true
 }
 
+/// A restart of a member waits for a checkpoint and the streaming behind it.
+const PATRONICTL_PATIENCE: Duration = Duration::from_secs(90);
 const BRING_UP_PATIENCE: Duration = Duration::from_secs(90);

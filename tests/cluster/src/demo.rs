@@ -1,4 +1,6 @@
-//! What `scripts/demo.sh` does, command by command.
+//! What `scripts/demo.sh` does, command by command. The drill is in [`drill`].
+
+pub(crate) mod drill;
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -10,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use weir_cluster::cluster::LAYOUT_FILE;
-use weir_cluster::drill::{self, Event, Front, table};
+use weir_cluster::drill::Front;
 use weir_cluster::run_dir::{self, Found};
 use weir_cluster::wait::{Limit, until};
 use weir_cluster::{
@@ -22,8 +24,9 @@ pub(crate) async fn up() -> Result<ExitCode> {
     refuse_second()?;
     let progress = Progress::told();
     let mut interrupts = Interrupts::new()?;
+    let options = ClusterOptions { label: DEMO.to_owned(), progress, ..ClusterOptions::default() };
     let started = tokio::select! {
-        started = start(DEMO, progress) => started?,
+        started = start(options) => started?,
         () = interrupts.next() => return Ok(interrupted(progress)),
     };
     let (mut cluster, mut weir) = started;
@@ -35,18 +38,6 @@ pub(crate) async fn up() -> Result<ExitCode> {
     progress.say("removing everything that was started");
     end_weir(&mut weir).await?;
     outcome.map(|()| ExitCode::SUCCESS)
-}
-
-/// Everything unattended, with a table at the end; success only when every promise was kept.
-pub(crate) async fn drill(args: &[&str]) -> Result<ExitCode> {
-    let (events, foreign) = parse_drill(args)?;
-    refuse_second()?;
-    let progress = Progress::told();
-    let mut interrupts = Interrupts::new()?;
-    tokio::select! {
-        outcome = drill_to_the_end(&events, foreign, progress) => outcome,
-        () = interrupts.next() => Ok(interrupted(progress)),
-    }
 }
 
 /// Another node leads, and how long it took.
@@ -140,15 +131,14 @@ pub(crate) fn causes(problem: &anyhow::Error) -> String {
     problem.chain().map(ToString::to_string).collect::<Vec<_>>().join("\n  because: ")
 }
 
-async fn start(label: &str, progress: Progress) -> Result<(Cluster, Weir)> {
+async fn start(options: ClusterOptions) -> Result<(Cluster, Weir)> {
+    let progress = options.progress;
     for address in [FRONT.write, FRONT.read, HTTP] {
         TcpListener::bind(address)
             .with_context(|| format!("{address} is not free, weir is to listen there"))?;
     }
     Weir::binary()?;
-    let cluster =
-        Cluster::start(ClusterOptions { label: label.to_owned(), progress, ..ClusterOptions::default() })
-            .await?;
+    let cluster = Cluster::start(options).await?;
     let ip = FRONT.write.ip();
     let options = WeirOptions::on(ip, FRONT.write.port(), FRONT.read.port(), HTTP.port());
     let weir = front::start(&cluster, options).await?;
@@ -180,55 +170,6 @@ async fn attend(cluster: &mut Cluster, weir: &mut Weir, progress: Progress) -> R
     }
 }
 
-async fn drill_to_the_end(events: &[Event], foreign: Option<Front>, progress: Progress) -> Result<ExitCode> {
-    let (mut cluster, mut weir) = match foreign {
-        None => {
-            let (cluster, weir) = start(DRILL, progress).await?;
-            (cluster, Some(weir))
-        }
-        Some(_) => {
-            let options = ClusterOptions { label: DRILL.to_owned(), progress, ..ClusterOptions::default() };
-            (Cluster::start(options).await?, None)
-        }
-    };
-    let outcome = drill::run(&mut cluster, foreign.unwrap_or(FRONT), events, progress).await;
-    let ended = weir.as_mut().and_then(Weir::ended);
-    let broken = report(&outcome, ended.map(|status| format!("weir ended: {status}")))?;
-    if broken {
-        keep_logs(&cluster, weir.as_ref())?;
-    }
-    if let Some(weir) = &mut weir {
-        end_weir(weir).await?;
-    }
-    outcome?;
-    Ok(if broken { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-/// Prints the table and the verdict; true when something is broken.
-fn report(outcome: &Result<Vec<drill::Report>>, weir_ended: Option<String>) -> Result<bool> {
-    let mut out = std::io::stdout();
-    let Ok(reports) = outcome else { return Ok(true) };
-    writeln!(out, "\n{}", table::render(reports))?;
-    let broken: Vec<String> = reports.iter().flat_map(drill::Report::broken).chain(weir_ended).collect();
-    for line in &broken {
-        writeln!(out, "BROKEN  {line}")?;
-    }
-    if broken.is_empty() {
-        writeln!(out, "all promises kept")?;
-    }
-    Ok(!broken.is_empty())
-}
-
-fn keep_logs(cluster: &Cluster, weir: Option<&Weir>) -> Result<()> {
-    let target = std::env::temp_dir().join(format!("weir-drill-logs-{}", std::process::id()));
-    cluster.run_dir().keep_logs(&target)?;
-    if let Some(weir) = weir {
-        std::fs::copy(weir.log(), target.join("weir.log"))?;
-    }
-    writeln!(std::io::stderr(), "logs are kept in {}", target.display())?;
-    Ok(())
-}
-
 /// A first SIGTERM lets clients finish, which a forgotten psql would make endless.
 async fn end_weir(weir: &mut Weir) -> Result<()> {
     weir.signal(Signal::TERM);
@@ -236,30 +177,6 @@ async fn end_weir(weir: &mut Weir) -> Result<()> {
         weir.stop().await?;
     }
     Ok(())
-}
-
-/// Events and a foreign pooler's ports: `[switchover|crash]... [--front WRITE,READ]`.
-fn parse_drill(args: &[&str]) -> Result<(Vec<Event>, Option<Front>)> {
-    let mut events = Vec::new();
-    let mut foreign = None;
-    let mut rest = args.iter();
-    while let Some(&word) = rest.next() {
-        match word {
-            "switchover" => events.push(Event::Switchover),
-            "crash" => events.push(Event::Crash),
-            "--front" => {
-                let pair = rest.next().and_then(|pair| pair.split_once(','));
-                let (write, read) =
-                    pair.context("--front takes WRITE,READ, for example 127.0.0.1:7432,127.0.0.1:7433")?;
-                foreign = Some(Front { write: write.parse()?, read: read.parse()? });
-            }
-            other => bail!("drill does not know {other}"),
-        }
-    }
-    if events.is_empty() {
-        events = vec![Event::Switchover, Event::Crash];
-    }
-    Ok((events, foreign))
 }
 
 /// One at a time, as they share addresses; what a killed one left is cleared away.

@@ -13,7 +13,9 @@ const USAGE: &str = "usage: demo.sh              bring up a cluster with weir in
        demo.sh crash        kill -9 the leader's node
        demo.sh status       show who leads
        demo.sh stop         end the demo
-       demo.sh drill        switchover and crash under load, unattended, with a table at the end
+       demo.sh drill [EVENT...] [--all] [--rounds N] [--patroni 3|4] [--front WRITE,READ]
+                            switchover and crash (or what is named) under load, unattended, with a table at the end:
+                            switchover crash postmaster freeze cut api etcd-failsafe etcd replica lag rolling
 ";
 
 fn main() -> ExitCode {
@@ -36,7 +38,7 @@ async fn act(args: &[String]) -> Result<ExitCode> {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words.as_slice() {
         [] | ["up"] => demo::up().await,
-        ["drill", rest @ ..] => demo::drill(rest).await,
+        ["drill", rest @ ..] => demo::drill::run(rest).await,
         ["switchover", rest @ ..] => demo::switchover(rest.first().copied()).await,
         ["crash"] => demo::crash().await,
         ["status"] => demo::status().await,

@@ -227,7 +227,9 @@ fn is_postgres_in(pid: u32, folder: &Path) -> bool {
     is_postgres(pid) && fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|path| path.starts_with(folder))
 }
 
-fn is_postgres(pid: u32) -> bool {
+/// Whether the process runs PostgreSQL's program.
+#[must_use]
+pub fn is_postgres(pid: u32) -> bool {
     fs::read_link(format!("/proc/{pid}/exe"))
         .is_ok_and(|path| path.file_name().is_some_and(|name| name == "postgres"))
 }

@@ -56,22 +56,29 @@ impl RunDir {
         &self.account
     }
 
+    /// What no other run of this machine has for a name: letters, digits and `_`.
+    #[must_use]
+    pub fn token(&self) -> String {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        name.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '_' }).collect()
+    }
+
     /// Where the log of the program `name` goes.
     #[must_use]
     pub fn log(&self, name: &str) -> PathBuf {
         self.path.join(format!("{name}.log"))
     }
 
-    /// Makes a folder inside.
+    /// Makes a folder inside; one that is there stays as it is.
     ///
     /// # Errors
     /// The file system refused.
     pub fn folder(&self, name: &str) -> Result<PathBuf> {
         let path = self.path.join(name);
-        fs::DirBuilder::new()
-            .mode(0o700)
-            .create(&path)
-            .with_context(|| format!("making {}", path.display()))?;
+        match fs::DirBuilder::new().mode(0o700).create(&path) {
+            Err(problem) if problem.kind() == std::io::ErrorKind::AlreadyExists => {}
+            made => made.with_context(|| format!("making {}", path.display()))?,
+        }
         self.account.take(&path)?;
         Ok(path)
     }

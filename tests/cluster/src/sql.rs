@@ -1,6 +1,7 @@
 //! Connections for the tools' own questions, made with tokio-postgres. Knows no cluster.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -33,6 +34,20 @@ impl Login<'_> {
             .connect_timeout(Duration::from_secs(10));
         config
     }
+
+    /// The settings of a connection over the Unix socket in `folder`.
+    #[must_use]
+    pub fn local_config(&self, folder: &Path, port: u16) -> Config {
+        let mut config = Config::new();
+        config
+            .host_path(folder)
+            .port(port)
+            .user(self.user)
+            .password(self.password)
+            .dbname(self.database)
+            .connect_timeout(Duration::from_secs(10));
+        config
+    }
 }
 
 /// Connects without TLS; the connection is driven by a task of its own and ends with the client.
@@ -59,6 +74,19 @@ pub async fn rows(address: SocketAddr, login: Login<'_>, query: &str) -> Result<
     let text = |message: &SimpleQueryMessage| {
         let SimpleQueryMessage::Row(row) = message else { return None };
         Some((0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect())
+    };
+    Ok(messages.iter().filter_map(text).collect())
+}
+
+/// Runs one simple query on a connection that is there and returns the first column of its rows, as text.
+///
+/// # Errors
+/// The query failed.
+pub async fn values(client: &Client, query: &str) -> Result<Vec<String>> {
+    let messages = client.simple_query(query).await.with_context(|| format!("running {query}"))?;
+    let text = |message: &SimpleQueryMessage| {
+        let SimpleQueryMessage::Row(row) = message else { return None };
+        row.get(0).map(str::to_owned)
     };
     Ok(messages.iter().filter_map(text).collect())
 }

@@ -55,7 +55,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Lays out `count` nodes n1, n2, … on consecutive addresses from `base`; etcd shares the first.
+    /// Lays out `count` nodes n1, n2, … on consecutive addresses from `base`; etcd has the one behind them.
     #[must_use]
     pub fn plan(base: Ipv4Addr, count: u8, ports: Ports, folder: &Path) -> Self {
         let first = u32::from(base);
@@ -70,7 +70,7 @@ impl Layout {
                 folder,
             }
         };
-        let etcd = SocketAddr::new(IpAddr::V4(base), ports.etcd);
+        let etcd = SocketAddr::new(IpAddr::V4(Ipv4Addr::from(first + u32::from(count))), ports.etcd);
         Self { nodes: (0..count).map(node).collect(), etcd, https: None }
     }
 
@@ -138,6 +138,18 @@ impl Layout {
         patience: Duration,
     ) -> Result<http::Answer> {
         http::request(node.api, self.https.as_deref(), method, path, body, patience).await
+    }
+
+    /// Waits until a path of the leader's REST API answers 200.
+    ///
+    /// # Errors
+    /// It did not happen in time.
+    pub async fn wait_ok(&self, path: &str, patience: Duration) -> Result<()> {
+        until(path, Limit::slow(patience), async || {
+            let leader = self.leader().await?;
+            (self.get(leader, path).await.ok()?.status == 200).then_some(())
+        })
+        .await
     }
 
     async fn get(&self, node: &Node, path: &str) -> Result<http::Answer> {
@@ -238,6 +250,31 @@ impl Layout {
     /// No such node.
     pub fn freeze(&self, name: &str) -> Result<()> {
         self.signal(name, Signal::STOP)
+    }
+
+    /// Undoes [`Layout::freeze`] for PostgreSQL only: for as long as its Patroni sleeps, nothing keeps it from writing.
+    ///
+    /// # Errors
+    /// No such node.
+    pub fn thaw_postgres(&self, name: &str) -> Result<()> {
+        let found = process::of_folder(&self.node(name)?.folder);
+        found
+            .into_iter()
+            .filter(|&pid| process::is_postgres(pid))
+            .for_each(|pid| process::send(pid, Signal::CONT));
+        Ok(())
+    }
+
+    /// Kills the node's PostgreSQL (its first process, whose children end with it); Patroni lives.
+    ///
+    /// # Errors
+    /// No such node, or PostgreSQL does not run.
+    pub fn kill_postmaster(&self, name: &str) -> Result<()> {
+        let file = self.node(name)?.folder.join("data/postmaster.pid");
+        let content = std::fs::read_to_string(file).context("PostgreSQL does not run")?;
+        let pid = content.lines().next().and_then(|line| line.parse().ok()).context("no process id")?;
+        process::send(pid, Signal::KILL);
+        Ok(())
     }
 
     /// Undoes [`Layout::freeze`].

@@ -28,6 +28,12 @@ pub enum Patroni {
 }
 
 impl Patroni {
+    /// The newest version 4 that the tests are run with.
+    #[must_use]
+    pub fn four() -> Self {
+        Self::Venv("4.1.5".to_owned())
+    }
+
     /// The program to start; makes the venv if it is not there yet.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
-//! The clients of the drill: writers of single statements, writers of transactions, readers, and idle ones. Each
-//! notes what it attempted; none judges.
+//! The clients of the drill: writers of single statements, writers of transactions, readers, newcomers that connect for
+//! each statement, and idle ones. Each notes what it attempted; none judges.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Error, Statement};
 
 use super::Front;
-use super::journal::{Attempt, Journal, Outcome, Port};
+use super::journal::{Attempt, Journal, Kind, Outcome, Port};
 use crate::schema;
 use crate::sql;
 
 /// Idle clients after an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct IdleCount {
     /// Those that lost their connection or got no answer on it.
     pub dropped: usize,
@@ -29,7 +29,7 @@ pub struct IdleCount {
 pub struct Load {
     shared: Arc<Shared>,
     busy: Vec<JoinHandle<()>>,
-    idle: Vec<Client>,
+    idle: Vec<(Worker, Client)>,
 }
 
 #[derive(Debug)]
@@ -51,6 +51,28 @@ enum Work {
     Transaction,
     /// SELECT on the read port.
     Read,
+    /// A connection for one SELECT on the write port.
+    WriteNewcomer,
+    /// The same on the read port.
+    ReadNewcomer,
+    /// INSERT when asked to, silent otherwise.
+    IdleWriter,
+    /// SELECT when asked to, silent otherwise.
+    IdleReader,
+}
+
+impl Work {
+    fn port(self) -> Port {
+        match self {
+            Self::Insert | Self::PreparedInsert | Self::Transaction => Port::Write,
+            Self::WriteNewcomer | Self::IdleWriter => Port::Write,
+            Self::Read | Self::ReadNewcomer | Self::IdleReader => Port::Read,
+        }
+    }
+
+    fn kind(self) -> Kind {
+        if self == Self::Transaction { Kind::Transaction } else { Kind::Single }
+    }
 }
 
 impl Load {
@@ -62,19 +84,18 @@ impl Load {
         let shared =
             Arc::new(Shared { front, journal, next_id: AtomicI64::new(1), ended: AtomicBool::new(false) });
         let mut idle = Vec::new();
-        for port in [front.write, front.read] {
-            for _ in 0..IDLE_PER_PORT {
-                let client = sql::connect(port, schema::APP).await.context("connecting an idle client")?;
+        let mut busy = Vec::new();
+        let works = CREW.iter().flat_map(|&(work, count)| std::iter::repeat_n(work, count));
+        for (work, number) in works.zip(0..) {
+            let worker = Worker::new(&shared, number, work);
+            if matches!(work, Work::IdleWriter | Work::IdleReader) {
+                let client =
+                    sql::connect(worker.address, schema::APP).await.context("connecting an idle client")?;
                 // Used once, so that it is a client like any other that went quiet.
                 client.simple_query("SELECT 1").await.context("the first statement of an idle client")?;
-                idle.push(client);
-            }
-        }
-        let mut busy = Vec::new();
-        for (work, count) in CREW {
-            for _ in 0..count {
-                let number = u32::try_from(busy.len()).unwrap_or(u32::MAX);
-                busy.push(tokio::spawn(keep_busy(Arc::clone(&shared), number, work)));
+                idle.push((worker, client));
+            } else {
+                busy.push(tokio::spawn(keep_busy(worker)));
             }
         }
         Ok(Self { shared, busy, idle })
@@ -87,25 +108,35 @@ impl Load {
             CREW.iter().filter(|(work, _)| wanted.contains(work)).map(|(_, count)| count).sum()
         };
         format!(
-            "{} writers, {} of transactions, {} readers, {} idle clients",
-            count(&[Work::Insert, Work::PreparedInsert]),
+            "{} writers ({} of transactions), {} readers, {} newcomers, {} idle clients",
+            count(&[Work::Insert, Work::PreparedInsert, Work::Transaction]),
             count(&[Work::Transaction]),
             count(&[Work::Read]),
+            count(&[Work::WriteNewcomer, Work::ReadNewcomer]),
             self.idle.len()
         )
     }
 
-    /// Asks every idle client for an answer on the connection it has; those without are forgotten afterwards.
-    pub async fn check_idle(&mut self) -> IdleCount {
+    /// Lets every idle client do something on the connection it has, all at once: write a row or read. Those that get no
+    /// answer are forgotten afterwards.
+    pub async fn wake_idle(&mut self) -> IdleCount {
         let all = self.idle.len();
-        let mut alive = Vec::with_capacity(all);
-        for client in self.idle.drain(..) {
-            let answer = tokio::time::timeout(ANSWER_PATIENCE, client.simple_query("SELECT 1")).await;
-            if matches!(answer, Ok(Ok(_))) {
-                alive.push(client);
+        let woken: Vec<_> = self
+            .idle
+            .drain(..)
+            .map(|(worker, client)| {
+                tokio::spawn(async move {
+                    let connected = Connected { client, insert: None };
+                    let alive = worker.attempt(&connected).await;
+                    (worker, connected.client, alive)
+                })
+            })
+            .collect();
+        for task in woken {
+            if let Ok((worker, client, true)) = task.await {
+                self.idle.push((worker, client));
             }
         }
-        self.idle = alive;
         IdleCount { dropped: all - self.idle.len(), all }
     }
 
@@ -131,26 +162,21 @@ impl Shared {
 }
 
 /// One busy client: works on one connection while that lives, connects again when it was dropped.
-async fn keep_busy(shared: Arc<Shared>, number: u32, work: Work) {
-    let (port, address) = match work {
-        Work::Insert | Work::PreparedInsert | Work::Transaction => (Port::Write, shared.front.write),
-        Work::Read => (Port::Read, shared.front.read),
-    };
-    let worker = Worker { shared, number, port, address, work };
+async fn keep_busy(worker: Worker) {
     while !worker.shared.ended() {
         let began = Instant::now();
         match Connected::open(&worker).await {
             Ok(connected) => worker.use_up(connected).await,
-            Err(problem) => worker.note(began, Outcome::Refused(code_of(&problem))),
+            Err(problem) => worker.note(began, Vec::new(), Outcome::Refused(code_of(&problem))),
         }
-        tokio::time::sleep(RECONNECT_PAUSE).await;
+        tokio::time::sleep(CONNECT_PAUSE).await;
     }
 }
 
+#[derive(Debug)]
 struct Worker {
     shared: Arc<Shared>,
     number: u32,
-    port: Port,
     address: SocketAddr,
     work: Work,
 }
@@ -165,77 +191,99 @@ impl Connected {
         let config = schema::APP.config(worker.address);
         let (client, connection) = config.connect(tokio_postgres::NoTls).await?;
         tokio::spawn(connection);
-        let insert = match worker.work {
-            Work::PreparedInsert => Some(client.prepare(PREPARED_INSERT).await?),
-            Work::Insert | Work::Transaction | Work::Read => None,
+        let insert = match worker.work == Work::PreparedInsert {
+            true => Some(client.prepare(PREPARED_INSERT).await?),
+            false => None,
         };
         Ok(Self { client, insert })
     }
 }
 
 impl Worker {
-    /// Works until the connection is gone.
+    fn new(shared: &Arc<Shared>, number: u32, work: Work) -> Self {
+        let address = match work.port() {
+            Port::Write => shared.front.write,
+            Port::Read => shared.front.read,
+        };
+        Self { shared: Arc::clone(shared), number, address, work }
+    }
+
+    /// Works until the connection is gone; a newcomer leaves after one statement.
     async fn use_up(&self, connected: Connected) {
         while !self.shared.ended() {
-            let began = Instant::now();
-            let done = tokio::time::timeout(ANSWER_PATIENCE, self.once(&connected)).await;
-            let outcome = match done {
-                Err(_) => Outcome::Failed("no answer".to_owned()),
-                Ok(Ok(rows)) => Outcome::Done(rows),
-                Ok(Err(problem)) => after_error(&connected.client, &problem).await,
-            };
-            let gone = matches!(outcome, Outcome::Dropped(_));
-            self.note(began, outcome);
-            if gone {
+            let alive = self.attempt(&connected).await;
+            if !alive || matches!(self.work, Work::WriteNewcomer | Work::ReadNewcomer) {
                 return;
             }
             tokio::time::sleep(THINK_PAUSE).await;
         }
     }
 
-    /// One statement, or one transaction. Returns the rows that are promised now.
-    async fn once(&self, connected: &Connected) -> Result<Vec<i64>, Error> {
+    /// One statement, or one transaction, noted. Returns whether the connection lives and answers.
+    async fn attempt(&self, connected: &Connected) -> bool {
+        let began = Instant::now();
+        let rows = match self.work {
+            Work::Insert | Work::PreparedInsert | Work::IdleWriter => vec![self.shared.id()],
+            Work::Transaction => vec![self.shared.id(), self.shared.id()],
+            Work::Read | Work::WriteNewcomer | Work::ReadNewcomer | Work::IdleReader => Vec::new(),
+        };
+        let done = tokio::time::timeout(ANSWER_PATIENCE, self.once(connected, &rows)).await;
+        let outcome = match done {
+            Err(_) => Outcome::Failed(NO_ANSWER.to_owned()),
+            Ok(Ok(())) => Outcome::Done,
+            Ok(Err(problem)) => after_error(&connected.client, &problem).await,
+        };
+        let alive = done_or_told(&outcome);
+        self.note(began, rows, outcome);
+        alive
+    }
+
+    async fn once(&self, connected: &Connected, rows: &[i64]) -> Result<(), Error> {
         let client = &connected.client;
-        match (self.work, &connected.insert) {
-            (Work::PreparedInsert, Some(insert)) => {
-                let id = self.shared.id();
-                client.execute(insert, &[&id, &self.name()]).await?;
-                Ok(vec![id])
-            }
-            (Work::Insert | Work::PreparedInsert, _) => {
-                let id = self.shared.id();
-                client.simple_query(&insert(id, &self.name(), 0)).await?;
-                Ok(vec![id])
-            }
-            (Work::Transaction, _) => self.transaction(client).await,
-            (Work::Read, _) => {
-                client.simple_query("SELECT max(id) FROM public.drill").await?;
-                Ok(Vec::new())
-            }
+        match (rows, &connected.insert) {
+            ([], _) => client.simple_query("SELECT max(id) FROM public.drill").await.map(|_| ()),
+            (&[id], Some(insert)) => client.execute(insert, &[&id, &self.name()]).await.map(|_| ()),
+            (&[id], None) => client.simple_query(&insert(id, &self.name(), 0)).await.map(|_| ()),
+            (ids, _) => self.transaction(client, ids).await,
         }
     }
 
-    async fn transaction(&self, client: &Client) -> Result<Vec<i64>, Error> {
-        let ids = [self.shared.id(), self.shared.id()];
+    async fn transaction(&self, client: &Client, ids: &[i64]) -> Result<(), Error> {
         // The rows of one transaction share a name and say how many they are.
         let name = format!("{} {}", self.name(), ids[0]);
         client.simple_query("BEGIN").await?;
         for id in ids {
-            client.simple_query(&insert(id, &name, ids.len())).await?;
+            client.simple_query(&insert(*id, &name, ids.len())).await?;
             tokio::time::sleep(THINK_PAUSE).await;
         }
         // Whatever the tag says: an acknowledged COMMIT promises the rows, and a rolled-back one shows as lost.
         client.simple_query("COMMIT").await?;
-        Ok(ids.to_vec())
+        Ok(())
     }
 
     fn name(&self) -> String {
         format!("w{}", self.number)
     }
 
-    fn note(&self, open_since: Instant, outcome: Outcome) {
-        let (client, port) = (self.number, self.port);
-        self.shared.journal.note(Attempt { client, port, open_since, ended: Instant::now(), outcome });
+    fn note(&self, open_since: Instant, rows: Vec<i64>, outcome: Outcome) {
+        self.shared.journal.note(Attempt {
+            client: self.number,
+            port: self.work.port(),
+            kind: self.work.kind(),
+            open_since,
+            ended: Instant::now(),
+            rows,
+            outcome,
+        });
+    }
+}
+
+/// Whether the client knows where it stands: it has an answer, and a connection.
+fn done_or_told(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Done => true,
+        Outcome::Failed(code) => code != NO_ANSWER,
+        Outcome::Dropped(_) | Outcome::Refused(_) => false,
     }
 }
 
@@ -264,10 +312,19 @@ fn insert(id: i64, writer: &str, part: usize) -> String {
 }
 
 const PREPARED_INSERT: &str = "INSERT INTO public.drill (id, writer) VALUES ($1, $2)";
-const CREW: [(Work, usize); 4] =
-    [(Work::Insert, 5), (Work::PreparedInsert, 5), (Work::Transaction, 6), (Work::Read, 6)];
-const IDLE_PER_PORT: usize = 100;
-const THINK_PAUSE: Duration = Duration::from_millis(8);
-const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
+const CREW: [(Work, usize); 8] = [
+    (Work::Insert, 3),
+    (Work::PreparedInsert, 2),
+    (Work::Transaction, 3),
+    (Work::Read, 8),
+    (Work::WriteNewcomer, 1),
+    (Work::ReadNewcomer, 1),
+    (Work::IdleWriter, 50),
+    (Work::IdleReader, 50),
+];
+const NO_ANSWER: &str = "no answer";
+const THINK_PAUSE: Duration = Duration::from_millis(12);
+/// Between two connections of one client: logins cost both sides thousands of hashes.
+const CONNECT_PAUSE: Duration = Duration::from_millis(250);
 /// Longer than any hold.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(90);

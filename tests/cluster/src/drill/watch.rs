@@ -1,5 +1,5 @@
-//! Eyes on PostgreSQL itself, past the pooler: when the old leader's sessions were lost, when a candidate was
-//! promoted, when it took its first write. Judges nothing.
+//! Eyes on PostgreSQL itself, past the pooler: when the old leader's sessions were lost, when a node was promoted (the old
+//! one again, perhaps), when it took its first write. Judges nothing.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,11 +12,14 @@ use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 use crate::cluster::{Layout, Node};
 use crate::schema;
 use crate::sql;
+use crate::wait::{Limit, until};
 
 /// A promotion as seen on the promoted server.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Promotion {
-    /// The last look that still found it in recovery.
+    /// Who was promoted.
+    pub node: String,
+    /// The last look that still found it in recovery, or not there.
     pub last_in_recovery: Instant,
     /// The first look that did not.
     pub seen: Instant,
@@ -25,7 +28,7 @@ pub struct Promotion {
 }
 
 /// What was seen.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Seen {
     /// When a session on the old leader ended.
     pub lost_at: Option<Instant>,
@@ -52,43 +55,74 @@ impl Watch {
             .connect(NoTls)
             .await
             .with_context(|| format!("watching {}", old.postgres))?;
-        let noted = Arc::clone(&seen);
+        let (noted, again) = (Arc::clone(&seen), old.clone());
         let mut tasks = vec![tokio::spawn(async move {
             // Ends when the server says farewell or the socket closes; the client is kept so that we do not end it.
             let _ = connection.await;
             drop(client);
             note(&noted, |seen| seen.lost_at = Some(Instant::now()));
+            // From here on it is a candidate like the others.
+            watch_candidate(again, noted).await;
         })];
         for node in layout.nodes.iter().filter(|node| node.name != old.name) {
-            tasks.push(tokio::spawn(watch_candidate(node.postgres, Arc::clone(&seen))));
+            tasks.push(tokio::spawn(watch_candidate(node.clone(), Arc::clone(&seen))));
         }
         Ok(Self { seen, tasks })
     }
 
+    /// Waits for a promotion and a row written there, and says who it is.
+    ///
+    /// # Errors
+    /// Neither happened in time.
+    pub async fn promoted(&self, patience: Duration) -> Result<String> {
+        until("a node to be promoted and to take a write", Limit::quick(patience), async || {
+            let promotion = self.so_far().promotion?;
+            promotion.direct_write.map(|_| promotion.node)
+        })
+        .await
+    }
+
+    /// What was seen until now.
+    #[must_use]
+    pub fn so_far(&self) -> Seen {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Stops watching and tells.
     pub async fn finish(self) -> Seen {
-        for task in self.tasks {
+        for task in &self.tasks {
             task.abort();
+        }
+        let seen = self.so_far();
+        for task in self.tasks {
             let _ = task.await;
         }
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        seen
     }
 }
 
 /// Looks every few milliseconds until the server is promoted, then writes a row. Ends with its task.
-async fn watch_candidate(address: SocketAddr, seen: Arc<Mutex<Seen>>) {
+async fn watch_candidate(node: Node, seen: Arc<Mutex<Seen>>) {
+    let mut last_in_recovery = Instant::now();
     loop {
-        if let Ok(client) = sql::connect(address, schema::SUPERUSER).await
-            && let Some(mut promotion) = wait_promotion(&client).await
+        if let Ok(client) = sql::connect(node.postgres, schema::SUPERUSER).await
+            && let Some(at) = wait_promotion(&client, &mut last_in_recovery).await
         {
-            let row = format!(
+            let promotion = Promotion { node: node.name, last_in_recovery, seen: at, direct_write: None };
+            note(&seen, |seen| {
+                seen.promotion.get_or_insert(promotion);
+            });
+            let query = format!(
                 "INSERT INTO public.drill (id, writer) VALUES (-{}, 'watch')",
-                address_number(address)
+                unique_number(node.postgres)
             );
-            note(&seen, |seen| seen.promotion = Some(promotion));
-            if client.simple_query(&row).await.is_ok() {
-                promotion.direct_write = Some(Instant::now());
-                note(&seen, |seen| seen.promotion = Some(promotion));
+            if client.simple_query(&query).await.is_ok() {
+                let written = Instant::now();
+                note(&seen, |seen| {
+                    if let Some(promotion) = &mut seen.promotion {
+                        promotion.direct_write.get_or_insert(written);
+                    }
+                });
             }
             return;
         }
@@ -96,9 +130,8 @@ async fn watch_candidate(address: SocketAddr, seen: Arc<Mutex<Seen>>) {
     }
 }
 
-/// `None` when the session ended first.
-async fn wait_promotion(client: &Client) -> Option<Promotion> {
-    let mut last_in_recovery = Instant::now();
+/// When it was seen out of recovery; `None` when the session ended first.
+async fn wait_promotion(client: &Client, last_in_recovery: &mut Instant) -> Option<Instant> {
     loop {
         let asked = Instant::now();
         let answer = client.simple_query("SELECT pg_catalog.pg_is_in_recovery()").await.ok()?;
@@ -107,9 +140,9 @@ async fn wait_promotion(client: &Client) -> Option<Promotion> {
             row.get(0) == Some("t")
         });
         if !in_recovery {
-            return Some(Promotion { last_in_recovery, seen: Instant::now(), direct_write: None });
+            return Some(Instant::now());
         }
-        last_in_recovery = asked;
+        *last_in_recovery = asked;
         tokio::time::sleep(LOOK_PAUSE).await;
     }
 }
@@ -119,11 +152,11 @@ fn note(seen: &Mutex<Seen>, change: impl FnOnce(&mut Seen)) {
 }
 
 /// A row id that no writer and no other watch uses: unique by time.
-fn address_number(address: SocketAddr) -> u128 {
-    let nanos = std::time::SystemTime::now()
+fn unique_number(address: SocketAddr) -> u128 {
+    let micros = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |since| since.as_micros());
-    nanos + u128::from(address.port())
+    micros + u128::from(address.port())
 }
 
 const LOOK_PAUSE: Duration = Duration::from_millis(2);
