@@ -70,8 +70,8 @@ impl Heard {
     pub(crate) fn is_news_after(&self, before: &Self) -> bool {
         match (before, self) {
             (Self::Said(before), Self::Said(after)) => {
-                (before.leads, &before.role, &before.state, before.timeline)
-                    != (after.leads, &after.role, &after.state, after.timeline)
+                let told = |status: &Status| (status.leads, status.timeline, status.paused, status.failsafe);
+                told(before) != told(after) || (&before.role, &before.state) != (&after.role, &after.state)
             }
             (Self::Failed { .. }, Self::Failed { .. }) | (Self::Nothing, Self::Nothing) => false,
             (Self::Nothing | Self::Said(_) | Self::Failed { .. }, _) => true,
@@ -83,11 +83,13 @@ impl Heard {
         match self {
             Self::Nothing => "REST API not asked yet".to_owned(),
             Self::Said(status) => format!(
-                "/primary says {}, role {}, state {}{}",
+                "/primary says {}, role {}, state {}{}{}{}",
                 if status.leads { 200 } else { 503 },
                 or_dash(&status.role),
                 or_dash(&status.state),
                 status.timeline.map(|timeline| format!(", timeline {timeline}")).unwrap_or_default(),
+                if status.paused { ", in a maintenance pause" } else { "" },
+                if status.failsafe { ", in failsafe mode without its DCS" } else { "" },
             ),
             Self::Failed { since: _, why } => format!("REST API {why}"),
         }

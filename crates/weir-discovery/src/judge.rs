@@ -50,6 +50,8 @@ pub(crate) enum PostgresSays {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sighting<'a> {
     pub name: &'a str,
+    /// The last `/cluster` answer names it the holder of the leader key. Of two who claim to lead it has the better claim.
+    pub named: bool,
     pub api: ApiSays,
     pub postgres: PostgresSays,
 }
@@ -223,41 +225,33 @@ fn break_tie(
     standings: &[Standing],
     top: &[(usize, Epoch)],
 ) -> Verdict {
-    let is_ours = |index: usize| followed.is_some_and(|followed| followed.member == members[index].name);
-    if let Some(&(index, epoch)) = top.iter().find(|(index, _)| is_ours(*index)) {
-        let own = match &standings[index] {
-            Standing::Eligible { degraded, .. } => degraded.clone(),
-            Standing::Fenced { .. } | Standing::NotReady { .. } | Standing::No => None,
+    let holders: Vec<&(usize, Epoch)> = top.iter().filter(|(index, _)| members[*index].named).collect();
+    let (&(index, epoch), rivals) = match (top, holders.as_slice()) {
+        ([only], _) => (only, None),
+        (_, [holder]) => (*holder, Some(names(members, top))),
+        _ => {
+            return Verdict::Hold {
+                why: format!("{} claim to lead on the same timeline", names(members, top)),
+            };
+        }
+    };
+    let name = members[index].name;
+    if let Some(old) = still_writing(followed, members, epoch).filter(|old| *old != name) {
+        let timeline = epoch.timeline;
+        return Verdict::Hold {
+            why: format!(
+                "{name} claims to lead on timeline {timeline}, but the PostgreSQL of {old} still takes writes on it"
+            ),
         };
-        let rival = top.iter().find(|(other, _)| *other != index);
-        let degraded = match rival {
-            Some((other, _)) => Some(format!(
-                "{} claims to lead on the same timeline {}",
-                members[*other].name, epoch.timeline
-            )),
-            None => own,
-        };
-        return Verdict::Lead { index, epoch, degraded };
     }
-    match top {
-        [(index, epoch)] => match still_writing(followed, members, *epoch) {
-            Some(old) => Verdict::Hold {
-                why: format!(
-                    "{} claims to lead on timeline {}, but the PostgreSQL of {old} still takes writes on it",
-                    members[*index].name, epoch.timeline
-                ),
-            },
-            None => Verdict::Lead {
-                index: *index,
-                epoch: *epoch,
-                degraded: match &standings[*index] {
-                    Standing::Eligible { degraded, .. } => degraded.clone(),
-                    Standing::Fenced { .. } | Standing::NotReady { .. } | Standing::No => None,
-                },
-            },
-        },
-        _ => Verdict::Hold { why: format!("{} claim to lead on the same timeline", names(members, top)) },
-    }
+    let degraded = match (rivals, &standings[index]) {
+        (Some(rivals), _) => {
+            Some(format!("{rivals} claim to lead on the same timeline, and /cluster names {name}"))
+        }
+        (None, Standing::Eligible { degraded, .. }) => degraded.clone(),
+        (None, Standing::Fenced { .. } | Standing::NotReady { .. } | Standing::No) => None,
+    };
+    Verdict::Lead { index, epoch, degraded }
 }
 
 /// The followed leader, if its PostgreSQL is known to write on the very epoch that somebody else claims. A
@@ -350,8 +344,15 @@ fn nobody(followed: Option<&Followed>, members: &[Sighting<'_>], standings: &[St
     });
     heir(followed, members, standings)
         .or(refused)
+        .or_else(|| standby_leader(members).map(|name| format!("a standby cluster, led by {name}")))
         .or_else(|| still_lost(followed?, members, standings))
         .unwrap_or_else(|| "no member claims to lead".to_owned())
+}
+
+/// Who leads a standby cluster, which follows another cluster and has nobody who takes writes.
+pub(crate) fn standby_leader<'a>(members: &[Sighting<'a>]) -> Option<&'a str> {
+    let leads = |member: &&Sighting<'a>| matches!(&member.api, ApiSays::Denies { role, state: _ } if role == "standby_leader");
+    members.iter().find(leads).map(|member| member.name)
 }
 
 /// What keeps the leader that was lost from coming back.
@@ -378,5 +379,7 @@ fn names(members: &[Sighting<'_>], among: &[(usize, Epoch)]) -> String {
     names.join(" and ")
 }
 
+#[cfg(test)]
+mod table;
 #[cfg(test)]
 mod tests;

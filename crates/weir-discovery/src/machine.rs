@@ -8,7 +8,7 @@ use crate::cadence::ClusterAsk;
 use crate::endpoint::{Endpoint, Heard};
 use crate::event::{Event, PollFailure, Settings};
 use crate::journal::{FailoverRecord, Journal, Note, Succession};
-use crate::judge::{Followed, Sighting, Standing, Verdict, judge, standing};
+use crate::judge::{Followed, Sighting, Standing, Verdict, judge, standby_leader, standing};
 use crate::member::{Member, api_says, foreign, monitor_told};
 use crate::patroni::{Answer, Listing, MEMBERS_MAX, Status};
 use crate::topology::{Epoch, Leadership, Monitor, Topology};
@@ -50,6 +50,7 @@ impl Discovery {
             leader: Leadership::Leaderless { why: "no member has answered yet".to_owned() },
             replicas: Vec::new(),
             fallback: settings.fallback,
+            is_standby_cluster: false,
             members: Vec::new(),
         };
         Self {
@@ -228,6 +229,7 @@ impl Discovery {
         for member in &mut self.members {
             member.in_list = false;
         }
+        self.rename(now, &listing);
         for listed in listing.members {
             if let Some(member) = self.members.iter_mut().find(|member| member.listed.name == listed.name) {
                 member.relist(now, listed);
@@ -239,6 +241,28 @@ impl Discovery {
         self.forget(now);
         self.members.sort_by(|a, b| a.listed.name.cmp(&b.listed.name));
         self.match_endpoints();
+    }
+
+    /// Who is listed under a new name at an address that was another's, who is listed no more, is the same server: writes
+    /// that go there stay.
+    fn rename(&mut self, now: Instant, listing: &Listing) {
+        let is_known =
+            |members: &[Member], name: &str| members.iter().any(|member| member.listed.name == name);
+        for new in &listing.members {
+            if new.address.is_none() || is_known(&self.members, &new.name) {
+                continue;
+            }
+            let old = self.members.iter_mut().find(|member| {
+                member.listed.address == new.address
+                    && !listing.members.iter().any(|listed| listed.name == member.listed.name)
+            });
+            let Some(old) = old else { continue };
+            let before = std::mem::replace(&mut old.listed.name, new.name.clone());
+            if let Some(followed) = self.followed.as_mut().filter(|followed| followed.member == before) {
+                followed.member.clone_from(&new.name);
+            }
+            self.news(now, false, format!("{before}: is called {} now", new.name));
+        }
     }
 
     /// A member that `/cluster` has not named for a while is gone, unless writes go to it.
@@ -309,6 +333,7 @@ impl Discovery {
             .iter()
             .map(|member| Sighting {
                 name: &member.listed.name,
+                named: self.cluster.failures == 0 && member.in_list && member.listed.role == "leader",
                 api: api_says(self.heard_of(member), self.scope()),
                 postgres: member.postgres_says(),
             })
@@ -320,12 +345,17 @@ impl Discovery {
         self.concluded_at = now;
         let leader = self.decide(now);
         let replicas = self.read_targets(now, &leader);
+        let is_standby_cluster =
+            matches!(leader, Leadership::Leaderless { .. }) && standby_leader(&self.sightings()).is_some();
         let published = &self.topology;
         let fallback = self.settings.fallback;
-        if (&leader, &replicas, fallback) != (&published.leader, &published.replicas, published.fallback) {
+        if (&leader, &replicas, fallback, is_standby_cluster)
+            != (&published.leader, &published.replicas, published.fallback, published.is_standby_cluster)
+        {
             let generation = published.generation + 1;
             let members = self.views(now, &leader);
-            self.topology = Arc::new(Topology { generation, leader, replicas, fallback, members });
+            self.topology =
+                Arc::new(Topology { generation, leader, replicas, fallback, is_standby_cluster, members });
         }
         self.check_invariants();
     }

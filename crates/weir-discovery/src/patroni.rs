@@ -53,6 +53,10 @@ pub(crate) struct Status {
     /// Log position that a replica has replayed.
     pub replayed: Option<u64>,
     pub tags: Vec<(String, String)>,
+    /// Maintenance pause: Patroni promotes and restarts nobody.
+    pub paused: bool,
+    /// The DCS is away and the leader goes on because all members answer it.
+    pub failsafe: bool,
 }
 
 impl Status {
@@ -76,6 +80,8 @@ impl Status {
             location: number(xlog.and_then(|xlog| xlog.get("location"))),
             replayed: number(xlog.and_then(|xlog| xlog.get("replayed_location"))),
             tags: tags(body.get("tags")),
+            paused: flag(body.get("pause")),
+            failsafe: flag(body.get("failsafe_mode_is_active")),
         })
     }
 
@@ -178,6 +184,10 @@ fn number(value: Option<&Value>) -> Option<u64> {
         Value::String(digits) => digits.parse().ok(),
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     }
+}
+
+fn flag(value: Option<&Value>) -> bool {
+    value.and_then(Value::as_bool).unwrap_or_default()
 }
 
 fn timeline(value: Option<&Value>) -> Option<u32> {

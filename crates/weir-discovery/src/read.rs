@@ -45,7 +45,7 @@ pub(crate) fn why_not_read(member: &Candidate<'_>, max_lag_bytes: u64) -> Option
     if member.foreign {
         return Some("it belongs to another cluster".to_owned());
     }
-    if !matches!(member.role, "replica" | "sync_standby" | "quorum_standby") {
+    if !matches!(member.role, "replica" | "sync_standby" | "quorum_standby" | STANDBY_LEADER) {
         return Some(format!("its role is \"{}\"", member.role));
     }
     if !matches!(member.state, "running" | "streaming" | "in archive recovery") {
@@ -84,10 +84,14 @@ fn why_too_late(member: &Candidate<'_>, max_lag_bytes: u64) -> Option<String> {
     match member.lag {
         Some(lag) if lag <= limit => None,
         Some(lag) => Some(format!("it lags {lag} bytes, the limit is {limit}")),
-        None if member.serving => None,
+        // Nobody in a standby cluster is ahead of its leader.
+        None if member.serving || member.role == STANDBY_LEADER => None,
         None => Some("its lag is not known".to_owned()),
     }
 }
+
+/// Leads a standby cluster: it follows another cluster and is a replica to everybody who reads.
+const STANDBY_LEADER: &str = "standby_leader";
 
 /// Without a monitor a silent REST API is all there is to see of a dead replica.
 pub(crate) const UNWATCHED_PATIENCE: Duration = Duration::from_secs(3);
@@ -127,7 +131,8 @@ mod tests {
         check(good(), "");
         check(Candidate { role: "sync_standby", state: "streaming", ..good() }, "");
         check(Candidate { role: "quorum_standby", ..good() }, "");
-        check(Candidate { role: "standby_leader", ..good() }, "role is");
+        check(Candidate { role: "standby_leader", lag: None, ..good() }, "");
+        check(Candidate { role: "demoted", ..good() }, "role is");
         check(Candidate { role: "", ..good() }, "role is");
         check(Candidate { state: "starting", ..good() }, "state is \"starting\"");
         check(Candidate { state: "a state of 2030", ..good() }, "state is");

@@ -40,6 +40,9 @@ pub struct Topology {
     pub replicas: Vec<ReadTarget>,
     /// What the read door does while `replicas` is empty.
     pub fallback: ReadFallback,
+    /// The cluster follows another one (Patroni's `standby_cluster`): by design nobody in it takes writes, so nobody
+    /// need wait for a leader.
+    pub is_standby_cluster: bool,
     /// Everybody, as known when this generation was made.
     pub members: Vec<MemberView>,
 }
@@ -52,6 +55,7 @@ impl Topology {
             leader: Leadership::Leaderless { why: "no server is named for this database".to_owned() },
             replicas: Vec::new(),
             fallback: ReadFallback::Primary,
+            is_standby_cluster: false,
             members: Vec::new(),
         }
     }
@@ -75,6 +79,7 @@ impl Topology {
                 system_identifier: None,
             }],
             fallback: ReadFallback::Primary,
+            is_standby_cluster: false,
             members: vec![MemberView {
                 is_leader: true,
                 address: Some(address),

@@ -56,11 +56,18 @@ impl Discovery {
                     sighting.name
                 )),
                 Standing::NotReady { why } => Some(why),
-                Standing::Eligible { .. } | Standing::No => None,
+                Standing::No => self.why_no_heir(member, leader),
+                Standing::Eligible { .. } => None,
             },
             ..self.view(now, member, leader)
         });
         members.chain(self.strangers().map(stranger_view)).collect()
+    }
+
+    /// Somebody promoted it by hand, as in a maintenance pause, and Patroni has not given it the leader key.
+    fn why_no_heir(&self, member: &Member, leader: &Leadership) -> Option<String> {
+        let writes = matches!(member.monitor, Monitor::Primary { .. }) && !leads(leader, member);
+        writes.then(|| "its PostgreSQL takes writes, but its Patroni does not say that it leads".to_owned())
     }
 
     fn view(&self, now: Instant, member: &Member, leader: &Leadership) -> MemberView {

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use weir_config::Upstream;
-use weir_discovery::{Leadership, Topology};
+use weir_discovery::{Leadership, ReadFallback, Topology};
 use weir_pool::{ClientId, ServerId};
 use weir_protocol::message::Report;
 use weir_protocol::sqlstate::SqlState;
@@ -192,11 +192,21 @@ pub(crate) fn waited_too_long(limit: Duration) -> Report {
         .hint("Raise the pool size or shorten transactions.")
 }
 
-/// With `read_fallback = error` the read door does not wait for replicas.
-pub(crate) fn not_waiting_for_readers(topology: &Topology, role: Role) -> Option<Report> {
-    let errors = topology.fallback == weir_discovery::ReadFallback::Error && role == Role::Read;
-    errors.then(|| {
-        Report::error(SqlState::CANNOT_CONNECT_NOW, "no replica may serve reads")
-            .hint("See SHOW MEMBERS in the console for the reason of each member.")
-    })
+/// Why a request is not held although nobody can serve it now: no wait would help, or none is wanted.
+pub(crate) fn why_not_held(topology: &Topology, role: Role) -> Option<Report> {
+    match role {
+        Role::Read if topology.fallback == ReadFallback::Error => Some(
+            Report::error(SqlState::CANNOT_CONNECT_NOW, "no replica may serve reads")
+                .hint("See SHOW MEMBERS in the console for the reason of each member."),
+        ),
+        Role::Write if topology.is_standby_cluster => Some(
+            Report::error(
+                SqlState::CANNOT_CONNECT_NOW,
+                "this is a standby cluster, nobody in it takes writes",
+            )
+            .detail("It follows another cluster until it is promoted.")
+            .hint("Send writes to the other cluster, and reads to weir's read port."),
+        ),
+        Role::Read | Role::Write => None,
+    }
 }

@@ -8,6 +8,7 @@ use weir_protocol::message::{Report, Severity};
 use weir_protocol::sqlstate::SqlState;
 
 use crate::Worker;
+use crate::clock::why_not_held;
 use crate::io::Effects;
 use crate::pools::PoolIndex;
 
@@ -50,10 +51,13 @@ impl Worker {
         }
     }
 
-    /// Clients that came while logins fail are not welcomed: nothing is known yet that they could be told. True if so.
+    /// Clients that came while logins fail, or where nobody is waited for, are not welcomed: nothing is known yet that they
+    /// could be told. True if so.
     pub(crate) fn refuse_newcomers(&mut self, now: Instant, index: PoolIndex, effects: &mut Effects) -> bool {
         let entry = self.pools.entry(index);
-        let Some(report) = entry.last_failure.clone().filter(|_| entry.pool.fails_fast(now)) else {
+        let failure = entry.last_failure.clone().filter(|_| entry.pool.fails_fast(now));
+        let not_held = || why_not_held(&self.topology, entry.key.role).filter(|_| entry.pool.held());
+        let Some(report) = failure.or_else(not_held) else {
             return false;
         };
         self.refuse_welcoming(now, index, &report.with_severity(Severity::Fatal), effects);

@@ -183,7 +183,7 @@ impl Worker {
         let index = open.pool;
         let entry = self.pools.entry_mut(index);
         if entry.pool.held()
-            && let Some(report) = crate::clock::not_waiting_for_readers(&self.topology, entry.key.role)
+            && let Some(report) = crate::clock::why_not_held(&self.topology, entry.key.role)
         {
             open.session.refuse_next(report);
             return true;

@@ -35,6 +35,14 @@ fn the_leader_of_patroni_4_is_called_primary_and_says_its_name() {
 }
 
 #[test]
+fn a_leader_without_its_dcs_says_that_failsafe_mode_keeps_it() {
+    let body = include_str!("../../tests/fixtures/patroni_4_1_5_failsafe_leader.json");
+    let status = primary(200, body).expect("recorded");
+    assert!(status.failsafe && !status.paused && status.is_primary());
+    assert!(primary(200, r#"{"pause": true}"#).expect("an object").paused);
+}
+
+#[test]
 fn replicas_tell_what_they_replayed() {
     for body in [
         include_str!("../../tests/fixtures/patroni_3_0_2_replica_primary.json"),

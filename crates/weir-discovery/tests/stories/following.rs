@@ -408,6 +408,82 @@ fn members_come_and_go_but_seeds_stay() {
 }
 
 #[test]
+fn a_leader_that_gets_another_name_stays_the_leader() {
+    let mut world = World::three();
+    world.run_millis(500);
+    world.node("a").name = "primus".to_owned();
+    world.run_millis(3_000);
+    assert_eq!(world.leader().as_deref(), Some("primus"), "{}", world.why());
+    assert_eq!(world.reign(), Some((1, 1)));
+    assert_eq!(world.discovery.members(world.now).len(), 3);
+    assert_eq!(world.discovery.failovers().len(), 0);
+}
+
+#[test]
+fn a_leader_that_moves_to_another_address_is_followed_there() {
+    let mut world = World::three();
+    world.run_millis(500);
+    world.node("a").host = "elsewhere".to_owned();
+    world.node("a").started += 1;
+    world.run_millis(3_000);
+    let topology = world.discovery.topology();
+    let weir_discovery::Leadership::Led { member, address: at, .. } = &topology.leader else {
+        panic!("{}", world.why())
+    };
+    assert_eq!((member.as_str(), at), ("a", &address("elsewhere")));
+}
+
+#[test]
+fn a_standby_cluster_has_nobody_who_takes_writes_until_it_is_promoted() {
+    let mut world = World::three();
+    let head = world.node("a");
+    head.key = false;
+    head.writes = false;
+    head.role = "standby_leader";
+    for name in ["a", "b", "c"] {
+        world.node(name).location = 0;
+    }
+    world.run_millis(3_000);
+    assert!(world.why().contains("a standby cluster, led by a"), "{}", world.why());
+    assert!(world.discovery.topology().is_standby_cluster);
+    assert_eq!(world.readers(), ["a"], "the others' lag cannot be told here");
+    world.node("a").promote(2);
+    world.run_millis(3_000);
+    assert_eq!(world.leader().as_deref(), Some("a"), "{}", world.why());
+    assert!(!world.discovery.topology().is_standby_cluster);
+}
+
+#[test]
+fn a_member_promoted_by_hand_in_a_pause_is_not_followed_and_shown() {
+    let mut world = World::three();
+    world.run_millis(500);
+    let rogue = world.node("b");
+    rogue.promote(2);
+    rogue.key = false;
+    world.run_millis(3_000);
+    assert_eq!((world.leader().as_deref(), world.reign()), (Some("a"), Some((1, 1))));
+    let members = world.discovery.members(world.now);
+    let why = members[1].why_not_lead.clone().unwrap_or_default();
+    assert!(why.contains("takes writes"), "{why}");
+    assert_eq!(world.readers(), ["c"]);
+}
+
+#[test]
+fn of_two_writers_on_one_timeline_the_one_that_the_dcs_names_leads() {
+    let mut world = World::three();
+    world.run_millis(500);
+    // As after a copy of the leader's data was started without standby.signal in a pause, where Patroni lost the DCS.
+    let copy = world.node("b");
+    copy.promote(1);
+    world.run_millis(3_000);
+    assert_eq!(world.leader(), None, "{}", world.why());
+    assert!(world.why().contains("a and b claim to lead on the same timeline"), "{}", world.why());
+    world.node("b").listed = false;
+    world.run_millis(3_000);
+    assert_eq!(world.leader().as_deref(), Some("a"), "{}", world.why());
+}
+
+#[test]
 fn a_seed_that_is_a_balancer_speaks_for_whom_it_reached() {
     let mut world = World::with(settings(&["b"]));
     world.run_millis(500);

@@ -23,6 +23,8 @@ pub(crate) enum Reach {
 #[derive(Debug, Clone)]
 pub(crate) struct Node {
     pub(crate) name: String,
+    /// Where its PostgreSQL and its REST API are.
+    pub(crate) host: String,
     pub(crate) api: Reach,
     /// Holds the leader key, as far as its Patroni knows.
     pub(crate) key: bool,
@@ -92,6 +94,7 @@ impl Node {
     pub(crate) fn standby(name: &str, timeline: u32) -> Self {
         Self {
             name: name.to_owned(),
+            host: name.to_owned(),
             api: Reach::Up,
             key: false,
             role: "replica",
@@ -217,7 +220,7 @@ impl World {
                 node.connected = false;
                 let report = MonitorReport::Lost { why: "the connection ended".to_owned() };
                 let event =
-                    Event::Monitor { member: node.name.clone(), address: address(&node.name), report };
+                    Event::Monitor { member: node.name.clone(), address: address(&node.host), report };
                 self.discovery.step(self.now, event);
             }
         }
@@ -237,7 +240,7 @@ impl World {
                 ("cluster", url.to_string(), delay, Event::Cluster { url, result })
             }
             Request::Ping { member, address } => {
-                let (delay, report) = self.ping(&member);
+                let (delay, report) = self.ping(&address.host);
                 ("ping", address.to_string(), delay, Event::Monitor { member, address, report })
             }
         };
@@ -251,7 +254,7 @@ impl World {
     }
 
     fn node_at(&self, url: &ApiUrl) -> Option<&Node> {
-        self.nodes.iter().find(|node| node.name == url.host())
+        self.nodes.iter().find(|node| node.host == url.host())
     }
 
     fn rest(
@@ -286,11 +289,15 @@ impl World {
             .iter()
             .filter(|node| node.listed)
             .map(|node| {
-                let name = &node.name;
-                let role = if node.key { "leader" } else { "replica" };
+                let Node { name, host, .. } = node;
+                let role = match (node.key, node.role) {
+                    (true, _) => "leader",
+                    (false, "standby_leader") => "standby_leader",
+                    (false, _) => "replica",
+                };
                 format!(
-                    r#"{{"name": "{name}", "role": "{role}", "state": "{}", "timeline": {}, "host": "{name}",
-                        "port": 5432, "api_url": "http://{name}:8008/patroni"}}"#,
+                    r#"{{"name": "{name}", "role": "{role}", "state": "{}", "timeline": {}, "host": "{host}",
+                        "port": 5432, "api_url": "http://{host}:8008/patroni"}}"#,
                     node.state, node.timeline
                 )
             })
@@ -301,9 +308,9 @@ impl World {
         }
     }
 
-    fn ping(&mut self, name: &str) -> (Duration, MonitorReport) {
+    fn ping(&mut self, host: &str) -> (Duration, MonitorReport) {
         let latency = self.latency;
-        let Some(node) = self.nodes.iter_mut().find(|node| node.name == name) else {
+        let Some(node) = self.nodes.iter_mut().find(|node| node.host == host) else {
             return (latency, MonitorReport::Unreachable { why: "refuses connections".to_owned() });
         };
         node.connected = node.postgres == Reach::Up;

@@ -74,6 +74,20 @@ fn reads_are_refused_at_once_if_they_should() {
 }
 
 #[test]
+fn nobody_waits_for_writes_to_a_standby_cluster() {
+    let mut standby = leaderless(&["n2"]);
+    standby.is_standby_cluster = true;
+    let mut world = World::led_by(led("n1", 1, &["n2"]));
+    let client = world.client_of(Role::Write, "app");
+    world.adopt(standby);
+    assert_eq!(world.ask(client, "select 1"), ["ERROR 57P03", "ready I"]);
+    assert!(world.error(client).contains("standby cluster"), "{}", world.error(client));
+    world.promote("n1", 2);
+    world.adopt(led("n1", 2, &["n2"]));
+    assert_eq!(world.ask(client, "select 2"), echo("select 2"));
+}
+
+#[test]
 fn a_promoted_replica_is_left_at_the_next_boundary() {
     let mut world = World::led_by(led("n1", 1, &["n2"]));
     let client = world.client_of(Role::Read, "app");

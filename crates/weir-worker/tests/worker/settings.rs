@@ -89,6 +89,7 @@ pub(crate) fn led(leader: &str, timeline: u32, replicas: &[&str]) -> Topology {
         },
         replicas: replicas.iter().map(|member| target(member, false)).collect(),
         fallback: weir_discovery::ReadFallback::Primary,
+        is_standby_cluster: false,
         members: Vec::new(),
     }
 }
