@@ -256,6 +256,11 @@ pub enum SessionEvidence {
         /// The server.
         address: Address,
     },
+    /// A connection to a replica found it promoted.
+    NoStandby {
+        /// The server.
+        address: Address,
+    },
     /// A new write connection found a newer timeline than the one followed.
     NewerTimeline {
         /// The server.
@@ -273,6 +278,7 @@ impl SessionEvidence {
             | Self::Refused { address }
             | Self::Lost { address }
             | Self::NotPrimary { address }
+            | Self::NoStandby { address }
             | Self::NewerTimeline { address, timeline: _ } => address,
         }
     }

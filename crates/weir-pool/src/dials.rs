@@ -15,6 +15,8 @@ enum Want {
     Somebody(Instant),
     /// For nobody yet: no other pool's connection is closed for it.
     Spare,
+    /// The same, of this member.
+    SpareOf(Target),
 }
 
 impl Pool {
@@ -45,16 +47,18 @@ impl Pool {
 
     fn dial_step(&mut self, now: Instant, is_turn: bool, dice: &mut (impl Dice + ?Sized)) -> NextDial {
         let Some(want) = self.want(now) else {
+            self.wished = None;
             self.leave_line();
             return NextDial::Nothing;
         };
-        let since = match want {
-            Want::Somebody(since) => Some(since),
-            Want::Spare => None,
+        let (since, of) = match want {
+            Want::Somebody(since) => (Some(since), None),
+            Want::Spare => (None, None),
+            Want::SpareOf(target) => (None, self.wished.take().filter(|wished| *wished == target)),
         };
         let mut full: Vec<Target> = Vec::new();
         let mut next = NextDial::Nothing;
-        while let Some(target) = self.candidate(now, &full, dice) {
+        while let Some(target) = self.candidate(now, of, &full, dice) {
             match self.ledger.share.claim(target.member, since, is_turn) {
                 Claim::Free => {
                     self.ledger.share.leave_line();
@@ -87,9 +91,15 @@ impl Pool {
         }
     }
 
-    /// Whom to dial, if not these.
-    fn candidate(&self, now: Instant, not: &[Target], dice: &mut (impl Dice + ?Sized)) -> Option<Target> {
-        let not = |target| not.contains(&target);
+    /// Whom to dial, if not these; `of`: this one or nobody.
+    fn candidate(
+        &self,
+        now: Instant,
+        of: Option<Target>,
+        not: &[Target],
+        dice: &mut (impl Dice + ?Sized),
+    ) -> Option<Target> {
+        let not = |target| not.contains(&target) || of.is_some_and(|of| of != target);
         match self.kind {
             PoolKind::Write | PoolKind::Read => self.ledger.members.lightest(now, not, dice),
             PoolKind::Turns | PoolKind::First => self.ledger.members.in_turn(now, not),
@@ -195,6 +205,9 @@ impl Pool {
             && (is_small || self.may_use_reserve(now))
         {
             return Some(Want::Somebody(since));
+        }
+        if let Some(target) = self.wished.filter(|_| is_small) {
+            return Some(Want::SpareOf(target));
         }
         let moves =
             self.moving.wants_dial() && self.queue.len().max(usize::from(self.demands())) >= self.coming();

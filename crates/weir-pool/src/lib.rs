@@ -3,6 +3,7 @@
 
 mod answers;
 mod caps;
+mod choice;
 mod dials;
 mod dice;
 mod ids;
@@ -21,6 +22,6 @@ pub use answers::{Checkout, DialFailure, NextDial, PoolCounts, PoolSums, ServerF
 pub use caps::Caps;
 pub use dice::Dice;
 pub use ids::{CapId, ClientId, MemberId, PoolId, ServerId};
-pub use limits::{Limits, PoolKind, Target};
+pub use limits::{Balance, Limits, PoolKind, Target};
 pub use pool::Pool;
 pub use private::PrivateRoom;

@@ -20,6 +20,16 @@ pub enum PoolKind {
     First,
 }
 
+/// How a pool chooses among members that could all serve a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Balance {
+    /// Of two drawn at random, by weight, the one that is less busy for its weight.
+    #[default]
+    FewerBusy,
+    /// One after the other, each as often as its weight says.
+    InTurn,
+}
+
 /// How much a pool may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -33,6 +43,8 @@ pub struct Limits {
     pub min_size: u32,
     /// The connection that has rested longest is given out, not the one used last.
     pub round_robin: bool,
+    /// How a member is chosen.
+    pub balance: Balance,
     /// After a failed dial or login of all members clients fail at once until this has passed, and nobody is dialed;
     /// `None`: clients wait, and members are dialed again after 50 ms to 1 s.
     pub login_retry: Option<Duration>,

@@ -4,9 +4,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::dice::index_below;
 use crate::ledger::Step;
-use crate::{Dice, ServerId, ServerState, Target};
+use crate::{ServerId, ServerState, Target};
 
 /// Pause after the first failed dial; doubles with each further one.
 pub(crate) const BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -20,7 +19,7 @@ pub(crate) const AVOIDED_FOR: Duration = Duration::from_secs(15);
 /// All present targets. There are few (one in a write pool), so they are searched by walking.
 #[derive(Debug, Default)]
 pub(crate) struct Members {
-    list: Vec<Member>,
+    pub(crate) list: Vec<Member>,
     /// Fixed servers: place in the list of the one whose turn it is.
     turn: usize,
 }
@@ -34,6 +33,10 @@ pub(crate) struct Member {
     /// Connections in use that will come back to `idle`.
     pub(crate) busy: u32,
     pub(crate) dialing: u32,
+    /// Its part of the load, compared to the others; 0: it is there for want of others.
+    pub(crate) weight: u32,
+    /// In turn: what it has gained since it was chosen last.
+    pub(crate) credit: i64,
     backoff: Backoff,
 }
 
@@ -74,30 +77,6 @@ impl Members {
         self.turn = self.list.iter().position(|member| Some(member.target) == whose).unwrap_or(0);
     }
 
-    /// The newest (`oldest`: the oldest) idle connection of the less busy of two members drawn at random; if that one
-    /// has none, of the least busy member that has one: nobody waits while a connection is idle.
-    pub(crate) fn pick_idle(&self, oldest: bool, dice: &mut (impl Dice + ?Sized)) -> Option<ServerId> {
-        let pick = |member: &Member| if oldest { member.idle.front() } else { member.idle.back() }.copied();
-        let chosen = self.choose(dice)?;
-        if let Some(server) = self.list.get(chosen).and_then(pick) {
-            return Some(server);
-        }
-        let with_idle = self.list.iter().filter(|member| !member.idle.is_empty());
-        pick(with_idle.min_by_key(|member| member.busy)?)
-    }
-
-    fn choose(&self, dice: &mut (impl Dice + ?Sized)) -> Option<usize> {
-        let len = self.list.len();
-        if len < 2 {
-            return len.checked_sub(1);
-        }
-        let one = index_below(dice, len);
-        let other = index_below(dice, len - 1);
-        let other = if other >= one { other + 1 } else { other };
-        let busy = |index: usize| self.list.get(index).map_or(u32::MAX, |member| member.busy);
-        Some(if busy(other) < busy(one) { other } else { one })
-    }
-
     /// Fixed servers: the first from the one whose turn it is that may be dialled now, but for the targets that `not`.
     /// One that has failed lately comes behind all others.
     pub(crate) fn in_turn(&self, now: Instant, not: impl Fn(Target) -> bool) -> Option<Target> {
@@ -126,30 +105,14 @@ impl Members {
         self.list.get(self.turn).is_some_and(|member| member.target == target)
     }
 
-    /// Where to dial, but for the targets that `not`: fewest connections first, ties by chance. `None` if all must be
-    /// left alone for now.
-    pub(crate) fn lightest(
-        &self,
-        now: Instant,
-        not: impl Fn(Target) -> bool,
-        dice: &mut (impl Dice + ?Sized),
-    ) -> Option<Target> {
-        let may = |member: &&Member| member.may_dial(now) && !not(member.target);
-        let least = self.list.iter().filter(may).map(Member::load).min()?;
-        let fits = |member: &&Member| may(member) && member.load() == least;
-        let ties = self.list.iter().filter(fits).count();
-        let drawn = if ties < 2 { 0 } else { index_below(dice, ties) };
-        self.list.iter().filter(fits).nth(drawn).map(|member| member.target)
-    }
-
-    /// Connections of the dialable member that has fewest.
-    pub(crate) fn lightest_load(&self, now: Instant) -> Option<usize> {
-        self.list.iter().filter(|member| member.may_dial(now)).map(Member::load).min()
-    }
-
-    /// The member with most connections.
-    pub(crate) fn heaviest(&self) -> Option<&Member> {
-        self.list.iter().max_by_key(|member| member.load())
+    /// How much of the load each member gets, compared to the others; 0: none as long as others can take it.
+    pub(crate) fn set_weights(&mut self, weight: impl Fn(Target) -> u32) {
+        for member in &mut self.list {
+            let weight = weight(member.target);
+            if member.weight != weight {
+                (member.weight, member.credit) = (weight, 0);
+            }
+        }
     }
 
     /// Clients need not wait: every member is left alone after a failure.
@@ -166,7 +129,15 @@ impl Members {
 
 impl Member {
     fn new(target: Target) -> Self {
-        Self { target, idle: VecDeque::new(), busy: 0, dialing: 0, backoff: Backoff::default() }
+        Self {
+            target,
+            idle: VecDeque::new(),
+            busy: 0,
+            dialing: 0,
+            weight: 1,
+            credit: 0,
+            backoff: Backoff::default(),
+        }
     }
 
     /// Connections this member has or will have.

@@ -4,12 +4,13 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::choice::{Pick, Wish};
 use crate::ledger::{Ledger, Server};
 use crate::queue::Queue;
 use crate::rebalance::Move;
 use crate::{
-    Checkout, ClientId, Dice, Limits, PoolCounts, PoolKind, PoolSums, ServerFacts, ServerId, ServerState,
-    Settled, Target,
+    Checkout, ClientId, Dice, Limits, MemberId, PoolCounts, PoolKind, PoolSums, ServerFacts, ServerId,
+    ServerState, Settled, Target,
 };
 
 /// The accounting of one (database, user, role). [`Pool::next_dial`] is asked in a loop after anything that may leave
@@ -34,6 +35,8 @@ pub struct Pool {
     pub(crate) private_since: Option<Instant>,
     pub(crate) moving: Move,
     pub(crate) moved_at: Option<Instant>,
+    /// A member that should have a connection more, opened for nobody, by the next [`Pool::next_dial`].
+    pub(crate) wished: Option<Target>,
     /// The connection that was given back last had to end for other pools.
     gave_way: bool,
     /// When a connection was last closed for its age.
@@ -57,6 +60,7 @@ impl Pool {
             demanded: None,
             keeps_min: false,
             private_since: None,
+            wished: None,
             gave_way: false,
             moving: Move::Rest,
             moved_at: None,
@@ -69,7 +73,7 @@ impl Pool {
     /// while the queue grows beyond its longest so far.
     pub fn checkout(&mut self, client: ClientId, now: Instant, dice: &mut (impl Dice + ?Sized)) -> Checkout {
         let may_have = !self.paused && !self.suspended && self.queue.is_empty();
-        let checkout = match may_have.then(|| self.usable_idle(now, dice)).flatten() {
+        let checkout = match may_have.then(|| self.usable_idle(now, None, dice)).flatten() {
             Some(server) => {
                 self.grant(server, client, Duration::ZERO, now);
                 Checkout::Granted(server)
@@ -88,12 +92,44 @@ impl Pool {
         checkout
     }
 
+    /// The same for a request that has failed on one member: an idle connection of another. `None`: there is none; one is
+    /// opened, if there is room, by the next [`Pool::next_dial`], and the client may ask again or check out as usual.
+    pub fn checkout_elsewhere(
+        &mut self,
+        client: ClientId,
+        not: MemberId,
+        now: Instant,
+        dice: &mut (impl Dice + ?Sized),
+    ) -> Option<ServerId> {
+        let may_have = !self.paused && !self.suspended && self.queue.is_empty();
+        let server = may_have.then(|| self.usable_idle(now, Some(not), dice)).flatten();
+        match server {
+            Some(server) => self.grant(server, client, Duration::ZERO, now),
+            None => self.wished = self.ledger.members.lightest(now, |target| target.member == not, dice),
+        }
+        self.finish();
+        server
+    }
+
+    /// Whether [`Pool::next_dial`] would open a connection that nobody waits for.
+    pub fn has_wish(&self) -> bool {
+        self.wished.is_some()
+    }
+
+    /// How much of the load each member gets, compared to the others; 0: none as long as others can take it. Holds for the
+    /// members there are; behind each [`Pool::retarget`] it has to be said anew for those that came.
+    pub fn set_weights(&mut self, weight: impl Fn(Target) -> u32) {
+        self.ledger.members.set_weights(weight);
+    }
+
     /// A connection that has rested too long to be given out as it is ([`Limits::test_after`]), while clients wait: the
     /// caller tests it and gives it back, or discards it. Ask in a loop, in front of [`Pool::next_dial`].
     pub fn next_test(&mut self, now: Instant, dice: &mut (impl Dice + ?Sized)) -> Option<ServerId> {
         let may_have = self.limits.test_after.is_some() && !self.paused && !self.suspended;
         let wanted = self.queue.len() > self.ledger.tested as usize;
-        let server = (may_have && wanted).then(|| self.ledger.members.pick_idle(false, dice)).flatten()?;
+        let wish = Wish { balance: self.limits.balance, oldest: false, not: None };
+        let picked = (may_have && wanted).then(|| self.ledger.members.pick_idle(wish, dice)).flatten()?;
+        let server = picked.server;
         self.ledger.put(server, ServerState::Tested, now);
         self.finish();
         Some(server)
@@ -213,7 +249,7 @@ impl Pool {
         dice: &mut (impl Dice + ?Sized),
     ) -> Option<(ServerId, ClientId)> {
         let may_have = !self.paused && !self.suspended && !self.queue.is_empty();
-        let Some(server) = may_have.then(|| self.usable_idle(now, dice)).flatten() else {
+        let Some(server) = may_have.then(|| self.usable_idle(now, None, dice)).flatten() else {
             self.resuming = false;
             return None;
         };
@@ -359,9 +395,18 @@ impl Pool {
     }
 
     /// An idle connection that a client can be given as it is.
-    fn usable_idle(&self, now: Instant, dice: &mut (impl Dice + ?Sized)) -> Option<ServerId> {
-        let in_turn = self.limits.round_robin;
-        let chosen = self.ledger.members.pick_idle(in_turn, dice)?;
+    fn usable_idle(
+        &mut self,
+        now: Instant,
+        not: Option<MemberId>,
+        dice: &mut (impl Dice + ?Sized),
+    ) -> Option<ServerId> {
+        let oldest = self.limits.round_robin;
+        let wish = Wish { balance: self.limits.balance, oldest, not };
+        let Pick { server: chosen, missed } = self.ledger.members.pick_idle(wish, dice)?;
+        if self.kind == PoolKind::Read && self.ledger.slots() < self.limits.size.get() {
+            self.wished = missed.filter(|target| self.ledger.members.is_short(*target, now));
+        }
         let Some(limit) = self.limits.test_after else { return Some(chosen) };
         let is_fresh = |server: ServerId| {
             let entry = self.ledger.get(server);
@@ -372,14 +417,13 @@ impl Pool {
         }
         // Each list is in the order in which its connections were given back.
         let stale = |idle: &VecDeque<ServerId>| idle.partition_point(|server| !is_fresh(*server));
-        self.ledger.members.iter().find_map(|member| {
-            let last = member.idle.len().checked_sub(1)?;
-            member
-                .idle
-                .get(if in_turn { stale(&member.idle) } else { last })
-                .copied()
-                .filter(|&it| is_fresh(it))
-        })
+        let members = self.ledger.members.iter().filter(|member| Some(member.target.member) != not);
+        members
+            .filter_map(|member| {
+                let last = member.idle.len().checked_sub(1)?;
+                member.idle.get(if oldest { stale(&member.idle) } else { last }).copied()
+            })
+            .find(|&server| is_fresh(server))
     }
 
     fn logged_in(&mut self, target: Target) {
@@ -442,7 +486,7 @@ impl Pool {
     }
 
     fn let_go(&mut self, busy_too: bool, which: impl Fn(&Server) -> bool) -> Vec<ServerId> {
-        self.moving = Move::Rest;
+        (self.moving, self.wished) = (Move::Rest, None);
         let dialing_before = self.ledger.dialing;
         let closed = self.ledger.let_go(busy_too, which);
         let never_open = (dialing_before - self.ledger.dialing) as usize;

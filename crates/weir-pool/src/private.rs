@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use crate::caps::Claim;
+use crate::choice::{Pick, Wish};
 use crate::{Dice, Pool, ServerId, ServerState, Target};
 
 /// What a client that needs a connection of its own gets.
@@ -43,7 +44,8 @@ impl Pool {
         if is_small && claim == Claim::Free {
             return PrivateRoom::Dial(target);
         }
-        if let Some(idle) = self.ledger.members.pick_idle(false, dice) {
+        let wish = Wish { balance: self.limits.balance, oldest: false, not: None };
+        if let Some(Pick { server: idle, .. }) = self.ledger.members.pick_idle(wish, dice) {
             self.close(idle);
             self.finish();
             return PrivateRoom::CloseFirst(idle);

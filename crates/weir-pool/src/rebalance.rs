@@ -7,8 +7,6 @@ use crate::{Pool, PoolKind, ServerId, Target};
 
 /// Least time between two moves.
 const MOVE_PAUSE: Duration = Duration::from_millis(100);
-/// The spread is even when no two members differ by this many connections.
-const UNEVEN_BY: usize = 2;
 
 /// Where the replacement of one connection stands. With a free slot the new connection is opened first, so a member
 /// that cannot be dialled costs nobody a good connection.
@@ -46,7 +44,7 @@ impl Move {
 }
 
 impl Pool {
-    /// One step towards an even spread over the members of a read pool, at most ten a second. Returns an idle
+    /// One step towards a spread by weight over the members of a read pool, at most ten a second. Returns an idle
     /// connection to close, forgotten already; if the heaviest member has none idle, one of its busy ones is marked
     /// to close when given back. Ask [`Pool::next_dial`] afterwards: the replacement is dialled without a client.
     #[must_use = "this connection must be closed"]
@@ -61,17 +59,16 @@ impl Pool {
         if self.kind != PoolKind::Read || self.paused || resting {
             return None;
         }
-        let heaviest = self.ledger.members.heaviest()?;
-        let (from, load) = (heaviest.target, heaviest.load());
         match self.moving {
             Move::Opening { .. } => None,
             Move::Closing => {
                 self.moving = Move::Rest;
                 self.moved_at = Some(now);
+                let from = self.ledger.members.heaviest()?.target;
                 self.shed(from)
             }
-            Move::Rest if load < self.ledger.members.lightest_load(now)? + UNEVEN_BY => None,
             Move::Rest => {
+                let from = self.ledger.members.uneven(now)?;
                 let close_after = self.ledger.slots() < self.limits.size.get();
                 self.moving = Move::Opening { close_after };
                 self.moved_at = Some(now);

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::*;
 
+mod choosing;
 mod fixed;
 mod histories;
 mod reads;
@@ -22,6 +23,7 @@ fn limits(size: u32) -> Limits {
         reserve_timeout: None,
         min_size: 0,
         round_robin: false,
+        balance: Balance::FewerBusy,
         login_retry: None,
         idle_timeout: None,
         lifetime: None,

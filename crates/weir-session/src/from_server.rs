@@ -4,11 +4,12 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use weir_protocol::backend::{self, read::ErrorFields};
+use weir_protocol::backend;
 use weir_protocol::frame::{self, HEADER_BYTES, MESSAGE_BYTES_MAX};
 use weir_protocol::sqlstate::SqlState;
 use weir_protocol::tag::FromServer;
 
+use crate::again::Again;
 use crate::lost::LossCause;
 use crate::owed::{Owed, ParseOf};
 use crate::prepared::{Catalog, StatementKind};
@@ -256,9 +257,9 @@ impl Session {
         if status == TxStatus::Idle {
             self.named_portals = StatementKind::Other;
         }
-        if let Some(bytes) = server.again.take() {
+        if let Some(Again { bytes, elsewhere }) = server.again.take() {
             self.retried = true;
-            return Fate::Last(Then::Again(bytes));
+            return Fate::Last(if elsewhere { Then::Elsewhere(bytes) } else { Then::Again(bytes) });
         }
         server.count_ready(now);
         Fate::Forward
@@ -270,12 +271,7 @@ impl Session {
                 server.note_dying(&fields);
                 return Fate::Stop(Then::Lost(LossCause::default()));
             }
-            if shows_other_statements(&fields, server) {
-                server.statements.doubt_all();
-                if self.may_parse_again(server) {
-                    server.again = server.replay.take();
-                }
-            }
+            self.plan_again(&fields, server);
         }
         server.copy_in = false;
         match server.owed.head() {
@@ -293,15 +289,9 @@ impl Session {
             }
         }
         server.failed = true;
-        let Some(bytes) = &server.again else { return Fate::Forward };
-        self.forget_parsed_in(bytes);
+        let Some(again) = &server.again else { return Fate::Forward };
+        self.forget_parsed_in(&again.bytes);
         Fate::Withdraw
-    }
-
-    /// A request that failed for want of a good statement runs again with its statements parsed anew, if it was the only
-    /// one in flight and outside a transaction (its bytes are kept only then), and nothing of its reply was forwarded.
-    fn may_parse_again(&self, server: &Server) -> bool {
-        !self.retried && self.tx == TxStatus::Idle && server.owed.ready_owed() == 1
     }
 
     /// PostgreSQL skipped (or failed) what this entry stands for.
@@ -345,6 +335,7 @@ impl Session {
     fn parameter(&mut self, body: &[u8], whole: bool, server: &mut Server, catalog: &mut Catalog) -> Fate {
         let Some((name, value)) = parameter_text(body, whole) else { return Fate::Forward };
         if name == IN_HOT_STANDBY {
+            server.standby = value == "on";
             return Fate::Drop;
         }
         let told_all = Rc::ptr_eq(&self.told, &server.reported);
@@ -495,18 +486,6 @@ impl Session {
             };
         }
         Fate::Drop
-    }
-}
-
-/// Errors which show that the server connection's statements are not what weir takes them for: one of weir's own names is
-/// missing or taken, or a statement cannot be run since its tables were altered.
-fn shows_other_statements(fields: &ErrorFields<'_>, server: &Server) -> bool {
-    let says = |text: &[u8]| fields.message.windows(text.len()).any(|window| window == text);
-    match fields.code {
-        b"26000" => says(b"\"weir_"),
-        b"42P05" => says(b"\"weir_") && !matches!(server.owed.head(), Some(Owed::Parse(ParseOf::Taken(_)))),
-        b"0A000" => says(b"cached plan"),
-        _ => false,
     }
 }
 

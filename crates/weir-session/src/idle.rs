@@ -11,7 +11,7 @@ use weir_protocol::tag::FromServer;
 
 use crate::from_server::{LOOKED_INTO_BYTES_MAX, LOOKED_INTO_BYTES_MAX_U32, parameter_text};
 use crate::server::{Dying, Server};
-use crate::settings::Settings;
+use crate::settings::{IN_HOT_STANDBY, Settings};
 
 /// PostgreSQL's answer to a query of weir's own.
 #[derive(Debug, PartialEq, Eq)]
@@ -99,9 +99,10 @@ impl Server {
     }
 
     pub(crate) fn note_reported(&mut self, body: &[u8]) {
-        if let Some((name, value)) = parameter_text(body, true)
-            && self.reported.value(name) != Some(value)
-        {
+        let Some((name, value)) = parameter_text(body, true) else { return };
+        if name == IN_HOT_STANDBY {
+            self.standby = value == "on";
+        } else if self.reported.value(name) != Some(value) {
             Rc::make_mut(&mut self.reported).note(name, value);
         }
     }

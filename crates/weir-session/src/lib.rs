@@ -33,6 +33,7 @@ pub mod tunnel;
 pub mod wires;
 
 mod aborted;
+mod again;
 mod extended;
 mod from_client;
 mod from_server;

@@ -53,9 +53,9 @@ impl Session {
         if self.mode == Mode::Session || server.watch.would_be_missed() {
             return self.session_lost(server, cause);
         }
-        if let Some(bytes) = server.again.take() {
+        if let Some(again) = server.again.take() {
             // It has failed, its error was not forwarded, and it was to run again anyway.
-            return self.repeat(bytes, server);
+            return self.repeat(again.bytes, server);
         }
         let repeats = self.was_rolled_back(server) || (cause.read_only_member && self.can_repeat(server));
         if repeats && let Some(bytes) = server.replay.take() {
@@ -101,7 +101,7 @@ impl Session {
         said && server.warning.is_empty() && self.can_repeat(server)
     }
 
-    fn can_repeat(&self, server: &Server) -> bool {
+    pub(crate) fn can_repeat(&self, server: &Server) -> bool {
         self.mode != Mode::Session
             && !server.watch.would_be_missed()
             && self.tx == TxStatus::Idle

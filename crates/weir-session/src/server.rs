@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use weir_protocol::sqlstate::SqlState;
 
+use crate::again::Again;
 use crate::owed::{Owed, OwedQueue};
 use crate::prepared::{ServerStatements, Statement};
 use crate::replay::Replay;
@@ -117,8 +118,10 @@ pub struct Server {
     pub(crate) batch: u64,
     /// Uses of statements up to this count have been answered.
     pub(crate) answered_uses: u64,
-    /// The request in flight has failed for want of a good statement, and is to be run again.
-    pub(crate) again: Option<Vec<u8>>,
+    /// The request in flight has failed through no fault of its own, and is to be run again.
+    pub(crate) again: Option<Again>,
+    /// It says that it is a standby: nothing that it runs can write.
+    pub(crate) standby: bool,
     /// The request in flight, kept for a retry.
     pub(crate) replay: Replay,
     /// It has said something that answers nothing: what it says next is not known to be for anybody.
@@ -187,6 +190,7 @@ impl Server {
             batch: 0,
             answered_uses: 0,
             again: None,
+            standby: false,
             replay: Replay::default(),
             out_of_step: false,
             own_error: None,
@@ -272,6 +276,17 @@ impl Server {
     /// Says which parameters it carries; `None`: that is not known.
     pub fn set_carried(&mut self, carried: Option<Rc<Settings>>) {
         self.applied = carried;
+    }
+
+    /// It said so at its login, or does so now (`in_hot_standby`).
+    pub fn set_standby(&mut self, standby: bool) {
+        self.standby = standby;
+    }
+
+    /// It is a standby as far as it has said: a promoted one says so behind the next request.
+    #[must_use]
+    pub fn is_standby(&self) -> bool {
+        self.standby
     }
 
     /// The FATAL error it announced, if any.

@@ -48,6 +48,8 @@ pub enum Then {
     Release,
     /// These bytes are the client's input once more, in front of any that have not been consumed.
     Again(Vec<u8>),
+    /// The same, but on another member. The server connection is at rest, and the client does not hold it any longer.
+    Elsewhere(Vec<u8>),
     /// The client said goodbye.
     Terminate,
     /// Send this and close the client.

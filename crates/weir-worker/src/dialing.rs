@@ -45,8 +45,9 @@ impl Worker {
         let fence = self.fence(&entry.key, conn.reads_from_primary);
         let credential = self.server_credential(&entry.key);
         let read_only: &[(&str, &str)] = match entry.key.role {
-            Role::Read if conn.reads_from_primary => &[("default_transaction_read_only", "on")],
-            Role::Read | Role::Write => &[],
+            // On a replica, too: once promoted it would take writes until weir has heard of it.
+            Role::Read => &[("default_transaction_read_only", "on")],
+            Role::Write => &[],
         };
         let own = self.replication_parameters(conn);
         let own = own.iter().map(|(name, value)| (name.as_str(), value.as_str()));
@@ -131,7 +132,9 @@ impl Worker {
         conn.in_hot_standby = ready.in_hot_standby == Some(true);
         conn.used = now;
         let is_private = conn.replication.is_some();
-        conn.stage = ServerStage::Open(Box::new(Server::new(Rc::clone(&reported), carried, statements_max)));
+        let mut server = Server::new(Rc::clone(&reported), carried, statements_max);
+        server.set_standby(conn.in_hot_standby);
+        conn.stage = ServerStage::Open(Box::new(server));
         let index = conn.pool;
         if let Some(derived) = ready.derived {
             let user = self.pools.entry(index).key.user.clone();

@@ -25,7 +25,7 @@
 //! | `census`, `crowding` | how many clients there are, and may be; who makes room for a newcomer |
 //! | `errands` | weir's own queries on server connections: connect, check, reset |
 //! | `forgetting` | pools that nobody uses any more |
-//! | `loss` | server connections that died |
+//! | `loss`, `elsewhere` | server connections that died; requests that are sent once more |
 //! | `cancel`, `cancel_key` | cancel requests, and whom their keys name |
 //! | `console` | console clients |
 //! | `kill`, `ending` | KILL and its kin; the ways to end |
@@ -45,6 +45,7 @@ mod crowding;
 mod deadlines;
 mod derivations;
 mod dialing;
+mod elsewhere;
 mod ending;
 mod errands;
 mod failing;
@@ -95,9 +96,9 @@ use crate::census::Census;
 use crate::client::{Client, Stage};
 use crate::deadlines::Deadlines;
 use crate::derivations::Derivations;
+use crate::elsewhere::Resting;
 use crate::ending::Ending;
 use crate::failures::Network;
-use crate::loss::Resting;
 use crate::pools::Pools;
 use crate::referrals::Referrals;
 use crate::refusing::HeldBack;

@@ -1,14 +1,13 @@
 //! Server connections that died: what their clients are told, and what discovery hears.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use weir_discovery::SessionEvidence;
-use weir_pool::{ClientId, ServerId};
+use weir_pool::{ClientId, MemberId, ServerId};
 use weir_session::{AfterLoss, LossCause};
 
 use crate::client::Stage;
 use crate::io::{ConnId, Effect, Effects};
-use crate::pools::PoolIndex;
 use crate::server::{ServerConn, ServerStage};
 use crate::traffic::TurnWires;
 use crate::{Worker, key};
@@ -59,6 +58,7 @@ impl Worker {
         let Some(mut conn) = self.servers.try_remove(key(id.0)) else { return };
         let entry = self.pools.entry_mut(conn.pool);
         entry.stats.servers_closed += 1;
+        let member = entry.pool.server(id).map(|facts| facts.member);
         entry.pool.discard(id);
         if let ServerStage::Open(server) = &mut conn.stage {
             entry.add(server.take_tally());
@@ -69,7 +69,8 @@ impl Worker {
             let what = format!("The connection to {} was lost ({what})", conn.name());
             self.replication_lost(now, client, &what, effects);
         } else if let Some(client) = conn.client {
-            self.client_lost_server(now, client, conn, what, effects);
+            let not = member.filter(|_| conn.in_hot_standby);
+            self.client_lost_server(now, client, (conn, not), what, effects);
         }
         self.pump(now, index, effects);
     }
@@ -78,13 +79,13 @@ impl Worker {
         &mut self,
         now: Instant,
         id: ClientId,
-        mut conn: ServerConn,
+        (mut conn, not): (ServerConn, Option<MemberId>),
         what: &str,
         effects: &mut Effects,
     ) {
         let cause = LossCause {
             what: format!("the connection to {} was lost ({what})", conn.name()),
-            read_only_member: conn.in_hot_standby,
+            read_only_member: conn.open().is_some_and(weir_session::Server::is_standby),
         };
         let ServerStage::Open(server) = &mut conn.stage else { return };
         let Some(client) = self.clients.get_mut(key(id.0)) else { return };
@@ -96,7 +97,7 @@ impl Worker {
             server: None,
             inside: client.inside.as_deref_mut(),
         };
-        let mut rests = false;
+        let mut repeats = false;
         let before = server.is_owing();
         let was_open = open.session.tx() != weir_session::server::TxStatus::Idle;
         let after = open.session.server_lost(server, &cause, &mut wires);
@@ -110,7 +111,7 @@ impl Worker {
                 stats.retries += 1;
                 bytes.append(&mut client.carry);
                 client.carry = bytes;
-                rests = client.inside.is_none();
+                repeats = true;
             }
             AfterLoss::Close(report) => return self.refuse_client(now, id, &report, effects),
             AfterLoss::CloseSilently => {
@@ -121,59 +122,9 @@ impl Worker {
         if client.inside.is_some() {
             self.lookup_interrupted(now, id, effects);
         }
-        if rests {
-            return self.rest(now, id);
+        if repeats {
+            return self.go_elsewhere(now, id, not, effects);
         }
         self.client_turn(now, id, &[], effects);
     }
-
-    /// Lets a client wait before its request is sent once more: a server that shuts down ends its connections within
-    /// moments of each other, and the next one at hand would only be the next to die. A request is repeated once.
-    fn rest(&mut self, now: Instant, id: ClientId) {
-        let Some(client) = self.clients.get_mut(key(id.0)) else { return };
-        let serial = client.serial;
-        if let Some(open) = client.open_mut() {
-            open.waiting_since = Some(now);
-            self.resting.push_back(Resting { client: id, serial, since: now });
-        }
-    }
-
-    /// Takes up requests that have rested long enough.
-    pub(crate) fn end_rests(&mut self, now: Instant, effects: &mut Effects) {
-        let is_over = |resting: &mut Resting| now.saturating_duration_since(resting.since) >= REST;
-        while let Some(resting) = self.resting.pop_front_if(is_over) {
-            if self.rests(&resting).is_none() {
-                continue;
-            }
-            if let Some(open) =
-                self.clients.get_mut(key(resting.client.0)).and_then(|client| client.open_mut())
-            {
-                open.waiting_since = None;
-            }
-            self.client_turn(now, resting.client, &[], effects);
-        }
-    }
-
-    /// The pools of clients that rest. They are in no pool's queue.
-    pub(crate) fn pools_rested_for(&self) -> impl Iterator<Item = PoolIndex> {
-        self.resting.iter().filter_map(|resting| self.rests(resting))
-    }
-
-    /// The pool of the client, unless it is gone or a cancel request has answered it.
-    fn rests(&self, resting: &Resting) -> Option<PoolIndex> {
-        let client =
-            self.clients.get(key(resting.client.0)).filter(|client| client.serial == resting.serial)?;
-        client.open().filter(|open| open.waiting_since == Some(resting.since)).map(|open| open.pool)
-    }
 }
-
-/// A client whose request will be sent once more.
-pub(crate) struct Resting {
-    client: ClientId,
-    /// Tells a reused id.
-    serial: u64,
-    since: Instant,
-}
-
-/// Longer than a server takes to end all of its connections, and too short for anybody to notice beside a new login.
-const REST: Duration = Duration::from_millis(100);

@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use weir_admin::snapshot::PoolStats;
+use weir_discovery::SessionEvidence;
 use weir_pool::{ClientId, ServerId, Settled};
 use weir_protocol::message::Report;
 use weir_protocol::sqlstate::SqlState;
@@ -34,12 +35,15 @@ impl Worker {
         conn.client = None;
         conn.used = now;
         let (index, cancels, in_doubt) = (conn.pool, conn.cancels, conn.cancel_in_doubt);
+        let was_standby = conn.in_hot_standby;
         let Some(server) = conn.open_mut() else { return };
         let tally = server.take_tally();
         let proof = server.at_rest();
+        let was_promoted = was_standby && !server.is_standby();
         self.pools.entry_mut(index).add(tally);
         match proof {
             None => self.discard(now, id, effects),
+            Some(_) if was_promoted => self.leave_promoted(now, id, effects),
             // A cancel request may still arrive there, and must not hit the next client's query.
             Some(_) if in_doubt => self.discard(now, id, effects),
             Some(_) if cancels > 0 => {
@@ -54,6 +58,15 @@ impl Worker {
             Some(_) if self.restore(now, id, effects) => {}
             Some(proof) => self.give_back(now, id, proof, effects),
         }
+    }
+
+    /// A replica says that it is one no longer. Its sessions are left at the first boundary, before discovery has spoken.
+    fn leave_promoted(&mut self, now: Instant, id: ServerId, effects: &mut Effects) {
+        if let Some(conn) = self.servers.get(key(id.0)) {
+            let address = (*conn.address).clone();
+            self.tell_discovery(conn.pool, SessionEvidence::NoStandby { address }, effects);
+        }
+        self.discard_because(now, id, "its member was promoted", effects);
     }
 
     /// The only way into the idle list.

@@ -49,7 +49,7 @@ pub(crate) struct ServerConn {
     pub(crate) closes_fast: bool,
     /// It has not been ready for a client yet.
     pub(crate) is_new: bool,
-    /// It had said that it is a standby.
+    /// It said at its login that it is a standby.
     pub(crate) in_hot_standby: bool,
     /// It was logged in to as a superuser.
     pub(crate) is_superuser: bool,

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use weir_config::{Config, PoolMode};
-use weir_pool::Limits;
+use weir_pool::{Balance, Limits};
 use weir_session::Mode;
 
 use crate::places;
@@ -27,6 +27,7 @@ pub(crate) fn limits(config: &Config, key: &PoolKey) -> Limits {
         reserve_timeout: pool.reserve_timeout,
         min_size: database.and_then(|database| database.min_pool_size).unwrap_or(pool.min_size),
         round_robin: pool.round_robin,
+        balance: Balance::FewerBusy,
         login_retry: fails_fast.then_some(pool.server_login_retry),
         idle_timeout: pool.server_idle_timeout,
         lifetime: database.and_then(|database| database.server_lifetime).or(pool.server_lifetime),

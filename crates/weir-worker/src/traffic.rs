@@ -160,7 +160,7 @@ impl Worker {
                     self.once_more(now, id, bytes, effects);
                     return input.len();
                 }
-                Then::Lost(_) | Then::Desync(_) | Then::SettingsRefused(_) => {
+                Then::Elsewhere(_) | Then::Lost(_) | Then::Desync(_) | Then::SettingsRefused(_) => {
                     debug_assert!(false, "only a server's bytes lead to this");
                     return at;
                 }
@@ -191,6 +191,9 @@ impl Worker {
         match entry.pool.checkout(id, now, &mut self.chance) {
             Checkout::Granted(server) => {
                 self.link(now, id, server, effects);
+                if self.pools.entry(index).pool.has_wish() {
+                    self.pump(now, index, effects);
+                }
                 true
             }
             Checkout::Queued => {
@@ -301,6 +304,7 @@ impl Worker {
             Then::Continue => self.part_if_done(now, client_id, effects),
             Then::Release => self.release(now, client_id, effects),
             Then::Again(bytes) => self.once_more(now, client_id, bytes, effects),
+            Then::Elsewhere(bytes) => self.leave_member(now, id, client_id, bytes, effects),
             Then::Lost(_) => self.server_died(now, id, effects),
             Then::Desync(what) => self.desynchronised(now, id, client_id, what, effects),
             Then::Refuse(report) => self.refuse_client(now, client_id, &report, effects),

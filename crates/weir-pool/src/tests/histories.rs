@@ -11,6 +11,8 @@ use super::*;
 #[derive(Debug, Clone)]
 enum Step {
     Ask,
+    /// A request that has failed on this member.
+    AskElsewhere(u32),
     Dial,
     Ready(usize),
     DialFailed(usize),
@@ -28,12 +30,14 @@ enum Step {
     Demand,
     Resize(u32),
     Keep(bool),
+    Weigh(Vec<u32>, bool),
     Pass(u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => Just(Step::Ask),
+        2 => (1..4_u32).prop_map(Step::AskElsewhere),
         6 => Just(Step::Dial),
         6 => any::<usize>().prop_map(Step::Ready),
         1 => any::<usize>().prop_map(Step::DialFailed),
@@ -51,6 +55,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Demand),
         1 => (1..8_u32).prop_map(Step::Resize),
         1 => any::<bool>().prop_map(Step::Keep),
+        2 => (proptest::collection::vec(0..4_u32, 4), any::<bool>()).prop_map(|(weights, in_turn)| Step::Weigh(weights, in_turn)),
         4 => (0..300_u64).prop_map(Step::Pass),
     ]
 }
@@ -87,6 +92,7 @@ impl Model {
     fn play(&mut self, step: Step) {
         match step {
             Step::Ask => self.ask(),
+            Step::AskElsewhere(not) => self.ask_elsewhere(MemberId(not)),
             Step::Dial => self.dial(),
             Step::Ready(pick) => {
                 if let Some(server) = self.pick(pick, |place| place == Place::Dialing) {
@@ -142,6 +148,7 @@ impl Model {
                     Limits { size: NonZeroU32::new(size).expect("1 or more"), ..*self.stage.pool.limits() };
                 self.stage.pool.set_limits(limits);
             }
+            Step::Weigh(weights, in_turn) => self.weigh(&weights, in_turn),
             Step::Keep(keep) => self.stage.pool.keep_min(keep),
             Step::Pass(time) => self.stage.pass(millis(time)),
         }
@@ -173,6 +180,26 @@ impl Model {
                 );
             }
             Checkout::QueueFull => assert!(self.queue.len() >= self.stage.pool.limits().waiting_max as usize),
+        }
+    }
+
+    fn weigh(&mut self, weights: &[u32], in_turn: bool) {
+        self.stage.pool.set_weights(|target| weights[target.member.0 as usize]);
+        let balance = if in_turn { Balance::InTurn } else { Balance::FewerBusy };
+        let limits = Limits { balance, ..*self.stage.pool.limits() };
+        self.stage.pool.set_limits(limits);
+    }
+
+    fn ask_elsewhere(&mut self, not: MemberId) {
+        let stage = &mut self.stage;
+        stage.clients += 1;
+        let client = ClientId(stage.clients);
+        if let Some(server) = stage.pool.checkout_elsewhere(client, not, stage.now, &mut stage.dice) {
+            let (target, place) = self.servers[&server];
+            assert_eq!(place, Place::Idle);
+            assert!(target.member != not && self.targets.contains(&target), "{target:?} is no other");
+            assert!(self.queue.is_empty(), "{client:?} jumped the queue");
+            self.servers.insert(server, (target, Place::With(client)));
         }
     }
 

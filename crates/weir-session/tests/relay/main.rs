@@ -13,6 +13,7 @@ mod parameters;
 mod postgres;
 mod prepared;
 mod random;
+mod recovery;
 mod simple;
 mod stage;
 mod state;

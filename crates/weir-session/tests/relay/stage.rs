@@ -152,6 +152,12 @@ impl Stage {
         }
     }
 
+    /// The same in one piece, whatever the size of the others.
+    pub(crate) fn at_once(&mut self, server: usize, text: &str) {
+        self.servers[server].carry.extend(words::said(text));
+        self.server_turn(server);
+    }
+
     /// What server connection 0 received since it was last asked.
     #[track_caller]
     pub(crate) fn server_got(&mut self, expected: &str) {
@@ -292,7 +298,7 @@ impl Stage {
                 Then::Again(bytes) => self.once_more(client, bytes),
                 Then::Terminate => self.end(client, "terminated"),
                 Then::Refuse(report) => self.refuse(client, &report),
-                Then::Lost(_) | Then::Desync(_) | Then::SettingsRefused(_) => {
+                Then::Elsewhere(_) | Then::Lost(_) | Then::Desync(_) | Then::SettingsRefused(_) => {
                     panic!("not from a client: {:?}", turn.then)
                 }
             }
@@ -349,6 +355,13 @@ impl Stage {
                 self.waiting_turns();
             }
             Then::Again(bytes) => {
+                self.once_more(client, bytes);
+                self.client_turn(client);
+            }
+            Then::Elsewhere(bytes) => {
+                self.release(client);
+                // It is left to others for the time being.
+                self.servers[server].alive = false;
                 self.once_more(client, bytes);
                 self.client_turn(client);
             }

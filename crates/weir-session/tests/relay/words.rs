@@ -134,6 +134,8 @@ fn one_said(part: &str) -> Vec<u8> {
             let report = Report::new(severity, code, message);
             if tag == "N" { backend::notice(&report, out) } else { backend::error(&report, out) }
         }
+        // What a standby says that breaks a request off in favour of recovery; its words may be translated.
+        "K" => out.extend(raw(b'E', format!("SERROR\0VERROR\0C40001\0Mkonflikt\0F{held}\0\0").as_bytes())),
         "G" | "H" => out.extend(raw(tag.as_bytes()[0], &[0, 0, 0])),
         "d" | "c" | "V" | "A" => out.extend(raw(tag.as_bytes()[0], held.as_bytes())),
         other => panic!("{other:?} is not in the vocabulary"),

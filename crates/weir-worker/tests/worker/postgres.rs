@@ -26,6 +26,8 @@ pub(crate) struct Member {
     pub(crate) silent: bool,
     /// Statements that hold this text take their time.
     pub(crate) slow: Option<&'static str>,
+    /// Statements that hold this text are in the way of recovery.
+    pub(crate) conflict: Option<&'static str>,
     /// Answers each startup packet with this.
     pub(crate) refusal: Option<SqlState>,
     /// Who may log in; with a verifier: by SCRAM only.
@@ -57,6 +59,8 @@ pub(crate) struct Backend {
     pub(crate) asleep: Option<(String, Vec<String>)>,
     /// Has said its last word.
     pub(crate) dead: bool,
+    /// Was promoted, and will say so in front of the next ReadyForQuery.
+    pub(crate) reports_promotion: bool,
     stage: Stage,
     input: Vec<u8>,
     out: Vec<u8>,
@@ -89,6 +93,7 @@ impl Backend {
             tx: b'I',
             asleep: None,
             dead: false,
+            reports_promotion: false,
             stage: Stage::Startup,
             input: Vec::new(),
             out: Vec::new(),
@@ -339,6 +344,7 @@ impl Backend {
             "discard" => self.forget_all(),
             "set" | "reset" => backend::command_complete(&first.to_ascii_uppercase(), &mut self.out),
             "insert" => backend::command_complete("INSERT 0 1", &mut self.out),
+            "select" if member.conflict.is_some_and(|part| sql.contains(part)) => self.conflict(),
             "select" if sql.contains("set_config(") => self.set_config(sql),
             "select" if sql.contains("pg_walfile_name") => self.identify(member),
             "identify_system" => self.identify_system(member),
@@ -351,6 +357,17 @@ impl Backend {
     fn block(&mut self, status: u8, tag: &str) {
         self.tx = status;
         backend::command_complete(tag, &mut self.out);
+    }
+
+    /// As PostgreSQL's server loop reports it.
+    fn conflict(&mut self) {
+        let from = self.out.len();
+        self.fail(SqlState::SERIALIZATION_FAILURE);
+        let end = self.out.pop();
+        self.out.extend_from_slice(b"Fpostgres.c\0");
+        self.out.extend(end);
+        let length = u32::try_from(self.out.len() - from - 1).unwrap();
+        self.out[from + 1..from + 5].copy_from_slice(&length.to_be_bytes());
     }
 
     fn forget_all(&mut self) {
@@ -438,6 +455,9 @@ impl Backend {
     }
 
     fn ready(&mut self) {
+        if std::mem::take(&mut self.reports_promotion) {
+            backend::parameter_status(b"in_hot_standby", b"off", &mut self.out);
+        }
         backend::ready_for_query(self.tx, &mut self.out);
         self.flushed = self.out.len();
     }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use weir_discovery::ReadFallback;
+use weir_discovery::{ReadFallback, SessionEvidence};
+use weir_protocol::sqlstate::SqlState;
 use weir_worker::Role;
 
-use crate::settings::{leaderless, led, size, target};
-use crate::world::{World, echo};
+use crate::settings::{address, leaderless, led, size, target};
+use crate::world::{World, batch, echo, simple};
 
 #[test]
 fn reads_spread_over_the_replicas() {
@@ -28,12 +29,12 @@ fn without_replicas_the_leader_serves_reads_only() {
     let read_only = ("default_transaction_read_only".to_owned(), "on".to_owned());
     assert!(world.backend(pid).startup.contains(&read_only));
     assert_eq!(world.shell.speakers[client].told.get("in_hot_standby").unwrap(), "off");
-    // A replica is no place for it any more than the leader is for a replica's pool.
+    // A replica may be promoted before weir hears of it.
     world.adopt(led("n1", 1, &["n2"]));
     assert_eq!(world.ask(client, "select 2"), echo("select 2"));
     assert_eq!(world.ran(), ["n1: select 1", "n2: select 2"]);
     let [pid] = world.pids()[..] else { panic!("one connection") };
-    assert!(!world.backend(pid).startup.contains(&read_only));
+    assert!(world.backend(pid).startup.contains(&read_only));
 }
 
 #[test]
@@ -138,4 +139,128 @@ fn a_replica_that_returns_gets_its_share() {
     world.pass(Duration::from_secs(20));
     let on_n3 = world.shell.backends.values().filter(|backend| backend.member == 2).count();
     assert_eq!(on_n3, 2);
+}
+
+/// A client of the read door, and idle connections to both replicas.
+fn reader_of_both(world: &mut World) -> usize {
+    let clients: Vec<usize> = (0..2).map(|_| world.client_of(Role::Read, "app")).collect();
+    for sql in ["begin", "commit"] {
+        clients.iter().for_each(|client| world.query(*client, sql));
+    }
+    clients.iter().for_each(|client| drop(world.heard(*client)));
+    assert_eq!(world.pids().len(), 2);
+    world.ran();
+    clients[0]
+}
+
+fn retries(world: &World) -> u64 {
+    world.snapshot().pools.iter().map(|pool| pool.stats.retries).sum()
+}
+
+#[test]
+fn what_recovery_breaks_off_runs_on_another_member_at_once() {
+    for request in [simple("select 1"), batch("select 1")] {
+        let mut world = World::new();
+        let client = reader_of_both(&mut world);
+        world.member("n2").conflict = Some("t 1");
+        for _ in 0..20 {
+            world.send(client, request.clone());
+            let heard = world.heard(client);
+            assert!(heard.ends_with(&echo("select 1")[..]) && !heard[0].contains("ERROR"), "{heard:?}");
+        }
+        let ran = world.ran();
+        let tried = ran.iter().filter(|ran| *ran == "n2: select 1").count();
+        let done = ran.iter().filter(|ran| *ran == "n3: select 1").count();
+        assert_eq!(done, 20);
+        assert_eq!(retries(&world), u64::try_from(tried).unwrap());
+        assert!(tried > 0 && world.pids().len() == 2, "{tried}, {:?}", world.pids());
+    }
+}
+
+#[test]
+fn what_recovery_breaks_off_everywhere_is_told() {
+    let mut world = World::new();
+    let client = reader_of_both(&mut world);
+    for name in ["n2", "n3"] {
+        world.member(name).conflict = Some("t 1");
+    }
+    assert_eq!(world.ask(client, "select 1"), ["ERROR 40001", "ready I"]);
+    assert_eq!(world.ran().len(), 2, "one try on each");
+    assert_eq!(world.ask(client, "select 2"), echo("select 2"));
+}
+
+#[test]
+fn a_transaction_hears_of_its_conflict() {
+    let mut world = World::new();
+    let client = reader_of_both(&mut world);
+    for name in ["n2", "n3"] {
+        world.member(name).conflict = Some("t 1");
+    }
+    assert_eq!(world.ask(client, "begin"), ["BEGIN", "ready T"]);
+    assert_eq!(world.ask(client, "select 1"), ["ERROR 40001", "ready E"]);
+    assert_eq!(retries(&world), 0);
+}
+
+#[test]
+fn a_connection_elsewhere_is_opened_for_what_recovery_breaks_off() {
+    let mut world = World::configured(|config| config.pool.size = size(2));
+    let client = world.client_of(Role::Read, "app");
+    for name in ["n2", "n3"] {
+        world.member(name).conflict = Some("t 1");
+    }
+    world.query(client, "select 1");
+    assert_eq!(world.heard(client), [""; 0], "the only connection there was has failed it");
+    world.member("n2").conflict = None;
+    world.member("n3").conflict = None;
+    world.pass(Duration::from_millis(200));
+    assert_eq!(world.heard(client), echo("select 1"));
+    let ran = world.ran();
+    assert!(ran.len() == 2 && ran[0] != ran[1], "{ran:?}");
+}
+
+#[test]
+fn an_only_replica_is_asked_again() {
+    let mut world = World::led_by(led("n1", 1, &["n2"]));
+    let client = world.client_of(Role::Read, "app");
+    world.member("n2").conflict = Some("t 1");
+    world.query(client, "select 1");
+    world.member("n2").conflict = None;
+    world.pass(Duration::from_millis(200));
+    assert_eq!(world.heard(client), echo("select 1"));
+    assert_eq!(world.ran(), ["n2: select 1", "n2: select 1"]);
+}
+
+#[test]
+fn a_read_that_is_lost_in_whatever_way_goes_to_another_member() {
+    for code in [None, Some(SqlState::ADMIN_SHUTDOWN), Some(SqlState::SERIALIZATION_FAILURE)] {
+        let mut world = World::new();
+        let client = reader_of_both(&mut world);
+        for name in ["n2", "n3"] {
+            world.member(name).slow = Some("t 1");
+        }
+        world.query(client, "select 1");
+        let asleep = world.shell.backends.values().find(|backend| backend.asleep.is_some()).unwrap();
+        let (pid, first) = (asleep.pid, asleep.member);
+        for name in ["n2", "n3"] {
+            world.member(name).slow = None;
+        }
+        world.kill(pid, code);
+        assert_eq!(world.heard(client), echo("select 1"), "at once, after {code:?}");
+        let other = world.members[3 - first].name;
+        assert_eq!(world.ran(), [format!("{other}: select 1")]);
+    }
+}
+
+#[test]
+fn a_promoted_replica_is_left_before_discovery_knows() {
+    let mut world = World::led_by(led("n1", 1, &["n2"]));
+    let client = world.client_of(Role::Read, "app");
+    assert_eq!(world.ask(client, "select 1"), echo("select 1"));
+    let [pid] = world.pids()[..] else { panic!("one connection") };
+    world.promote("n2", 2);
+    world.backend(pid).reports_promotion = true;
+    assert_eq!(world.ask(client, "select 2"), echo("select 2"), "read-only still");
+    assert_eq!(world.pids(), [0; 0], "its sessions are left");
+    let evidence = SessionEvidence::NoStandby { address: address("n2") };
+    assert!(world.shell.evidence.contains(&evidence));
 }

@@ -442,6 +442,7 @@ fn member(name: &'static str, in_recovery: bool) -> Member {
         up: true,
         silent: false,
         slow: None,
+        conflict: None,
         refusal: None,
         users: ["app", "other", "auth", "late"].map(|user| (user.to_owned(), Some(verifier(user)))).into(),
         groups: std::collections::BTreeMap::new(),
