@@ -1,48 +1,59 @@
-//! One application's connection, seen from the application: what it asks, what it hears, and whether that is an answer to
-//! what it asked. Knows nothing of how weir works.
+//! One application's connection, seen from the application: what it has asked, what it hears, and whether that is an
+//! answer to what it asked. Knows nothing of how weir works.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use weir_protocol::backend::read;
 use weir_protocol::frame::{self, HEADER_BYTES, MESSAGE_BYTES_MAX};
-use weir_protocol::frontend::{self, NO_TYPES};
+use weir_protocol::frontend;
 use weir_protocol::startup::ProtocolVersion;
 use weir_protocol::tag::FromServer;
 
 use crate::database::Row;
 use crate::dice::Dice;
+use crate::laws::Law;
 use crate::ledger::{Fate, Ledger};
+use crate::requests::{Request, Style, Wish};
 use crate::wire::WireId;
+
+/// What an application is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Writer,
+    /// Comes by the read door.
+    Reader,
+    /// Keeps its server connection (session pooling).
+    Sitter,
+}
 
 #[derive(Debug)]
 pub(crate) struct Application {
-    pub(crate) is_reader: bool,
+    pub(crate) kind: Kind,
     pub(crate) wire: Option<WireId>,
     pub(crate) weir: usize,
+    /// The number of this connection; no other has it.
+    pub(crate) who: u32,
     /// Answers that are due, oldest first.
     pub(crate) waits_for: VecDeque<Request>,
     /// Status of the transaction as last told.
     pub(crate) status: u8,
     /// Answers received on all connections.
     pub(crate) served: u64,
+    /// What a cancel request has to name.
+    pub(crate) key: Option<(u32, Vec<u8>)>,
+    /// It has asked to cancel something on this connection.
+    pub(crate) has_canceled: bool,
+    /// An operator has forced connections to end while this one was there.
+    pub(crate) is_forced: bool,
     pub(crate) dice: Dice,
-    /// What was asked last went in the extended protocol.
-    in_batch: bool,
     inbox: Vec<u8>,
     heard: Vec<Heard>,
+    /// Statements that this connection has prepared.
+    named: BTreeSet<&'static str>,
+    /// Requests in front of those that are under way have failed.
+    is_behind_failure: bool,
     /// Rows of the open transaction.
     written: Vec<Row>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Request {
-    Login,
-    /// A row to be echoed.
-    Select(u64),
-    Insert(Row),
-    Begin,
-    Commit,
-    Rollback,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,85 +73,68 @@ pub(crate) enum Next {
     Gone,
 }
 
+impl Kind {
+    /// Who it logs in as: kinds have pools of their own.
+    pub(crate) fn user(self) -> &'static str {
+        match self {
+            Self::Writer => "writer",
+            Self::Reader => "reader",
+            Self::Sitter => "sitter",
+        }
+    }
+}
+
 impl Application {
-    pub(crate) fn new(mut dice: Dice) -> Self {
+    pub(crate) fn new(kind: Kind, dice: Dice) -> Self {
         Self {
-            is_reader: dice.once_in(3),
+            kind,
             wire: None,
             weir: 0,
+            who: 0,
             waits_for: VecDeque::new(),
             status: b'I',
             served: 0,
+            key: None,
+            has_canceled: false,
+            is_forced: false,
             dice,
-            in_batch: false,
             inbox: Vec::new(),
             heard: Vec::new(),
+            named: BTreeSet::new(),
+            is_behind_failure: false,
             written: Vec::new(),
         }
     }
 
     /// A new connection was made.
-    pub(crate) fn hello(&mut self, user: &str) -> Vec<u8> {
+    pub(crate) fn hello(&mut self, who: u32) -> Vec<u8> {
+        self.who = who;
         self.waits_for = VecDeque::from([Request::Login]);
+        self.status = b'I';
+        (self.key, self.has_canceled, self.is_forced) = (None, false, false);
         self.inbox.clear();
         self.heard.clear();
-        self.status = b'I';
+        self.named.clear();
         let mut out = Vec::new();
-        frontend::startup(ProtocolVersion::V3_0, &[("user", user), ("database", "app")], &mut out);
+        let name = format!("a{}", who % 3);
+        let parameters = [("user", self.kind.user()), ("database", "app"), ("application_name", &name)];
+        frontend::startup(ProtocolVersion::V3_0, &parameters, &mut out);
         out
     }
 
-    /// Something new to ask, fit for the status; now and then two things at once.
+    /// Something new to ask, fit for the status; now and then several things at once.
     pub(crate) fn next_requests(&mut self, ledger: &mut Ledger, is_calm: bool) -> Vec<u8> {
-        let count = if !is_calm && self.status == b'I' && self.dice.once_in(10) { 2 } else { 1 };
+        let writes = self.kind != Kind::Reader;
+        let wish = Wish { writes, status: self.status, is_calm, dice: &mut self.dice, ledger };
         let mut out = Vec::new();
-        for _ in 0..count {
-            let request = self.next_request(ledger, is_calm, count == 1);
-            self.write(&request, &mut out);
+        for request in wish.draw() {
+            request.write(Style::draw(&mut self.dice), self.who, &mut self.named, &mut out);
             self.waits_for.push_back(request);
         }
         out
     }
 
-    fn next_request(&mut self, ledger: &mut Ledger, is_calm: bool, alone: bool) -> Request {
-        let which = self.dice.below(10);
-        match (self.status, which) {
-            (b'E', _) => Request::Rollback,
-            (b'T', 0..3) if !is_calm => Request::Commit,
-            (b'T', 4) | (b'T', _) if is_calm || which == 4 => Request::Rollback,
-            (b'I', 0..3) if alone && !is_calm => Request::Begin,
-            (_, 3..8) if !self.is_reader => {
-                let row = ledger.new_row();
-                if self.status == b'T' {
-                    self.written.push(row);
-                }
-                Request::Insert(row)
-            }
-            _ => Request::Select(self.dice.next()),
-        }
-    }
-
-    fn write(&mut self, request: &Request, out: &mut Vec<u8>) {
-        let sql = match request {
-            Request::Login => return,
-            Request::Select(value) => format!("SELECT '{value}'"),
-            Request::Insert(row) => format!("INSERT INTO t VALUES ({row}) RETURNING id"),
-            Request::Begin => "BEGIN".to_owned(),
-            Request::Commit => "COMMIT".to_owned(),
-            Request::Rollback => "ROLLBACK".to_owned(),
-        };
-        self.in_batch = self.dice.once_in(3);
-        if self.in_batch {
-            frontend::parse(b"", sql.as_bytes(), NO_TYPES, out);
-            frontend::bind_text(b"", b"", &[], out);
-            frontend::execute(b"", 0, out);
-            frontend::sync(out);
-        } else {
-            frontend::query(sql.as_bytes(), out);
-        }
-    }
-
-    /// Bytes from weir. `Err` says what law they break.
+    /// Bytes from weir.
     pub(crate) fn receive(&mut self, bytes: &[u8], ledger: &mut Ledger) -> Next {
         self.inbox.extend_from_slice(bytes);
         let mut next = Next::Nothing;
@@ -182,17 +176,20 @@ impl Application {
                 self.served += 1;
                 return Next::Think;
             }
+            FromServer::BackendKeyData => {
+                let (pid, secret) = read::backend_key_data(body).expect("a key");
+                self.key = Some((pid, secret.to_vec()));
+            }
             FromServer::Authentication
-            | FromServer::BackendKeyData
             | FromServer::NoticeResponse
             | FromServer::ParameterStatus
             | FromServer::ParseComplete
             | FromServer::BindComplete
             | FromServer::CloseComplete
-            | FromServer::NoData
-            | FromServer::ParameterDescription
             | FromServer::RowDescription => {}
-            FromServer::EmptyQueryResponse
+            FromServer::NoData
+            | FromServer::ParameterDescription
+            | FromServer::EmptyQueryResponse
             | FromServer::PortalSuspended
             | FromServer::CopyInResponse
             | FromServer::CopyOutResponse
@@ -201,7 +198,9 @@ impl Application {
             | FromServer::CopyDone
             | FromServer::FunctionCallResponse
             | FromServer::NotificationResponse
-            | FromServer::NegotiateProtocolVersion => panic!("nobody asked for {tag:?}"),
+            | FromServer::NegotiateProtocolVersion => {
+                Law::OwnAnswers.broken(&format!("nobody asked for {tag:?}"))
+            }
         }
         Next::Nothing
     }
@@ -210,25 +209,26 @@ impl Application {
     fn last_words(&self, code: &str, message: &str) -> Next {
         let is_login = self.waits_for.front() == Some(&Request::Login);
         let allowed = if is_login { ["57P03", "08006", "57P01"].contains(&code) } else { code == "57P01" };
-        assert!(allowed, "FATAL {code}: {message}");
+        Law::NobodyCutOff.holds(allowed, || format!("FATAL {code}: {message}"));
         Next::Gone
     }
 
     fn judge(&mut self, status: u8, ledger: &mut Ledger) {
         let heard = std::mem::take(&mut self.heard);
-        let request = self.waits_for.pop_front().unwrap_or_else(|| panic!("{heard:?} answers nothing"));
+        let Some(request) = self.waits_for.pop_front() else {
+            Law::OwnAnswers.broken(&format!("{heard:?} answers nothing"))
+        };
+        let mut echoes = request.echoes().into_iter();
         for row in heard.iter().filter_map(|heard| if let Heard::Row(row) = heard { Some(row) } else { None })
         {
-            assert_eq!(Some(row), request.echo().as_ref(), "the row answers {request:?}");
+            Law::OwnAnswers
+                .holds(echoes.next().as_ref() == Some(row), || format!("{row} answers {request:?}"));
         }
         let error =
             heard.iter().find_map(|heard| if let Heard::Error(code) = heard { Some(code) } else { None });
         match error {
             Some(code) => self.failed(&request, code, status, ledger),
-            None => self.succeeded(&request, &heard, ledger),
-        }
-        if status == b'I' {
-            self.settle(&Fate::Denied("the end of its transaction".to_owned()), ledger);
+            None => self.succeeded(&request, &heard, status, ledger),
         }
     }
 
@@ -238,76 +238,74 @@ impl Application {
     }
 
     fn failed(&mut self, request: &Request, code: &str, status: u8, ledger: &mut Ledger) {
-        assert!(EXPECTED.contains(&code), "{code} for {request:?} in {}", char::from(self.status));
+        // Errors that weir or PostgreSQL may give here of their own accord. Not 25006: no write is led to a standby.
+        let is_own = match code {
+            "57P03" | "08007" | "40001" => true,
+            "25P02" => status == b'E',
+            "57014" => self.has_canceled,
+            // Its Parse was in a request in front of it that failed.
+            "26000" => self.is_behind_failure,
+            _ => false,
+        };
+        Law::OwnAnswers.holds(is_own, || format!("{code} for {request:?} in {}", char::from(self.status)));
+        self.named.clear();
+        self.is_behind_failure = !self.waits_for.is_empty();
         let fate = if code == "08007" { Fate::InDoubt } else { Fate::Denied(code.to_owned()) };
-        match request {
-            Request::Insert(row) if self.status == b'I' => ledger.told(&[*row], &fate),
-            Request::Commit => {
-                // A batch that failed before its COMMIT was executed leaves the block open, and failed.
-                let is_over = status == b'I' || self.in_batch && status == b'E' && fate != Fate::InDoubt;
-                assert!(is_over, "a COMMIT ends the block, whatever comes of it");
-                self.settle(&fate, ledger);
-            }
-            Request::Login | Request::Select(_) | Request::Insert(_) | Request::Begin | Request::Rollback => {
-            }
+        ledger.told(&request.rows(), &fate);
+        if *request == Request::Commit {
+            // A batch that failed before its COMMIT was executed leaves the block open, and failed.
+            let is_over = status == b'I' || status == b'E' && fate != Fate::InDoubt;
+            Law::OwnAnswers.holds(is_over, || "a COMMIT leaves the block open".to_owned());
+        }
+        if status == b'I' {
+            self.settle(&fate, ledger);
         }
     }
 
-    fn succeeded(&mut self, request: &Request, heard: &[Heard], ledger: &mut Ledger) {
+    fn succeeded(&mut self, request: &Request, heard: &[Heard], status: u8, ledger: &mut Ledger) {
         let tag = match request {
-            Request::Login => return assert_eq!(heard, [], "a login has no rows"),
-            Request::Select(_) | Request::Insert(_) => "SELECT 1",
+            Request::Login => "",
+            Request::Select(_) | Request::Insert(_) | Request::Pair(..) => "SELECT 1",
             Request::Begin => "BEGIN",
-            Request::Commit if self.status == b'T' => "COMMIT",
+            Request::Commit if self.status != b'E' => "COMMIT",
             Request::Commit | Request::Rollback => "ROLLBACK",
         };
-        let mut expected: Vec<Heard> = request.echo().map(Heard::Row).into_iter().collect();
-        expected.push(Heard::Done(tag.to_owned()));
-        assert_eq!(heard, expected, "in answer to {request:?} in {}", char::from(self.status));
-        match request {
-            Request::Insert(row) if self.status == b'I' => ledger.told(&[*row], &Fate::Confirmed),
-            Request::Commit if self.status == b'T' => self.settle(&Fate::Confirmed, ledger),
-            Request::Login
-            | Request::Select(_)
-            | Request::Insert(_)
-            | Request::Begin
-            | Request::Commit
-            | Request::Rollback => {}
+        let done = || Heard::Done(tag.to_owned());
+        let echoes = request.echoes();
+        let mut expected: Vec<Heard> =
+            echoes.iter().cloned().flat_map(|row| [Heard::Row(row), done()]).collect();
+        if echoes.is_empty() && *request != Request::Login {
+            expected.push(done());
         }
+        Law::OwnAnswers.holds(heard == expected, || {
+            format!("{heard:?} in answer to {request:?} in {}", char::from(self.status))
+        });
+        if status == b'T' {
+            self.written.append(&mut request.rows());
+            return;
+        }
+        ledger.told(&request.rows(), &Fate::Confirmed);
+        let is_committed = *request == Request::Commit && self.status == b'T';
+        let rolled_back = || Fate::Denied("the end of its transaction".to_owned());
+        self.settle(&if is_committed { Fate::Confirmed } else { rolled_back() }, ledger);
     }
 
     /// The connection is over; what was asked may or may not have happened. True if weir cut an idle client off.
     pub(crate) fn lost(&mut self, ledger: &mut Ledger) -> bool {
         self.wire = None;
         let was_idle = self.waits_for.is_empty() && self.status == b'I';
-        let is_committing = self.waits_for.contains(&Request::Commit);
-        for request in std::mem::take(&mut self.waits_for) {
-            if let Request::Insert(row) = request
-                && !self.written.contains(&row)
-            {
-                ledger.told(&[row], &Fate::InDoubt);
-            }
+        let waited_for = std::mem::take(&mut self.waits_for);
+        let stays_open = self.status == b'T' && !waited_for.contains(&Request::Commit);
+        let ended = || Fate::Denied("the end of its connection".to_owned());
+        let fate = if stays_open { ended() } else { Fate::InDoubt };
+        for request in waited_for {
+            ledger.told(&request.rows(), &fate);
         }
-        let fate =
-            if is_committing { Fate::InDoubt } else { Fate::Denied("the end of its connection".to_owned()) };
         self.settle(&fate, ledger);
         was_idle
-    }
-}
-
-impl Request {
-    fn echo(&self) -> Option<String> {
-        match self {
-            Self::Select(value) => Some(value.to_string()),
-            Self::Insert(row) => Some(row.to_string()),
-            Self::Login | Self::Begin | Self::Commit | Self::Rollback => None,
-        }
     }
 }
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
-
-/// Errors that weir or PostgreSQL may give here of their own accord. Not 25006: no write is ever led to a standby.
-const EXPECTED: [&str; 4] = ["57P03", "08007", "40001", "25P02"];

@@ -14,10 +14,14 @@ use weir_protocol::{backend, backend::Column};
 
 use crate::database::{Commit, Database, Phase, Row};
 use crate::dice::Dice;
+use crate::laws::Law;
 use crate::wire::WireId;
 
-/// The cluster's number.
-pub(crate) const SYSTEM: u64 = 7_000_000_000_000_000_001;
+/// The cluster's number; as SQL shows it, it is negative.
+pub(crate) const SYSTEM: u64 = 0xf000_0000_0000_0001;
+
+/// Another cluster's, which has got the address of one of our nodes.
+pub(crate) const STRANGER: u64 = 0xf000_0000_0000_0002;
 
 #[derive(Debug)]
 pub(crate) struct Backend {
@@ -29,8 +33,15 @@ pub(crate) struct Backend {
     pub(crate) doing: Doing,
     /// The timeline that this session writes on.
     pub(crate) timeline: u32,
+    /// Of the cluster that it belongs to.
+    pub(crate) system: u64,
+    /// A cancel request for the session with this process id came on this connection.
+    pub(crate) cancels: Option<u32>,
     /// The other side has closed; noticed when there is nothing else to do.
     pub(crate) hung_up: bool,
+    /// The connection whose transaction block is open.
+    holder: Option<u32>,
+    application_name: String,
     is_in: bool,
     is_standby: bool,
     told_standby: bool,
@@ -41,10 +52,20 @@ pub(crate) struct Backend {
     rest: Vec<String>,
     simple: bool,
     skipping: bool,
+    /// A Sync waits for its commit.
+    syncing: bool,
     statements: BTreeMap<Vec<u8>, String>,
-    portal: String,
-    /// Written in the open transaction.
+    /// Statement and values.
+    portal: Statement,
+    /// Written in the open transaction, or in the string or batch under way.
     pending: Vec<Row>,
+}
+
+/// One statement as it is executed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Statement {
+    sql: String,
+    values: Vec<String>,
 }
 
 /// What a session is busy with.
@@ -52,7 +73,7 @@ pub(crate) struct Backend {
 pub(crate) enum Doing {
     Nothing,
     /// A statement that takes its time.
-    Running(String),
+    Running(Statement),
     /// A commit that is in the log, up to this length, and waits for the standby. What is answered then.
     Waiting(usize, Vec<u8>),
     Dead,
@@ -72,10 +93,15 @@ pub(crate) enum Progress {
 }
 
 impl Backend {
-    pub(crate) fn new(pid: u32, wire: WireId) -> Self {
+    pub(crate) fn new(pid: u32, wire: WireId, system: u64) -> Self {
         Self {
             pid,
             wire,
+            system,
+            cancels: None,
+            holder: None,
+            application_name: String::new(),
+            syncing: false,
             user: String::new(),
             tx: b'I',
             doing: Doing::Nothing,
@@ -91,7 +117,7 @@ impl Backend {
             simple: false,
             skipping: false,
             statements: BTreeMap::new(),
-            portal: String::new(),
+            portal: Statement::default(),
             pending: Vec::new(),
         }
     }
@@ -130,16 +156,28 @@ impl Backend {
         }
         match &self.doing {
             Doing::Nothing => Progress::Rests,
-            Doing::Running(sql) => Progress::Runs(duration(sql, dice)),
+            Doing::Running(statement) => Progress::Runs(duration(&statement.sql, dice)),
             Doing::Waiting(..) => Progress::Committed,
             Doing::Dead => Progress::Ended,
         }
     }
 
     /// The statement that took its time is through.
-    pub(crate) fn finish(&mut self, data: &mut Database) {
-        if let Doing::Running(sql) = std::mem::replace(&mut self.doing, Doing::Nothing) {
-            self.execute(&sql, data);
+    pub(crate) fn finish(&mut self, data: &mut Database) -> Progress {
+        // The one that ran may have been cancelled, and a later one may wait for its commit by now.
+        let Doing::Running(statement) = &self.doing else { return Progress::Rests };
+        let statement = statement.clone();
+        self.doing = Doing::Nothing;
+        self.execute(&statement, data);
+        self.go_on(data);
+        if let Doing::Waiting(..) = self.doing { Progress::Committed } else { Progress::Rests }
+    }
+
+    /// SIGINT: the statement under way fails. A commit that waits for its standby goes on waiting.
+    pub(crate) fn interrupt(&mut self, data: &mut Database) {
+        if let Doing::Running(_) = self.doing {
+            self.doing = Doing::Nothing;
+            self.fail(SqlState::QUERY_CANCELED);
             self.go_on(data);
         }
     }
@@ -148,6 +186,9 @@ impl Backend {
     pub(crate) fn acknowledged(&mut self, data: &mut Database) {
         if let Doing::Waiting(_, reply) = std::mem::replace(&mut self.doing, Doing::Nothing) {
             self.out.extend_from_slice(&reply);
+            if std::mem::take(&mut self.syncing) {
+                self.ready();
+            }
             self.go_on(data);
         }
     }
@@ -194,7 +235,14 @@ impl Backend {
     fn log_in(&mut self, data: &Database) -> bool {
         let Ok(Some((packet, used))) = first_packet(&self.input) else { return false };
         self.input.drain(..used);
-        let FirstPacket::Startup(startup) = packet else { panic!("weir sends startup packets only") };
+        let startup = match packet {
+            FirstPacket::Startup(startup) => startup,
+            FirstPacket::Cancel(key) => {
+                (self.cancels, self.doing) = (Some(key.pid), Doing::Dead);
+                return true;
+            }
+            FirstPacket::Ssl | FirstPacket::GssEnc => Law::Border.broken("there is no TLS here"),
+        };
         startup.user().clone_into(&mut self.user);
         if !data.is_open() {
             self.die(SqlState::CANNOT_CONNECT_NOW);
@@ -233,14 +281,18 @@ impl Backend {
             }
             FromClient::Parse => {
                 let parse = read::parse(body).expect("a Parse");
-                self.statements.insert(parse.name.to_vec(), text(parse.sql));
+                let sql = text(parse.sql);
+                if self.tx == b'E' && !may_end(&keyword(&sql)) {
+                    return self.fail(SqlState::IN_FAILED_SQL_TRANSACTION);
+                }
+                self.statements.insert(parse.name.to_vec(), sql);
                 backend::parse_complete(&mut self.out);
             }
             FromClient::Bind => self.bind(body),
             FromClient::Describe => backend::no_data(&mut self.out),
             FromClient::Execute => {
-                let sql = self.portal.clone();
-                self.begin(sql, data, dice);
+                let statement = self.portal.clone();
+                self.begin(statement, data, dice);
             }
             FromClient::Close => {
                 let (_, name) = read::close(body).expect("a Close");
@@ -249,7 +301,7 @@ impl Backend {
             }
             FromClient::Sync => {
                 self.skipping = false;
-                self.ready();
+                self.sync(data);
             }
             FromClient::Flush => self.flushed = self.out.len(),
             FromClient::Terminate => self.doing = Doing::Dead,
@@ -264,8 +316,11 @@ impl Backend {
     fn bind(&mut self, body: &[u8]) {
         let names = read::bind_names(body).ok().flatten().expect("a Bind");
         match self.statements.get(names.statement) {
+            Some(sql) if self.tx == b'E' && !may_end(&keyword(sql)) => {
+                self.fail(SqlState::IN_FAILED_SQL_TRANSACTION);
+            }
             Some(sql) => {
-                self.portal.clone_from(sql);
+                self.portal = Statement { sql: sql.clone(), values: values(&body[names.end..]) };
                 backend::bind_complete(&mut self.out);
             }
             None => self.fail(SqlState::INVALID_SQL_STATEMENT_NAME),
@@ -279,7 +334,7 @@ impl Backend {
         }
         while self.doing == Doing::Nothing && !self.rest.is_empty() {
             let sql = self.rest.remove(0);
-            self.execute(&sql, data);
+            self.execute(&Statement { sql, values: Vec::new() }, data);
         }
         if self.doing == Doing::Nothing {
             self.ready();
@@ -291,70 +346,124 @@ impl Backend {
             return self.ready();
         }
         let sql = self.rest.remove(0);
-        self.begin(sql, data, dice);
+        self.begin(Statement { sql, values: Vec::new() }, data, dice);
         if self.doing == Doing::Nothing {
             self.go_on(data);
         }
     }
 
-    fn begin(&mut self, sql: String, data: &mut Database, dice: &mut Dice) {
-        if self.tx != b'E' && dice.once_in(3) {
-            self.doing = Doing::Running(sql);
+    fn begin(&mut self, statement: Statement, data: &mut Database, dice: &mut Dice) {
+        // What weir sets up takes no time, or applications would cancel that.
+        let may_take_time = statement.who().is_some() || statement.sql.contains("pg_walfile_name");
+        if self.tx != b'E' && may_take_time && dice.once_in(3) {
+            self.doing = Doing::Running(statement);
         } else {
-            self.execute(&sql, data);
+            self.execute(&statement, data);
         }
     }
 
-    fn execute(&mut self, sql: &str, data: &mut Database) {
-        let sql = sql.to_ascii_lowercase();
-        let first = sql.split_whitespace().next().unwrap_or_default();
-        if self.tx == b'E' && !matches!(first, "commit" | "rollback") {
+    /// The end of a batch is the end of its implicit transaction.
+    fn sync(&mut self, data: &mut Database) {
+        if self.tx == b'I' && !self.pending.is_empty() {
+            self.syncing = true;
+            self.commit(Vec::new(), data);
+        } else {
+            self.ready();
+        }
+    }
+
+    fn execute(&mut self, statement: &Statement, data: &mut Database) {
+        let first = keyword(&statement.sql);
+        if let Some(who) = statement.who() {
+            self.check_whom(who);
+        }
+        if self.tx == b'E' && !may_end(&first) {
             return self.fail(SqlState::IN_FAILED_SQL_TRANSACTION);
         }
-        match first {
+        match first.as_str() {
             "begin" => {
-                self.tx = b'T';
+                (self.tx, self.holder) = (b'T', statement.who());
                 backend::command_complete("BEGIN", &mut self.out);
             }
-            "commit" if self.tx == b'T' => {
-                self.tx = b'I';
-                let rows = std::mem::take(&mut self.pending);
+            "commit" if self.tx != b'E' => {
                 let mut reply = Vec::new();
                 backend::command_complete("COMMIT", &mut reply);
-                self.commit(rows, reply, data);
+                self.end_block();
+                self.commit(reply, data);
             }
             "commit" | "rollback" => {
-                self.tx = b'I';
                 self.pending.clear();
+                self.end_block();
                 backend::command_complete("ROLLBACK", &mut self.out);
             }
-            "insert" => self.insert(&sql, data),
-            "select" if sql.contains("pg_walfile_name") => self.identify(data),
-            "select" => {
-                let value = sql.split('\'').nth(1).unwrap_or_default().to_owned();
-                let reply = self.row(&[&value]);
-                self.out.extend_from_slice(&reply);
+            "insert" => self.insert(statement, data),
+            "select" => self.select(statement, data),
+            "reset" if !statement.sql.contains("AUTHORIZATION") => {
+                self.application_name.clear();
+                backend::command_complete("RESET", &mut self.out);
+            }
+            "discard" => {
+                self.statements.clear();
+                self.application_name.clear();
+                backend::command_complete("DISCARD ALL", &mut self.out);
             }
             _ => backend::command_complete(&first.to_ascii_uppercase(), &mut self.out),
         }
     }
 
-    fn insert(&mut self, sql: &str, data: &mut Database) {
+    fn end_block(&mut self) {
+        (self.tx, self.holder) = (b'I', None);
+    }
+
+    /// Nobody but who has begun a transaction block is served in it.
+    fn check_whom(&self, who: u32) {
+        let is_shared = self.tx != b'I' && self.holder.is_some_and(|holder| holder != who);
+        Law::OneClientAtATime.holds(!is_shared, || {
+            format!("connection {who} is served in the transaction of {:?}", self.holder)
+        });
+        let name = format!("a{}", who % 3);
+        Law::OwnAnswers.holds(self.application_name == name, || {
+            format!("connection {who} is served with application_name {:?}", self.application_name)
+        });
+    }
+
+    fn select(&mut self, statement: &Statement, data: &Database) {
+        let sql = &statement.sql;
+        if sql.contains("pg_walfile_name") {
+            return self.identify(data);
+        }
+        let mut quoted = sql.split('\'').skip(1).step_by(2);
+        let first =
+            statement.values.first().map(String::as_str).or_else(|| quoted.next()).unwrap_or_default();
+        let mut value = first.to_owned();
+        if sql.contains("set_config") && value == "application_name" {
+            value = quoted.next().unwrap_or_default().to_owned();
+            self.application_name.clone_from(&value);
+        }
+        let reply = self.row(&[&value]);
+        self.out.extend_from_slice(&reply);
+    }
+
+    fn insert(&mut self, statement: &Statement, data: &mut Database) {
         if !data.writes() {
             return self.fail(SqlState::READ_ONLY_SQL_TRANSACTION);
         }
-        let number = sql.split(['(', ')']).nth(1).unwrap_or_default();
+        Law::Fence.holds(self.system == SYSTEM, || "a row is written to a stranger".to_owned());
+        let literal = statement.sql.split(['(', ')']).nth(1).unwrap_or_default();
+        let number = statement.values.first().map_or(literal, String::as_str);
         let row: Row = number.parse().expect("a row's number");
         let reply = self.row(&[number]);
-        if self.tx == b'T' {
-            self.pending.push(row);
-            self.out.extend_from_slice(&reply);
+        self.pending.push(row);
+        // Alone, or the last in its string: the end of an implicit transaction.
+        if self.tx == b'I' && self.simple && self.rest.is_empty() {
+            self.commit(reply, data);
         } else {
-            self.commit(vec![row], reply, data);
+            self.out.extend_from_slice(&reply);
         }
     }
 
-    fn commit(&mut self, rows: Vec<Row>, reply: Vec<u8>, data: &mut Database) {
+    fn commit(&mut self, reply: Vec<u8>, data: &mut Database) {
+        let rows = std::mem::take(&mut self.pending);
         if rows.is_empty() {
             self.out.extend_from_slice(&reply);
             return;
@@ -368,7 +477,7 @@ impl Backend {
     fn identify(&mut self, data: &Database) {
         let recovering = if data.writes() { "f" } else { "t" };
         let timeline = format!("{:08X}", data.timeline);
-        let reply = self.row(&[recovering, &timeline, &SYSTEM.cast_signed().to_string()]);
+        let reply = self.row(&[recovering, &timeline, &self.system.cast_signed().to_string()]);
         self.out.extend_from_slice(&reply);
     }
 
@@ -388,9 +497,9 @@ impl Backend {
         backend::error(&Report::error(code, "refused"), &mut self.out);
         self.rest.clear();
         self.skipping = !self.simple;
+        self.pending.clear();
         if self.tx == b'T' {
             self.tx = b'E';
-            self.pending.clear();
         }
     }
 
@@ -413,6 +522,38 @@ impl Backend {
 fn duration(sql: &str, dice: &mut Dice) -> Duration {
     let is_own = sql.contains("pg_walfile_name");
     if !is_own && dice.once_in(10) { dice.millis(50, 900) } else { dice.millis(0, 8) }
+}
+
+impl Statement {
+    /// The connection that asks it; nobody for weir's own.
+    fn who(&self) -> Option<u32> {
+        let in_comment = || self.sql.split_once("/* ")?.1.split_once(" */")?.0.parse().ok();
+        self.values.get(1).map_or_else(in_comment, |who| who.parse().ok())
+    }
+}
+
+fn keyword(sql: &str) -> String {
+    sql.split_whitespace().next().unwrap_or_default().to_ascii_lowercase()
+}
+
+fn may_end(keyword: &str) -> bool {
+    matches!(keyword, "commit" | "rollback")
+}
+
+/// The values of a Bind, all in text: behind the formats a count, and each with its length in front.
+fn values(body: &[u8]) -> Vec<String> {
+    let number =
+        |at: usize| body.get(at..at + 2).map_or(0, |two| usize::from(two[0]) << 8 | usize::from(two[1]));
+    let mut at = 2 + 2 * number(0);
+    let count = number(at);
+    at += 2;
+    (0..count)
+        .map(|_| {
+            let length = number(at) << 16 | number(at + 2);
+            at += 4 + length;
+            text(body.get(at - length..at).unwrap_or_default())
+        })
+        .collect()
 }
 
 fn text(bytes: &[u8]) -> String {

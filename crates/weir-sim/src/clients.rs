@@ -1,9 +1,11 @@
-//! Applications in the world: when they connect, ask, and leave; and the law that nobody is cut off.
+//! Applications in the world: when they connect, ask, cancel, and leave; and the law that nobody is cut off.
 
 use std::time::Duration;
 
-use crate::application::Next;
-use crate::weir::WRITER;
+use weir_protocol::frontend;
+
+use crate::application::{Kind, Next};
+use crate::laws::Law;
 use crate::wire::{Party, Segment, WireId};
 use crate::world::{Event, World};
 
@@ -14,12 +16,18 @@ impl World {
             None if self.is_draining => {}
             None => self.connect(client),
             Some(wire) => {
-                if !self.clients[client].waits_for.is_empty() {
+                let application = &self.clients[client];
+                let is_done = self.is_calm && application.status == b'I';
+                if is_done || !application.waits_for.is_empty() {
                     return;
                 }
                 let is_calm = self.is_calm;
                 let bytes = self.clients[client].next_requests(&mut self.ledger, is_calm);
                 self.transmit_in_pieces(wire, 0, &bytes);
+                if !is_calm && self.dice.once_in(25) {
+                    let (after, who) = (self.dice.millis(0, 400), self.clients[client].who);
+                    self.agenda.after(after, Event::Cancel { client, who });
+                }
             }
         }
     }
@@ -28,12 +36,28 @@ impl World {
         let weir = self.dice.index(self.weirs.len());
         let wire =
             self.network.open(Party::Client(client), Party::Front(weir, weir_pool::ClientId(u32::MAX)));
+        self.last_who += 1;
         let application = &mut self.clients[client];
         (application.wire, application.weir) = (Some(wire), weir);
-        let user = if application.is_reader { "reader" } else { WRITER };
-        let hello = application.hello(user);
+        let hello = application.hello(self.last_who);
         self.transmit(wire, 0, Segment::Syn);
         self.transmit(wire, 0, Segment::Bytes(hello));
+    }
+
+    /// Impatience: what this connection waits for is to be cancelled, by a connection of its own.
+    pub(crate) fn cancel(&mut self, client: usize, who: u32) {
+        let application = &mut self.clients[client];
+        let Some((pid, secret)) = &application.key else { return };
+        if application.who != who || application.wire.is_none() || application.waits_for.is_empty() {
+            return;
+        }
+        application.has_canceled = true;
+        let mut bytes = Vec::new();
+        frontend::cancel_request(*pid, secret, &mut bytes);
+        let front = Party::Front(application.weir, weir_pool::ClientId(u32::MAX));
+        let wire = self.network.open(Party::Client(client), front);
+        self.transmit(wire, 0, Segment::Syn);
+        self.transmit(wire, 0, Segment::Bytes(bytes));
     }
 
     pub(crate) fn client_hears(&mut self, wire: WireId, client: usize, segment: Segment) {
@@ -67,8 +91,9 @@ impl World {
             self.transmit(wire, 0, Segment::Fin);
         }
         let was_idle = self.clients[client].lost(&mut self.ledger);
-        let may = self.is_draining || self.plan.session_pooling;
-        assert!(may || !was_idle, "c{client}: weir cut an idle client off");
+        let (kind, is_forced) = (self.clients[client].kind, self.clients[client].is_forced);
+        let may = self.is_draining || kind == Kind::Sitter || is_forced;
+        Law::NobodyCutOff.holds(may || !was_idle, || format!("c{client} was idle"));
         self.note(format!("c{client}: cut off{}", if is_told { ", and told why" } else { "" }));
         self.cut_off += 1;
         let time = self.dice.millis(10, 300);

@@ -36,16 +36,28 @@ pub(crate) struct Commit {
 pub(crate) struct Database {
     pub(crate) phase: Phase,
     pub(crate) timeline: u32,
+    /// When its postmaster was started, in microseconds.
+    pub(crate) started: u64,
     pub(crate) log: Vec<Commit>,
     /// By node: how much of the log it has.
     pub(crate) acknowledged: BTreeMap<usize, usize>,
     /// Commits wait for this node.
     pub(crate) synchronous: Option<usize>,
+    /// Replay stands still here while the log goes on.
+    pub(crate) replay_stops_at: Option<usize>,
 }
 
 impl Database {
     pub(crate) fn new(phase: Phase) -> Self {
-        Self { phase, timeline: 1, log: Vec::new(), acknowledged: BTreeMap::new(), synchronous: None }
+        Self {
+            phase,
+            timeline: 1,
+            started: 0,
+            log: Vec::new(),
+            acknowledged: BTreeMap::new(),
+            synchronous: None,
+            replay_stops_at: None,
+        }
     }
 
     /// Lets sessions in.
@@ -60,6 +72,11 @@ impl Database {
     /// A commit of this length of the log is where it has to be.
     pub(crate) fn is_safe(&self, length: usize) -> bool {
         self.synchronous.is_none_or(|node| self.acknowledged.get(&node).is_some_and(|have| *have >= length))
+    }
+
+    /// How much of the log can be seen.
+    pub(crate) fn replayed(&self) -> usize {
+        self.replay_stops_at.map_or(self.log.len(), |stopped| stopped.min(self.log.len()))
     }
 
     /// Everything of ours is in the other's log, too.

@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
-use crate::database::Phase;
+use weir_worker::Order;
+
+use crate::database::{Database, Phase};
 use crate::dice::Dice;
 use crate::node::Api;
-use crate::wire::{Host, Segment};
-use crate::world::{Event, World};
+use crate::plan::Step;
+use crate::server::KEEPALIVE_MS;
+use crate::wire::Host;
+use crate::world::{Event, Place, World};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -14,20 +18,44 @@ pub(crate) enum Fault {
     KillNode(usize),
     PowerLoss(usize),
     NodeReturns(usize),
-    Freeze(Host),
-    Thaw(Host),
+    Freeze(Place),
+    Thaw(Place),
     Cut(Host, Host),
     Mend(Host, Host),
+    /// Messages get lost everywhere, or no longer.
+    Loss(bool),
     StoreDown,
     StoreUp,
     Rest(usize, Api),
     Switchover(usize),
+    /// Maintenance begins or ends.
+    Maintenance(bool),
+    PromoteByHand(usize),
     TerminateBackend(usize),
     CrashRecover(usize),
     StopFast(usize),
     NoLoadBalance(usize, bool),
+    /// A standby stops to replay, or goes on.
+    Lag(usize, bool),
+    /// The node dies, and a server of another cluster gets its address.
+    Stranger(usize),
     ClientVanishes(usize),
+    /// An operator at the console of a weir.
+    Console(usize, Wish),
 }
+
+/// What operators want, and take back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wish {
+    Pause,
+    Resume,
+    Reconnect,
+    Kill,
+    KillClient,
+    Reload,
+}
+
+type Mending = Option<(Duration, Fault)>;
 
 impl World {
     /// Plans all faults of this story.
@@ -36,53 +64,87 @@ impl World {
         for _ in 0..self.plan.faults {
             let at = begin
                 + Duration::from_micros(dice.below(u64::try_from((end - begin).as_micros()).unwrap_or(1)));
-            let (fault, healing) = self.draw(&mut dice);
+            let (fault, mending) = self.draw(&mut dice);
             self.agenda.at(at, Event::Fault(fault));
-            if let Some((after, mended)) = healing {
+            if let Fault::Maintenance(true) = fault {
+                let promotion = at + dice.millis(100, 3_000);
+                let node = dice.index(self.plan.nodes);
+                if dice.once_in(2) {
+                    self.agenda.at(at, Event::Fault(Fault::KillPostgres(0)));
+                }
+                self.agenda.at(promotion, Event::Fault(Fault::PromoteByHand(node)));
+            }
+            if let Some((after, mended)) = mending {
                 self.agenda.at(at + after, Event::Fault(mended));
             }
         }
     }
 
-    fn draw(&self, dice: &mut Dice) -> (Fault, Option<(Duration, Fault)>) {
+    fn draw(&self, dice: &mut Dice) -> (Fault, Mending) {
         let node = dice.index(self.plan.nodes);
-        let (host, other) = (Host::Node(node), self.other_host(node, dice));
         let short = dice.millis(50, 3_000);
         let long = dice.millis(500, 15_000);
         let time = if dice.once_in(2) { short } else { long };
-        match dice.below(24) {
-            0 | 1 => (Fault::KillPostgres(node), None),
-            2 | 3 => (Fault::KillNode(node), Some((long, Fault::NodeReturns(node)))),
-            4 => (Fault::PowerLoss(node), Some((long, Fault::NodeReturns(node)))),
-            5..8 => (Fault::Freeze(host), Some((time, Fault::Thaw(host)))),
-            8 | 9 => (Fault::Cut(host, other), Some((time, Fault::Mend(host, other)))),
-            10 => (Fault::Cut(other, host), Some((time, Fault::Mend(other, host)))),
-            11 => (Fault::StoreDown, Some((time, Fault::StoreUp))),
-            12 => (Fault::Rest(node, Api::Hangs), Some((time, Fault::Rest(node, Api::Honest)))),
-            13 => (Fault::Rest(node, Api::Refuses), Some((time, Fault::Rest(node, Api::Honest)))),
-            14 => {
+        match dice.below(12) {
+            0 | 1 => draw_death(dice, node, long),
+            2 | 3 => self.draw_freeze(dice, node, time),
+            4 => self.draw_cut(dice, node, time),
+            5 => match dice.below(3) {
+                0 => (Fault::StoreDown, Some((time, Fault::StoreUp))),
+                1 => (Fault::Loss(true), Some((time, Fault::Loss(false)))),
+                _ => (Fault::Maintenance(true), Some((long, Fault::Maintenance(false)))),
+            },
+            6 => {
                 let lie = Api::Lies(dice.once_in(2));
-                (Fault::Rest(node, lie), Some((short, Fault::Rest(node, Api::Honest))))
+                let apis = [Api::Hangs, Api::Refuses, lie, lie, Api::WrongRole, Api::Garbage];
+                (
+                    Fault::Rest(node, apis[dice.index(apis.len())]),
+                    Some((time, Fault::Rest(node, Api::Honest))),
+                )
             }
-            15..=17 => (Fault::Switchover(node), None),
-            18 => (Fault::TerminateBackend(node), None),
-            19 => (Fault::CrashRecover(node), None),
-            20 => (Fault::StopFast(node), None),
-            21 => (Fault::NoLoadBalance(node, true), Some((long, Fault::NoLoadBalance(node, false)))),
-            22 => {
-                let weir = Host::Weir(dice.index(self.plan.weirs));
-                (Fault::Freeze(weir), Some((short, Fault::Thaw(weir))))
-            }
-            _ => (Fault::ClientVanishes(dice.index(self.plan.clients)), None),
+            7 | 8 => (Fault::Switchover(node), None),
+            9 => match dice.below(3) {
+                0 => (Fault::NoLoadBalance(node, true), Some((long, Fault::NoLoadBalance(node, false)))),
+                1 => (Fault::Lag(node, true), Some((long, Fault::Lag(node, false)))),
+                _ => (Fault::ClientVanishes(dice.index(self.plan.clients.len())), None),
+            },
+            10 => self.draw_order(dice, short),
+            _ => (Fault::ClientVanishes(dice.index(self.plan.clients.len())), None),
         }
     }
 
-    /// Somebody else whom a node talks to.
-    fn other_host(&self, node: usize, dice: &mut Dice) -> Host {
-        match dice.below(3) {
+    fn draw_freeze(&self, dice: &mut Dice, node: usize, time: Duration) -> (Fault, Mending) {
+        let place = match dice.below(5) {
+            0 => Place::Postgres(node),
+            1 => Place::Patroni(node),
+            // Time leaps for it.
+            2 => Place::Host(Host::Weir(dice.index(self.plan.weirs))),
+            _ => Place::Host(Host::Node(node)),
+        };
+        (Fault::Freeze(place), Some((time, Fault::Thaw(place))))
+    }
+
+    /// One direction only, or both.
+    fn draw_cut(&self, dice: &mut Dice, node: usize, time: Duration) -> (Fault, Mending) {
+        let host = Host::Node(node);
+        let other = match dice.below(3) {
             0 => Host::Dcs,
             1 => Host::Node((node + 1 + dice.index(self.plan.nodes - 1)) % self.plan.nodes),
             _ => Host::Weir(dice.index(self.plan.weirs)),
+        };
+        let (from, to) = if dice.once_in(3) { (other, host) } else { (host, other) };
+        (Fault::Cut(from, to), Some((time, Fault::Mend(from, to))))
+    }
+
+    fn draw_order(&self, dice: &mut Dice, time: Duration) -> (Fault, Mending) {
+        let weir = dice.index(self.plan.weirs);
+        let resume = Some((time, Fault::Console(weir, Wish::Resume)));
+        match dice.below(6) {
+            0 | 1 => (Fault::Console(weir, Wish::Pause), resume),
+            2 => (Fault::Console(weir, Wish::Kill), resume),
+            3 => (Fault::Console(weir, Wish::KillClient), None),
+            4 => (Fault::Console(weir, Wish::Reconnect), None),
+            _ => (Fault::Console(weir, Wish::Reload), None),
         }
     }
 
@@ -99,27 +161,97 @@ impl World {
                 self.isolate(node, true);
                 self.vanish(node);
             }
+            Fault::Stranger(node) => self.give_away(node),
             Fault::NodeReturns(node) => self.node_returns(node),
-            Fault::Freeze(host) => self.freeze(host),
-            Fault::Thaw(host) => self.thaw(host),
+            Fault::Freeze(place) => self.freeze(place),
+            Fault::Thaw(place) => self.thaw(place),
             Fault::Cut(from, to) => self.network.cut(from, to, true),
             Fault::Mend(from, to) => self.network.cut(from, to, false),
+            Fault::Loss(is_lossy) => self.network.lose(is_lossy),
             Fault::StoreDown => self.dcs.is_up = false,
             Fault::StoreUp => self.dcs.is_up = true,
             Fault::Rest(node, api) => self.nodes[node].patroni.api = api,
             Fault::Switchover(node) => self.dcs.switchover = Some(node),
-            Fault::TerminateBackend(node) => {
-                let pids: Vec<u32> = self.nodes[node].backends.keys().copied().collect();
-                if !pids.is_empty() {
-                    let pid = pids[self.dice.index(pids.len())];
-                    self.terminate_backend(node, pid);
-                }
-            }
+            Fault::Maintenance(on) => self.dcs.paused = on,
+            Fault::PromoteByHand(node) => self.promote_by_hand(node),
+            Fault::TerminateBackend(node) => self.terminate_any(node),
             Fault::CrashRecover(node) => self.crash_recover(node),
             Fault::StopFast(node) => self.stop_fast(node, false),
             Fault::NoLoadBalance(node, on) => self.nodes[node].patroni.noloadbalance = on,
+            Fault::Lag(node, on) => {
+                let data = &mut self.nodes[node].data;
+                data.replay_stops_at = on.then_some(data.log.len());
+            }
             Fault::ClientVanishes(client) => self.vanish_client(client),
+            Fault::Console(weir, wish) => {
+                let order = self.order_for(weir, wish);
+                self.agenda.after(Duration::ZERO, Event::Operator { weir, order });
+            }
         }
+    }
+
+    fn terminate_any(&mut self, node: usize) {
+        let pids: Vec<u32> = self.nodes[node].backends.keys().copied().collect();
+        if !pids.is_empty() {
+            let pid = pids[self.dice.index(pids.len())];
+            self.terminate_backend(node, pid);
+        }
+    }
+
+    fn order_for(&mut self, weir: usize, wish: Wish) -> Order {
+        match wish {
+            Wish::Pause => Order::Pause(None),
+            Wish::Resume => Order::Resume(None),
+            Wish::Reconnect => Order::Reconnect(None),
+            Wish::Kill => Order::Kill(None),
+            Wish::KillClient => {
+                let clients = self.weirs[weir].worker.snapshot(self.instant()).clients;
+                let at = self.dice.index(clients.len());
+                Order::KillClient(clients.get(at).map_or(0, |client| client.id))
+            }
+            Wish::Reload => Order::Configure(self.weirs[weir].reconfigured(&mut self.dice)),
+        }
+    }
+
+    /// An operator's order reaches a weir. KILL pauses first, as the console does it.
+    pub(crate) fn operate(&mut self, weir: usize, order: Order) {
+        if matches!(order, Order::Kill(_) | Order::KillClient(_)) {
+            for client in self.clients.iter_mut().filter(|client| client.weir == weir) {
+                client.is_forced = true;
+            }
+        }
+        if matches!(order, Order::Kill(_)) {
+            self.turn(weir, |worker, now, effects| worker.order(now, Order::Pause(None), effects));
+        }
+        self.turn(weir, |worker, now, effects| worker.order(now, order, effects));
+    }
+
+    /// A step of a failover: in some stories the node that takes it dies there, once.
+    pub(crate) fn reach(&mut self, step: Step, node: usize) {
+        if self.plan.crash_at != Some(step) || self.is_calm || self.agenda.now() < FIRST_CRASH {
+            return;
+        }
+        self.plan.crash_at = None;
+        let after = self.dice.millis(0, 30);
+        let (fault, mending) = match self.dice.below(3) {
+            0 => (Fault::KillPostgres(node), None),
+            1 => (Fault::KillNode(node), Some(Fault::NodeReturns(node))),
+            _ => (Fault::PowerLoss(node), Some(Fault::NodeReturns(node))),
+        };
+        self.agenda.after(after, Event::Fault(fault));
+        if let Some(mended) = mending {
+            let later = self.dice.millis(500, 8_000);
+            self.agenda.after(after + later, Event::Fault(mended));
+        }
+    }
+
+    /// The node is gone for good as far as anybody can see, and its address belongs to somebody else.
+    fn give_away(&mut self, node: usize) {
+        self.nodes[node].patroni.is_up = false;
+        self.kill_postgres(node);
+        let mut stranger = Database::new(Phase::Primary);
+        stranger.timeline = self.nodes[node].data.timeline;
+        self.nodes[node].stranger = Some(stranger);
     }
 
     fn isolate(&mut self, node: usize, is_cut: bool) {
@@ -135,10 +267,15 @@ impl World {
 
     fn node_returns(&mut self, node: usize) {
         self.isolate(node, false);
-        self.thaw(Host::Node(node));
-        // The kernel's keepalive finds out.
+        self.thaw(Place::Host(Host::Node(node)));
+        if self.nodes[node].stranger.take().is_some() {
+            self.kill_postgres(node);
+        }
+        // A machine that was switched off knows nothing of its connections. The other ends hear so when they speak next,
+        // or when their kernels ask.
         for wire in std::mem::take(&mut self.nodes[node].ghosts) {
-            self.transmit(wire, 1, Segment::Reset);
+            let after = self.dice.millis(0, KEEPALIVE_MS);
+            self.agenda.after(after, Event::Probed { wire });
         }
         let agent = &mut self.nodes[node].patroni;
         if agent.is_up {
@@ -156,18 +293,36 @@ impl World {
         self.network.heal();
         self.dcs.is_up = true;
         self.dcs.switchover = None;
+        self.dcs.paused = false;
         for host in self.frozen.keys().copied().collect::<Vec<_>>() {
             self.thaw(host);
         }
         for node in 0..self.nodes.len() {
             self.nodes[node].patroni.api = Api::Honest;
             self.nodes[node].patroni.noloadbalance = false;
+            self.nodes[node].data.replay_stops_at = None;
             if !self.nodes[node].patroni.is_up {
                 self.node_returns(node);
             }
-            if self.nodes[node].data.phase == (Phase::Stopping { restarts: false }) {
-                self.note(format!("n{node} is about to be down"));
-            }
+        }
+        for weir in 0..self.weirs.len() {
+            self.agenda.after(Duration::ZERO, Event::Operator { weir, order: Order::Resume(None) });
         }
     }
 }
+
+fn draw_death(dice: &mut Dice, node: usize, time: Duration) -> (Fault, Mending) {
+    let returns = Some((time, Fault::NodeReturns(node)));
+    match dice.below(7) {
+        0 => (Fault::KillPostgres(node), None),
+        1 => (Fault::KillNode(node), returns),
+        2 => (Fault::PowerLoss(node), returns),
+        3 => (Fault::Stranger(node), returns),
+        4 => (Fault::TerminateBackend(node), None),
+        5 => (Fault::CrashRecover(node), None),
+        _ => (Fault::StopFast(node), None),
+    }
+}
+
+/// Before that everybody finds its place.
+const FIRST_CRASH: Duration = Duration::from_secs(3);

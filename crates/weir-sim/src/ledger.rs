@@ -1,9 +1,10 @@
 //! The book of all rows: who was told what about them, and how often they were committed anywhere. Owns the laws about
 //! writes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::database::{Commit, Row};
+use crate::laws::Law;
 
 /// What an application was told of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +21,7 @@ pub(crate) enum Fate {
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     fates: BTreeMap<Row, Fate>,
-    commits: BTreeMap<Row, u32>,
+    commits: BTreeSet<Row>,
     last: Row,
 }
 
@@ -35,23 +36,24 @@ impl Ledger {
     /// A transaction with these rows was committed somewhere.
     pub(crate) fn applied(&mut self, rows: &[Row]) {
         for row in rows {
-            let times = self.commits.entry(*row).or_default();
-            *times += 1;
-            assert_eq!(*times, 1, "row {row} was written twice");
+            Law::AppliedOnce.holds(self.commits.insert(*row), || format!("row {row} is written twice"));
             if let Some(Fate::Denied(code)) = self.fates.get(row) {
-                panic!("row {row} was written, and reported as failed with {code} before");
+                Law::HonestFailures
+                    .broken(&format!("row {row} is written, and was reported as failed ({code})"));
             }
         }
     }
 
     pub(crate) fn told(&mut self, rows: &[Row], fate: &Fate) {
         for row in rows {
-            let is_written = self.commits.contains_key(row);
+            let is_written = self.commits.contains(row);
             match fate {
-                Fate::Denied(code) => {
-                    assert!(!is_written, "row {row} was written and is reported as failed with {code}")
+                Fate::Denied(code) => Law::HonestFailures.holds(!is_written, || {
+                    format!("row {row} was written and is reported as failed ({code})")
+                }),
+                Fate::Confirmed => {
+                    Law::Kept.holds(is_written, || format!("row {row} is confirmed and was not written"));
                 }
-                Fate::Confirmed => assert!(is_written, "row {row} is confirmed and was not written"),
                 Fate::Asked | Fate::InDoubt => {}
             }
             self.fates.insert(*row, fate.clone());
@@ -60,12 +62,11 @@ impl Ledger {
 
     /// Every confirmed row is in the cluster's final log. `lossy`: a failover may lose what no standby had.
     pub(crate) fn check(&self, log: &[Commit], lossy: bool) {
-        let kept: BTreeMap<Row, ()> =
-            log.iter().flat_map(|commit| &commit.rows).map(|row| (*row, ())).collect();
+        let kept: BTreeSet<Row> = log.iter().flat_map(|commit| &commit.rows).copied().collect();
         for (row, fate) in &self.fates {
-            let is_kept = kept.contains_key(row);
-            assert!(lossy || *fate != Fate::Confirmed || is_kept, "row {row} was acknowledged and is lost");
-            assert!(*fate != Fate::Asked, "row {row}: nobody was told anything");
+            let is_lost = *fate == Fate::Confirmed && !kept.contains(row);
+            Law::Kept.holds(lossy || !is_lost, || format!("row {row} was acknowledged and is lost"));
+            Law::Progress.holds(*fate != Fate::Asked, || format!("row {row}: nobody was told anything"));
         }
     }
 

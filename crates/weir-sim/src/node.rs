@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::backend::Backend;
+use crate::backend::{Backend, STRANGER, SYSTEM};
 use crate::database::{Database, Phase};
 use crate::wire::WireId;
 
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) data: Database,
+    /// The server of another cluster that has got this node's address while it is away.
+    pub(crate) stranger: Option<Database>,
     /// By process id.
     pub(crate) backends: BTreeMap<u32, Backend>,
     pub(crate) last_pid: u32,
@@ -44,14 +46,28 @@ pub(crate) enum Api {
     Refuses,
     /// Says 200 (true) or 503 whatever is.
     Lies(bool),
+    /// Says the other role.
+    WrongRole,
+    /// Says something that is no answer.
+    Garbage,
 }
 
 impl Node {
+    /// The server that answers at this node's address, and its sessions.
+    pub(crate) fn serving(&mut self) -> (&mut Database, &mut BTreeMap<u32, Backend>) {
+        (self.stranger.as_mut().unwrap_or(&mut self.data), &mut self.backends)
+    }
+
+    pub(crate) fn system(&self) -> u64 {
+        if self.stranger.is_some() { STRANGER } else { SYSTEM }
+    }
+
     /// The first one leads.
     pub(crate) fn new(index: usize) -> Self {
         let phase = if index == 0 { Phase::Primary } else { Phase::Standby };
         Self {
             data: Database::new(phase),
+            stranger: None,
             backends: BTreeMap::new(),
             // Numbers of different machines do not meet.
             last_pid: u32::try_from(index).unwrap_or(0) * 1_000_000,

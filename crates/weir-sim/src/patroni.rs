@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use crate::database::Phase;
+use crate::plan::Step;
 use crate::wire::Host;
-use crate::world::{Event, World};
+use crate::world::{Event, Place, World};
 
 impl World {
     pub(crate) fn patroni(&mut self, node: usize, run: u32) {
@@ -14,8 +15,14 @@ impl World {
             return;
         }
         let jitter = self.dice.millis(0, 50);
-        self.agenda.after(self.plan.loop_wait + jitter, Event::Patroni { node, run });
+        let pause = self.paced(node, self.plan.loop_wait) + jitter;
+        self.agenda.after(pause, Event::Patroni { node, run });
         self.look_after(node);
+    }
+
+    /// A time as this node's clock counts it.
+    fn paced(&self, node: usize, time: Duration) -> Duration {
+        time * self.plan.paces[node] / 100
     }
 
     /// What happens in the store wakes everybody who watches it.
@@ -33,7 +40,7 @@ impl World {
         }
         self.nodes[node].patroni.lost_store_at = None;
         if self.dcs.paused {
-            return;
+            return self.in_maintenance(node, now);
         }
         match self.dcs.holder(now) {
             Some(holder) if holder == node => self.lead(node, now),
@@ -45,12 +52,14 @@ impl World {
     /// A leader that cannot renew its key steps down before the key expires, unless everybody agrees that it stays.
     fn without_store(&mut self, node: usize, now: Duration) {
         let lost_at = *self.nodes[node].patroni.lost_store_at.get_or_insert(now);
-        if !self.nodes[node].patroni.leads || now - lost_at < self.plan.loop_wait {
+        if !self.nodes[node].patroni.leads || now - lost_at < self.paced(node, self.plan.loop_wait) {
             return;
         }
         let agree = |other: usize| {
             other == node
-                || self.nodes[other].patroni.is_up && self.can_talk(Host::Node(node), Host::Node(other))
+                || self.nodes[other].patroni.is_up
+                    && self.can_talk(Host::Node(node), Host::Node(other))
+                    && !self.is_frozen(Place::Patroni(other))
         };
         if self.plan.failsafe && (0..self.nodes.len()).all(agree) {
             return;
@@ -59,10 +68,33 @@ impl World {
         self.demote(node);
     }
 
+    /// Nothing is started, stopped or promoted. The key goes with who writes, if nobody else has it.
+    fn in_maintenance(&mut self, node: usize, now: Duration) {
+        let (holder, writes) = (self.dcs.holder(now), self.nodes[node].data.writes());
+        if writes && holder.is_none_or(|holder| holder == node) {
+            self.dcs.leader = Some((node, now + self.plan.ttl));
+        } else if holder == Some(node) {
+            self.dcs.leader = None;
+        }
+        self.nodes[node].patroni.leads = self.dcs.holder(now) == Some(node);
+    }
+
+    /// An operator promotes a standby while Patroni looks on.
+    pub(crate) fn promote_by_hand(&mut self, node: usize) {
+        if self.dcs.paused && self.nodes[node].data.phase == Phase::Standby {
+            self.note(format!("n{node}: promoted by hand"));
+            self.is_lossy |= !self.dcs.may_take_over(node);
+            self.dcs.sync = (node, None);
+            self.nodes[node].data.synchronous = None;
+            self.enter(node, Phase::Promoting, 10, 400);
+        }
+    }
+
     fn demote(&mut self, node: usize) {
         self.nodes[node].patroni.leads = false;
         if !matches!(self.nodes[node].data.phase, Phase::Standby | Phase::Starting { as_standby: true }) {
             self.stop_fast(node, true);
+            self.reach(Step::Demotes, node);
         }
     }
 
@@ -85,6 +117,7 @@ impl World {
         self.dcs.sync = (node, None);
         self.nodes[node].data.synchronous = None;
         self.enter(node, Phase::Promoting, 10, 400);
+        self.reach(Step::Promotes, node);
     }
 
     /// The store names a standby only after commits wait for it, and forgets it before they do not.
@@ -175,6 +208,7 @@ impl World {
         self.dcs.switchover = None;
         self.dcs.leader = Some((node, now + self.plan.ttl));
         self.nodes[node].patroni.leads = true;
+        self.reach(Step::HasKey, node);
         if self.nodes[node].data.phase == Phase::Standby {
             self.promote(node);
         }

@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
+use crate::application::Kind;
 use crate::dice::Dice;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) nodes: usize,
     pub(crate) weirs: usize,
-    pub(crate) clients: usize,
+    /// What each application is there for.
+    pub(crate) clients: Vec<Kind>,
     pub(crate) pool_size: u32,
-    pub(crate) session_pooling: bool,
+    pub(crate) max_db_connections: Option<u32>,
     /// Without credentials for monitors weir has Patroni's word only.
     pub(crate) monitor: bool,
     /// Commits wait for a standby; without, an acknowledged row can be lost by design.
@@ -18,30 +20,72 @@ pub(crate) struct Plan {
     pub(crate) failsafe: bool,
     pub(crate) ttl: Duration,
     pub(crate) loop_wait: Duration,
+    /// Percent by which each node's Patroni counts time too slowly (above 100) or too fast.
+    pub(crate) paces: Vec<u32>,
+    /// What is killed in the middle of a failover, and at which step.
+    pub(crate) crash_at: Option<Step>,
     pub(crate) faults: u64,
     pub(crate) retry_bytes_max: usize,
+}
+
+/// Steps of a failover at which the node that takes it can die.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// The old leader stops.
+    Demotes,
+    /// It has got the leader key, and is still a standby.
+    HasKey,
+    /// Its PostgreSQL ends recovery.
+    Promotes,
+    /// It writes on a new timeline.
+    Writes,
+    /// A weir follows it.
+    IsFollowed,
 }
 
 impl Plan {
     pub(crate) fn draw(dice: &mut Dice) -> Self {
         let loop_wait = dice.millis(500, 2_000);
-        let clients = 4 + dice.index(9);
-        let session_pooling = dice.once_in(8);
-        let small = 1 + u32::try_from(dice.below(4)).unwrap_or(0);
+        let clients: Vec<Kind> = (0..4 + dice.index(9)).map(|_| draw_kind(dice)).collect();
+        let small = |dice: &mut Dice| 1 + u32::try_from(dice.below(4)).unwrap_or(0);
+        let sitters = clients.iter().filter(|kind| **kind == Kind::Sitter).count();
+        let nodes = 3;
         Self {
-            nodes: 3,
+            nodes,
             weirs: if dice.once_in(4) { 2 } else { 1 },
-            clients,
-            // Whoever has a server connection keeps it in session pooling.
-            pool_size: if session_pooling { u32::try_from(clients).unwrap_or(0) } else { small },
-            session_pooling,
+            pool_size: small(dice),
+            // Whoever has a server connection keeps it in session pooling: these do not share.
+            max_db_connections: dice.once_in(3).then(|| u32::try_from(sitters).unwrap_or(0) + small(dice)),
             monitor: !dice.once_in(5),
             synchronous: !dice.once_in(4),
             failsafe: dice.once_in(3),
             ttl: loop_wait * 3,
             loop_wait,
+            paces: (0..nodes).map(|_| 80 + u32::try_from(dice.below(50)).unwrap_or(0)).collect(),
+            crash_at: dice.once_in(3).then(|| Step::draw(dice)),
             faults: 3 + dice.below(8),
             retry_bytes_max: if dice.once_in(8) { 0 } else { 64 * 1024 },
+            clients,
         }
+    }
+
+    /// How many applications of this kind there are.
+    pub(crate) fn count(&self, kind: Kind) -> u32 {
+        u32::try_from(self.clients.iter().filter(|other| **other == kind).count()).unwrap_or(u32::MAX)
+    }
+}
+
+fn draw_kind(dice: &mut Dice) -> Kind {
+    match dice.below(9) {
+        0 => Kind::Sitter,
+        1..4 => Kind::Reader,
+        _ => Kind::Writer,
+    }
+}
+
+impl Step {
+    fn draw(dice: &mut Dice) -> Self {
+        let steps = [Self::Demotes, Self::HasKey, Self::Promotes, Self::Writes, Self::IsFollowed];
+        steps[dice.index(steps.len())]
     }
 }

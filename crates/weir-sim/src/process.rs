@@ -7,12 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use weir_config::{AuthMethod, Config, FileContents, Files, PoolMode, Source};
+use weir_config::{AuthMethod, Config, FileContents, Files, PoolMode, Source, User};
 use weir_discovery::{
     Address, Answer, ApiUrl, Discovery, MonitorReport, PollFailure, ReadFallback, Settings, Topology,
 };
 use weir_worker::{ConnId, Effects, Worker};
 
+use crate::application::Kind;
 use crate::dice::Dice;
 use crate::plan::Plan;
 use crate::wire::{End, WireId};
@@ -24,6 +25,12 @@ pub(crate) struct Process {
     pub(crate) effects: Effects,
     /// Each connection's wire, and which end of it is ours.
     pub(crate) wires: HashMap<ConnId, (WireId, End)>,
+    /// Whom each server connection served when bytes went there last.
+    pub(crate) partners: HashMap<ConnId, Option<ConnId>>,
+    /// Limits: the largest since the start, as what is too many after a reload may stay until it is let go of.
+    pub(crate) pool_size: u32,
+    pub(crate) max_db_connections: Option<u32>,
+    config: Config,
     /// Questions without an answer yet.
     pub(crate) questions: HashMap<u64, Question>,
     pub(crate) last_question: u64,
@@ -42,7 +49,7 @@ pub(crate) struct Process {
 pub(crate) enum Question {
     Primary(ApiUrl),
     Cluster(ApiUrl),
-    Ping { member: String, address: Address, is_connected: bool },
+    Ping { member: String, address: Address },
 }
 
 /// A question on its way.
@@ -62,16 +69,20 @@ pub(crate) enum Told {
 
 impl Process {
     pub(crate) fn new(plan: &Plan, now: Instant, dice: Dice) -> Self {
-        let config = config(plan);
+        let config = configured(plan);
         let nobody = Topology {
             leader: weir_discovery::Leadership::Leaderless { why: "nobody was asked yet".to_owned() },
             ..Topology::nobody()
         };
         Self {
-            worker: Worker::new(Arc::new(config), Arc::new(nobody), Box::new(dice), 0),
+            worker: Worker::new(Arc::new(config.clone()), Arc::new(nobody), Box::new(dice), 0),
             discovery: Discovery::new(now, settings(plan)),
             effects: Effects::default(),
             wires: HashMap::new(),
+            partners: HashMap::new(),
+            pool_size: plan.pool_size,
+            max_db_connections: plan.max_db_connections,
+            config,
             questions: HashMap::new(),
             last_question: 0,
             published: None,
@@ -79,6 +90,15 @@ impl Process {
             stamp: 0,
             watches: vec![false; plan.nodes],
         }
+    }
+
+    /// Another configuration: sizes change, now and then the time that a connection lives.
+    pub(crate) fn reconfigured(&mut self, dice: &mut Dice) -> Arc<Config> {
+        let size = 1 + u32::try_from(dice.below(4)).unwrap_or(0);
+        self.pool_size = self.pool_size.max(size);
+        self.config.pool.size = NonZeroU32::new(size).unwrap_or(NonZeroU32::MIN);
+        self.config.pool.server_lifetime = dice.once_in(2).then(|| dice.millis(500, 5_000));
+        Arc::new(self.config.clone())
     }
 }
 
@@ -97,14 +117,14 @@ fn settings(plan: &Plan) -> Settings {
     Settings {
         seeds: (0..plan.nodes).filter_map(url).collect(),
         scope: None,
-        max_lag_bytes: 1_000,
+        max_lag_bytes: 20,
         fallback: ReadFallback::Primary,
         poll_interval: Duration::from_secs(1),
         monitor: plan.monitor,
     }
 }
 
-fn config(plan: &Plan) -> Config {
+fn configured(plan: &Plan) -> Config {
     let source =
         Source { path: Path::new("weir.toml"), text: SETTINGS, access: weir_config::Access::PRIVATE };
     let mut config = match weir_config::load(Some(source), &[], &NoFiles) {
@@ -112,7 +132,14 @@ fn config(plan: &Plan) -> Config {
         Err(problems) => panic!("{problems:?}"),
     };
     config.auth.method = AuthMethod::Trust;
-    config.pool.mode = if plan.session_pooling { PoolMode::Session } else { PoolMode::Transaction };
+    config.pool.mode = PoolMode::Transaction;
+    let sitters = User {
+        pool_mode: Some(PoolMode::Session),
+        pool_size: NonZeroU32::new(plan.count(Kind::Sitter)),
+        ..User::default()
+    };
+    config.users.insert(Kind::Sitter.user().to_owned(), sitters);
+    config.limits.max_db_connections = plan.max_db_connections.unwrap_or(0);
     config.pool.size = NonZeroU32::new(plan.pool_size).unwrap_or(NonZeroU32::MIN);
     config.pool.query_wait_timeout = None;
     config.limits.retry_bytes_max = plan.retry_bytes_max;

@@ -6,20 +6,22 @@ use weir_protocol::sqlstate::SqlState;
 
 use crate::backend::{Backend, Doing, Progress};
 use crate::database::Phase;
+use crate::plan::Step;
 use crate::wire::{Host, Party, Segment, WireId};
-use crate::world::{Event, World};
+use crate::world::{Event, Place, World};
 
 impl World {
     /// Somebody connects.
     pub(crate) fn listen(&mut self, node: usize, wire: WireId) {
         let server = &mut self.nodes[node];
-        if server.data.phase == Phase::Down {
+        if server.serving().0.phase == Phase::Down {
             self.network.close(wire, 1);
             return self.transmit(wire, 1, Segment::Refused);
         }
         server.last_pid += 1;
         let pid = server.last_pid;
-        server.backends.insert(pid, Backend::new(pid, wire));
+        let system = server.system();
+        server.backends.insert(pid, Backend::new(pid, wire, system));
         self.network.assign(wire, 1, Party::Backend(node, Some(pid)));
         self.transmit(wire, 1, Segment::SynAck);
     }
@@ -35,10 +37,9 @@ impl World {
     }
 
     pub(crate) fn statement_finished(&mut self, node: usize, pid: u32) {
-        let server = &mut self.nodes[node];
-        if let Some(backend) = server.backends.get_mut(&pid) {
-            backend.finish(&mut server.data);
-            if let Doing::Waiting(..) = backend.doing {
+        let (data, backends) = self.nodes[node].serving();
+        if let Some(backend) = backends.get_mut(&pid) {
+            if backend.finish(data) == Progress::Committed {
                 self.committed(node, pid);
             }
             self.work(node, pid);
@@ -48,9 +49,9 @@ impl World {
     /// Lets a session work as far as it gets.
     fn work(&mut self, node: usize, pid: u32) {
         loop {
-            let server = &mut self.nodes[node];
-            let Some(backend) = server.backends.get_mut(&pid) else { return };
-            let progress = backend.work(&mut server.data, &mut self.dice);
+            let (data, backends) = self.nodes[node].serving();
+            let Some(backend) = backends.get_mut(&pid) else { return };
+            let progress = backend.work(data, &mut self.dice);
             self.speak(node, pid);
             match progress {
                 Progress::Rests => return,
@@ -106,6 +107,8 @@ impl World {
                 && self.nodes[*other].data.writes()
                 && self.nodes[*other].data.timeline >= self.nodes[node].data.timeline
                 && self.can_talk(Host::Node(node), Host::Node(*other))
+                && !self.is_frozen(Place::Postgres(node))
+                && !self.is_frozen(Place::Postgres(*other))
         };
         (0..self.nodes.len()).filter(follows).max_by_key(|other| self.nodes[*other].data.timeline)
     }
@@ -154,10 +157,17 @@ impl World {
     }
 
     fn end_backend(&mut self, node: usize, pid: u32) {
-        if let Some(backend) = self.nodes[node].backends.remove(&pid) {
-            self.network.close(backend.wire, 1);
-            self.transmit(backend.wire, 1, Segment::Fin);
+        let Some(backend) = self.nodes[node].backends.remove(&pid) else { return };
+        // PostgreSQL signals first, and closes then.
+        if let Some(other) = backend.cancels {
+            let (data, backends) = self.nodes[node].serving();
+            if let Some(other) = backends.get_mut(&other) {
+                other.interrupt(data);
+            }
+            self.work(node, other);
         }
+        self.network.close(backend.wire, 1);
+        self.transmit(backend.wire, 1, Segment::Fin);
     }
 
     fn end_all(&mut self, node: usize, how: fn(&mut Backend)) {
@@ -228,6 +238,8 @@ impl World {
             self.network.close(backend.wire, 1);
             self.network.lose_sent(backend.wire, 1);
             self.nodes[node].ghosts.push(backend.wire);
+            let after = self.dice.millis(KEEPALIVE_MS, 2 * KEEPALIVE_MS);
+            self.agenda.after(after, Event::Probed { wire: backend.wire });
         }
         self.nodes[node].monitors.clear();
         self.enter(node, Phase::Down, 0, 0);
@@ -235,9 +247,14 @@ impl World {
 
     /// A new phase, which ends after some milliseconds if it is one that ends.
     pub(crate) fn enter(&mut self, node: usize, phase: Phase, from: u64, to: u64) {
+        let now = self.agenda.now();
         let server = &mut self.nodes[node];
         server.run += 1;
         let run = server.run;
+        let is_started = matches!(phase, Phase::Starting { .. });
+        if is_started && matches!(server.data.phase, Phase::Down | Phase::Stopping { .. }) {
+            server.data.started = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
+        }
         server.data.phase = phase;
         if phase != Phase::Primary {
             server.data.acknowledged.clear();
@@ -260,6 +277,7 @@ impl World {
                 self.nodes[node].data.timeline += 1;
                 self.enter(node, Phase::Primary, 0, 0);
                 self.note(format!("n{node}: timeline {}", self.nodes[node].data.timeline));
+                self.reach(Step::Writes, node);
             }
             Phase::Stopping { restarts: true } => {
                 self.enter(node, Phase::Starting { as_standby: true }, 50, 800)
@@ -281,3 +299,6 @@ impl World {
         self.agenda.after(Duration::from_millis(5), Event::Stream { node });
     }
 }
+
+/// Silence after which a kernel asks whether the other end is still there; and what it waits for an answer.
+pub(crate) const KEEPALIVE_MS: u64 = 15_000;

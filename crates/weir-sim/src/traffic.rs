@@ -24,8 +24,8 @@ impl World {
     }
 
     pub(crate) fn segment(&mut self, wire: WireId, from: End) {
-        if let Some((sender, receiver)) = self.network.hosts(wire, from)
-            && self.network.is_cut(sender, receiver)
+        if let Some((sender, receiver)) = self.network.parties(wire, from)
+            && self.network.is_cut(sender.host(), receiver.host())
         {
             return self.agenda.after(RETRANSMIT, Event::Segment(wire, from));
         }

@@ -1,15 +1,19 @@
 //! A weir's shell made of memory: carries effects out over the network, brings back what happened, asks what discovery wants
 //! to know, and publishes what it concludes. Checks the border's rules on the way.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use weir_discovery::{Answer, Event as Seen, Leadership, MonitorReport, PollFailure, Request};
+use weir_discovery::{Event as Seen, Leadership, MonitorReport, PollFailure, Request};
 use weir_pool::ClientId;
 use weir_worker::{Accepted, ConnId, DialError, Dialed, Effect, Effects, Order, Role, Worker};
 
+use crate::application::Kind;
 use crate::database::Phase;
+use crate::laws::Law;
 use crate::node::Api;
+use crate::plan::Step;
 use crate::process::{Ask, Question, Told, address, node_at};
 use crate::wire::{Host, Party, Segment, WireId};
 use crate::world::{Event, World};
@@ -32,7 +36,16 @@ impl World {
                     let node = node_at(&to.host).expect("the node of an address");
                     let wire = self.network.open(Party::Back(weir, conn), Party::Backend(node, None));
                     let replaced = self.weirs[weir].wires.insert(conn, (wire, 0));
-                    assert!(replaced.is_none(), "{conn:?} is dialed although it is there");
+                    Law::Border
+                        .holds(replaced.is_none(), || format!("{conn:?} is dialed although it is there"));
+                    self.transmit(wire, 0, Segment::Syn);
+                    self.check_sum(weir);
+                }
+                Effect::DialCancel(id, to, ..) => {
+                    let node = node_at(&to.host).expect("the node of an address");
+                    let conn = ConnId::Cancel(id);
+                    let wire = self.network.open(Party::Back(weir, conn), Party::Backend(node, None));
+                    self.weirs[weir].wires.insert(conn, (wire, 0));
                     self.transmit(wire, 0, Segment::Syn);
                 }
                 Effect::Close(conn) => self.close_from_weir(weir, conn, Segment::Fin),
@@ -42,12 +55,9 @@ impl World {
                 Effect::StopReading(_) | Effect::ReadAgain(_) => {}
                 other @ (Effect::StartTls(_)
                 | Effect::BeginTls(..)
-                | Effect::DialCancel(..)
                 | Effect::Console(_)
                 | Effect::Derive(..)
-                | Effect::Refer(_)) => {
-                    panic!("nobody asked for {other:?}")
-                }
+                | Effect::Refer(_)) => Law::Border.broken(&format!("nobody asked for {other:?}")),
             }
         }
         effects.clear();
@@ -58,29 +68,71 @@ impl World {
 
     fn send_from_weir(&mut self, weir: usize, conn: ConnId, bytes: &[u8]) {
         let Some(&(wire, end)) = self.weirs[weir].wires.get(&conn) else {
-            panic!("bytes for {conn:?}, which is not there")
+            Law::Border.broken(&format!("bytes for {conn:?}, which is not there"))
         };
-        if let Some(Party::Backend(node, Some(pid))) = self.network.party(wire, 1 - end) {
-            self.check_fence(weir, node, pid);
+        if let Some((_, Party::Backend(node, Some(pid)))) = self.network.parties(wire, end) {
+            self.check_fence(weir, conn, node, pid);
+            self.check_handover(weir, conn, node, pid);
         }
         self.transmit_in_pieces(wire, end, bytes);
     }
 
     /// Nothing is written to a leader of an older timeline than the one that this weir follows.
-    fn check_fence(&self, weir: usize, node: usize, pid: u32) {
+    fn check_fence(&self, weir: usize, conn: ConnId, node: usize, pid: u32) {
         let Some(backend) = self.nodes[node].backends.get(&pid) else { return };
-        let is_writer = backend.user == WRITER;
-        assert!(
-            !is_writer || backend.timeline >= self.weirs[weir].followed,
-            "w{weir} writes to n{node} on timeline {} and has followed {}",
-            backend.timeline,
-            self.weirs[weir].followed
-        );
+        let (timeline, followed) = (backend.timeline, self.weirs[weir].followed);
+        let is_writer = !backend.user.is_empty() && backend.user != Kind::Reader.user();
+        // Before it is given out, a new connection is asked which timeline it is on.
+        let is_used = self.weirs[weir].worker.partner(conn).is_some();
+        Law::Fence.holds(!is_writer || !is_used || timeline >= followed, || {
+            format!("w{weir} writes to n{node} on timeline {timeline} and has followed {followed}")
+        });
+    }
+
+    /// A server connection changes hands at rest.
+    fn check_handover(&mut self, weir: usize, conn: ConnId, node: usize, pid: u32) {
+        let process = &mut self.weirs[weir];
+        let partner = process.worker.partner(conn);
+        let before = process.partners.insert(conn, partner).flatten();
+        let Some(backend) = self.nodes[node].backends.get(&pid).filter(|_| partner.is_some()) else { return };
+        let is_still = self.network.is_still(backend.wire, 0) && backend.is_at_rest();
+        Law::PooledAtRest.holds(before == partner || is_still, || {
+            format!("{partner:?} gets it from {before:?} in the middle of something: {backend:?}")
+        });
+    }
+
+    /// What weirs hold towards PostgreSQL, counted by what the shell has open.
+    fn check_sum(&self, weir: usize) {
+        let process = &self.weirs[weir];
+        let open = process.wires.keys().filter(|conn| matches!(conn, ConnId::Server(_))).count();
+        let max = process.max_db_connections.map_or(usize::MAX, |max| max as usize);
+        Law::Limits.holds(open <= max, || format!("{open} server connections, and {max} may be"));
+    }
+
+    /// The same by user, counted by who has logged in.
+    fn check_sizes(&self, weir: usize) {
+        let process = &self.weirs[weir];
+        let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
+        for (wire, end) in process.wires.values() {
+            if let Some((_, Party::Backend(node, Some(pid)))) = self.network.parties(*wire, *end)
+                && let Some(backend) = self.nodes[node].backends.get(&pid)
+            {
+                *counts.entry(&backend.user).or_default() += 1;
+            }
+        }
+        for (user, open) in counts {
+            let sitters = user == Kind::Sitter.user();
+            let max = if sitters { self.plan.count(Kind::Sitter) } else { process.pool_size };
+            Law::Limits.holds(user.is_empty() || open <= max, || {
+                format!("{user} has {open} server connections, and {max} may be")
+            });
+        }
     }
 
     fn close_from_weir(&mut self, weir: usize, conn: ConnId, how: Segment) {
+        self.weirs[weir].partners.remove(&conn);
         let Some((wire, end)) = self.weirs[weir].wires.remove(&conn) else {
-            panic!("{conn:?} is ended although it is not there")
+            Law::Border.broken(&format!("{conn:?} is ended although it is not there"))
         };
         self.network.close(wire, end);
         if how == Segment::Reset && self.dice.once_in(2) {
@@ -110,10 +162,9 @@ impl World {
     }
 
     fn welcome(&mut self, wire: WireId, weir: usize) {
-        let role = match self.network.party(wire, 0) {
-            Some(Party::Client(at)) if self.clients[at].is_reader => Role::Read,
-            _ => Role::Write,
-        };
+        let reads = matches!(self.network.parties(wire, 0),
+            Some((Party::Client(at), _)) if self.clients[at].kind == Kind::Reader);
+        let role = if reads { Role::Read } else { Role::Write };
         let accepted = Accepted { role, peer: None, local: None, unix: None };
         let now = self.instant();
         let process = &mut self.weirs[weir];
@@ -144,6 +195,7 @@ impl World {
     }
 
     fn lost_by_weir(&mut self, weir: usize, conn: ConnId) {
+        self.weirs[weir].partners.remove(&conn);
         if let Some((wire, end)) = self.weirs[weir].wires.remove(&conn) {
             self.network.close(wire, end);
             self.turn(weir, |worker, now, effects| worker.closed(now, conn, effects));
@@ -152,6 +204,7 @@ impl World {
 
     pub(crate) fn tick(&mut self, weir: usize) {
         self.turn(weir, Worker::tick);
+        self.check_sizes(weir);
         self.agenda.after(TICK, Event::Tick { weir });
     }
 
@@ -201,6 +254,11 @@ impl World {
         if let Leadership::Led { epoch: Some(epoch), .. } = &topology.leader {
             process.followed = process.followed.max(epoch.timeline);
         }
+        if let Leadership::Led { address, .. } = &topology.leader
+            && let Some(node) = node_at(&address.host)
+        {
+            self.reach(Step::IsFollowed, node);
+        }
         self.turn(weir, |worker, now, effects| {
             worker.order(now, Order::Adopt(Arc::clone(&topology)), effects)
         });
@@ -219,7 +277,7 @@ impl World {
                 let is_connected = self.weirs[weir].watches[node];
                 let patience = if is_connected { PING_TIME_MAX } else { OPEN_TIME_MAX };
                 let host = address.host.clone();
-                (host, Ask::Ping, patience, Question::Ping { member, address, is_connected })
+                (host, Ask::Ping, patience, Question::Ping { member, address })
             }
         };
         let node = node_at(&host).expect("a node of this name");
@@ -228,9 +286,13 @@ impl World {
         let number = process.last_question;
         process.questions.insert(number, question);
         self.agenda.after(patience, Event::Overdue { weir, number });
-        if !self.network.is_cut(Host::Weir(weir), Host::Node(node)) {
+        if !self.network.is_cut(Host::Weir(weir), Host::Node(node)) && !self.network.loses_one() {
             let latency = self.network.latency();
             self.agenda.after(latency, Event::Asked { node, weir, number, ask });
+            if patience == PING_TIME_MAX {
+                // What is not answered gets company by a new connection.
+                self.agenda.after(PING_PATIENCE + latency, Event::Asked { node, weir, number, ask });
+            }
         }
     }
 
@@ -241,12 +303,14 @@ impl World {
             Ask::Primary | Ask::Cluster => match self.nodes[node].patroni.api {
                 Api::Hangs => None,
                 Api::Refuses => Some(refused()),
-                Api::Honest | Api::Lies(_) => self.rest(node, *ask).map(|answer| Told::Rest(Ok(answer))),
+                Api::Honest | Api::Lies(_) | Api::WrongRole | Api::Garbage => {
+                    self.rest(node, *ask).map(|answer| Told::Rest(Ok(answer)))
+                }
             },
             Ask::Ping => Some(Told::Monitor(self.pinged(node, weir))),
         };
         let Some(told) = told else { return };
-        if !self.network.is_cut(Host::Node(node), Host::Weir(weir)) {
+        if !self.network.is_cut(Host::Node(node), Host::Weir(weir)) && !self.network.loses_one() {
             let latency = self.network.latency();
             self.agenda.after(latency, Event::Answered { weir, number, told });
         }
@@ -254,18 +318,20 @@ impl World {
 
     fn pinged(&mut self, node: usize, weir: usize) -> MonitorReport {
         let server = &mut self.nodes[node];
-        if !server.data.is_open() {
-            let is_down = server.data.phase == Phase::Down;
+        let system_identifier = server.system();
+        let (data, _) = server.serving();
+        if !data.is_open() {
+            let is_down = data.phase == Phase::Down;
             let why = if is_down { "refuses connections" } else { "is starting up or shutting down" };
             return MonitorReport::Unreachable { why: why.to_owned() };
         }
+        let (writes, timeline, started) = (data.writes(), data.timeline, data.started);
         server.monitors.insert(weir);
-        let writes = server.data.writes();
         MonitorReport::Answered {
             in_hot_standby: !writes,
-            timeline: writes.then_some(server.data.timeline),
-            system_identifier: writes.then_some(crate::backend::SYSTEM),
-            started: None,
+            timeline: writes.then_some(timeline),
+            system_identifier: writes.then_some(system_identifier),
+            started: Some(started),
         }
     }
 
@@ -274,7 +340,7 @@ impl World {
         let seen = match (question, told) {
             (Question::Primary(url), Told::Rest(result)) => Seen::Polled { url, result },
             (Question::Cluster(url), Told::Rest(result)) => Seen::Cluster { url, result },
-            (Question::Ping { member, address, .. }, Told::Monitor(report)) => {
+            (Question::Ping { member, address }, Told::Monitor(report)) => {
                 let node = node_at(&address.host).expect("a node of this address");
                 self.weirs[weir].watches[node] = matches!(report, MonitorReport::Answered { .. });
                 Seen::Monitor { member, address, report }
@@ -289,14 +355,10 @@ impl World {
         let seen = match question {
             Question::Primary(url) => Seen::Polled { url, result: Err(PollFailure::TimedOut) },
             Question::Cluster(url) => Seen::Cluster { url, result: Err(PollFailure::TimedOut) },
-            Question::Ping { member, address, is_connected } => {
+            Question::Ping { member, address } => {
                 let node = node_at(&address.host).expect("a node of this address");
                 self.weirs[weir].watches[node] = false;
-                let report = if is_connected {
-                    MonitorReport::Lost { why: "a ping was not answered in time".to_owned() }
-                } else {
-                    MonitorReport::Unreachable { why: "does not answer".to_owned() }
-                };
+                let report = MonitorReport::Unreachable { why: "does not answer".to_owned() };
                 Seen::Monitor { member, address, report }
             }
         };
@@ -306,6 +368,11 @@ impl World {
     pub(crate) fn monitor_ended(&mut self, weir: usize, node: usize) {
         let is_heard = !self.network.is_cut(Host::Node(node), Host::Weir(weir));
         if is_heard && std::mem::replace(&mut self.weirs[weir].watches[node], false) {
+            // What was asked on it is not answered any more.
+            let ended = format!("n{node}");
+            self.weirs[weir].questions.retain(|_, question| {
+                !matches!(question, Question::Ping { member, .. } if *member == ended)
+            });
             let report = MonitorReport::Lost { why: "the connection ended".to_owned() };
             self.tell_discovery(
                 weir,
@@ -319,75 +386,10 @@ fn refused() -> Told {
     Told::Rest(Err(PollFailure::Unreachable("connection refused".to_owned())))
 }
 
-impl World {
-    /// What Patroni's REST API answers; nothing if it cannot ask the store for it.
-    fn rest(&self, node: usize, ask: Ask) -> Option<Answer> {
-        match ask {
-            Ask::Cluster => (self.dcs.is_up && self.network.reach_each_other(Host::Node(node), Host::Dcs))
-                .then(|| self.cluster_body()),
-            Ask::Primary | Ask::Ping => Some(self.primary_body(node)),
-        }
-    }
-
-    fn primary_body(&self, node: usize) -> Answer {
-        let (agent, data) = (&self.nodes[node].patroni, &self.nodes[node].data);
-        let leads = match agent.api {
-            Api::Lies(says) => says,
-            Api::Honest | Api::Hangs | Api::Refuses => agent.leads,
-        };
-        let role = if data.writes() { "primary" } else { "replica" };
-        let state = match data.phase {
-            Phase::Down => "stopped",
-            Phase::Starting { .. } => "starting",
-            Phase::Stopping { .. } => "stopping",
-            Phase::Standby | Phase::Promoting | Phase::Primary => "running",
-        };
-        let position = data.log.len();
-        let xlog = if data.writes() { "location" } else { "replayed_location" };
-        let seen = if data.is_open() {
-            format!(
-                r#", "timeline": {}, "xlog": {{"{xlog}": {position}}}, "database_system_identifier": "{}""#,
-                data.timeline,
-                crate::backend::SYSTEM
-            )
-        } else {
-            String::new()
-        };
-        let tags = if agent.noloadbalance { r#", "tags": {"noloadbalance": true}"# } else { "" };
-        let body = format!(
-            r#"{{"state": "{state}", "role": "{role}"{seen}{tags},
-                "patroni": {{"version": "4.1.5", "scope": "s", "name": "n{node}"}}}}"#
-        );
-        Answer { status: if leads { 200 } else { 503 }, body: body.into_bytes() }
-    }
-
-    fn cluster_body(&self) -> Answer {
-        let holder = self.dcs.holder(self.agenda.now());
-        let members: Vec<String> = (0..self.nodes.len())
-            .filter(|node| self.nodes[*node].patroni.is_up)
-            .map(|node| {
-                let role = if holder == Some(node) { "leader" } else { "replica" };
-                let host = address(node).host;
-                format!(
-                    r#"{{"name": "n{node}", "role": "{role}", "state": "running", "timeline": {},
-                        "host": "{host}", "port": 5432, "api_url": "http://{host}:8008/patroni"}}"#,
-                    self.nodes[node].data.timeline
-                )
-            })
-            .collect();
-        Answer {
-            status: 200,
-            body: format!(r#"{{"members": [{}], "scope": "s"}}"#, members.join(",")).into_bytes(),
-        }
-    }
-}
-
-/// Who logs in to write; readers come as somebody else, so that pools are told apart.
-pub(crate) const WRITER: &str = "writer";
-
 /// The shell's clock.
 const TICK: Duration = Duration::from_millis(100);
 /// As in weir's monitor and in its default configuration.
 const REST_TIME_MAX: Duration = Duration::from_secs(2);
 const PING_TIME_MAX: Duration = Duration::from_secs(1);
+const PING_PATIENCE: Duration = Duration::from_millis(300);
 const OPEN_TIME_MAX: Duration = Duration::from_secs(2);

@@ -78,6 +78,8 @@ struct Pipe {
 pub(crate) struct Network {
     wires: Vec<Option<Wire>>,
     cuts: BTreeSet<(Host, Host)>,
+    /// Some of what is sent has to be sent again.
+    is_lossy: bool,
     dice: Dice,
 }
 
@@ -102,11 +104,14 @@ impl Party {
 
 impl Network {
     pub(crate) fn new(dice: Dice) -> Self {
-        Self { wires: Vec::new(), cuts: BTreeSet::new(), dice }
+        Self { wires: Vec::new(), cuts: BTreeSet::new(), is_lossy: false, dice }
     }
 
     /// A message's way through a quiet network.
     pub(crate) fn latency(&mut self) -> Duration {
+        if self.is_lossy && self.dice.once_in(10) {
+            return self.dice.millis(200, 1_500);
+        }
         if self.dice.once_in(200) { self.dice.millis(20, 80) } else { self.dice.millis(0, 2) }
     }
 
@@ -119,8 +124,18 @@ impl Network {
         }
     }
 
+    pub(crate) fn lose(&mut self, is_lossy: bool) {
+        self.is_lossy = is_lossy;
+    }
+
+    /// A message that nobody sends again gets lost on the way.
+    pub(crate) fn loses_one(&mut self) -> bool {
+        self.is_lossy && self.dice.once_in(10)
+    }
+
     pub(crate) fn heal(&mut self) {
         self.cuts.clear();
+        self.is_lossy = false;
     }
 
     pub(crate) fn is_cut(&self, from: Host, to: Host) -> bool {
@@ -158,10 +173,16 @@ impl Network {
         Some(pipe.last_at)
     }
 
-    /// The hosts that a pipe leads from and to.
-    pub(crate) fn hosts(&mut self, id: WireId, from: End) -> Option<(Host, Host)> {
-        let wire = self.wire(id)?;
-        Some((wire.parties[from].host(), wire.parties[1 - from].host()))
+    /// Who a pipe leads from and to.
+    pub(crate) fn parties(&self, id: WireId, from: End) -> Option<(Party, Party)> {
+        let wire = self.wires.get(id.0 as usize)?.as_ref()?;
+        Some((wire.parties[from], wire.parties[1 - from]))
+    }
+
+    /// Nothing is on its way.
+    pub(crate) fn is_still(&self, id: WireId, from: End) -> bool {
+        let wire = self.wires.get(id.0 as usize).and_then(Option::as_ref);
+        wire.is_none_or(|wire| wire.pipes[from].segments.is_empty())
     }
 
     /// Takes the foremost segment out of a pipe.
@@ -194,9 +215,5 @@ impl Network {
         if let Some(wire) = self.wire(id) {
             wire.parties[end] = party;
         }
-    }
-
-    pub(crate) fn party(&mut self, id: WireId, end: End) -> Option<Party> {
-        self.wire(id).map(|wire| wire.parties[end])
     }
 }

@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use weir_worker::Order;
+
 use crate::agenda::Agenda;
 use crate::application::Application;
 use crate::dcs::Dcs;
@@ -12,7 +14,7 @@ use crate::ledger::Ledger;
 use crate::node::Node;
 use crate::plan::Plan;
 use crate::process::{Ask, Process, Told};
-use crate::wire::{End, Host, Network, WireId};
+use crate::wire::{End, Host, Network, Party, Segment, WireId};
 
 /// Something that happens at one host.
 #[derive(Debug)]
@@ -43,8 +45,24 @@ pub(crate) enum Event {
     Acknowledged { node: usize, standby: usize, length: usize },
     /// An application does something.
     Act { client: usize },
+    /// It has lost its patience, if this connection of it waits.
+    Cancel { client: usize, who: u32 },
+    /// A kernel has asked whether the other end is there, and it is not.
+    Probed { wire: WireId },
+    /// An operator's order.
+    Operator { weir: usize, order: Order },
     /// Something goes wrong, or is mended.
     Fault(crate::faults::Fault),
+}
+
+/// Somewhere that can stand still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    Host(Host),
+    /// PostgreSQL of this node, all processes.
+    Postgres(usize),
+    /// Patroni of this node.
+    Patroni(usize),
 }
 
 pub(crate) struct World {
@@ -57,14 +75,18 @@ pub(crate) struct World {
     pub(crate) weirs: Vec<Process>,
     pub(crate) clients: Vec<Application>,
     pub(crate) ledger: Ledger,
-    /// What waits at frozen hosts, in the order it came.
-    pub(crate) frozen: BTreeMap<Host, Vec<Event>>,
+    /// What waits where all stands still, in the order it came.
+    pub(crate) frozen: BTreeMap<Place, Vec<Event>>,
     /// No more faults, and nobody asks for anything new.
     pub(crate) is_calm: bool,
     /// weirs let everybody go.
     pub(crate) is_draining: bool,
     /// Connections that weirs ended.
     pub(crate) cut_off: u32,
+    /// An operator has promoted a standby that may not have had everything.
+    pub(crate) is_lossy: bool,
+    /// The last number of an application's connection.
+    pub(crate) last_who: u32,
     /// What happened, for the message of a failure; bounded.
     pub(crate) story: Vec<String>,
     epoch: Instant,
@@ -80,7 +102,7 @@ impl World {
         let weirs = (0..plan.weirs).map(|_| Process::new(&plan, epoch, dice.fork())).collect();
         let mut world = Self {
             nodes: (0..plan.nodes).map(Node::new).collect(),
-            clients: (0..plan.clients).map(|_| Application::new(dice.fork())).collect(),
+            clients: plan.clients.iter().map(|kind| Application::new(*kind, dice.fork())).collect(),
             dcs: Dcs::new(),
             agenda: Agenda::new(),
             network,
@@ -90,6 +112,8 @@ impl World {
             is_calm: false,
             is_draining: false,
             cut_off: 0,
+            is_lossy: !plan.synchronous,
+            last_who: 0,
             story: Vec::new(),
             epoch,
             dice,
@@ -124,30 +148,39 @@ impl World {
     pub(crate) fn run_until(&mut self, end: Duration) {
         while self.agenda.now() < end {
             let Some(event) = self.agenda.next() else { return };
-            let at = self.place(&event);
-            match at.and_then(|host| self.frozen.get_mut(&host)) {
+            let still = self.places(&event).into_iter().flatten().find(|place| self.is_frozen(*place));
+            match still.and_then(|place| self.frozen.get_mut(&place)) {
                 Some(waiting) => waiting.push(event),
                 None => self.happen(event),
             }
         }
     }
 
-    /// The host that has to be awake for it.
-    fn place(&mut self, event: &Event) -> Option<Host> {
+    /// Who has to be awake for it.
+    fn places(&self, event: &Event) -> [Option<Place>; 2] {
+        let postgres = |node| [Some(Place::Host(Host::Node(node))), Some(Place::Postgres(node))];
+        let patroni = |node| [Some(Place::Host(Host::Node(node))), Some(Place::Patroni(node))];
         match *event {
-            Event::Segment(wire, from) => self.network.hosts(wire, from).map(|(_, to)| to),
-            Event::Asked { node, .. }
-            | Event::Patroni { node, .. }
+            Event::Segment(wire, from) => match self.network.parties(wire, from) {
+                Some((_, Party::Backend(node, _))) => postgres(node),
+                Some((_, to)) => [Some(Place::Host(to.host())), None],
+                None => [None; 2],
+            },
+            Event::Asked { node, ask: Ask::Ping, .. }
             | Event::Phase { node, .. }
             | Event::Finished { node, .. }
             | Event::Stream { node }
-            | Event::Acknowledged { node, .. } => Some(Host::Node(node)),
+            | Event::Acknowledged { node, .. } => postgres(node),
+            Event::Asked { node, ask: Ask::Primary | Ask::Cluster, .. } | Event::Patroni { node, .. } => {
+                patroni(node)
+            }
             Event::Answered { weir, .. }
             | Event::Overdue { weir, .. }
             | Event::MonitorEnded { weir, .. }
             | Event::Tick { weir }
-            | Event::Due { weir, .. } => Some(Host::Weir(weir)),
-            Event::Act { .. } | Event::Fault(_) => None,
+            | Event::Due { weir, .. }
+            | Event::Operator { weir, .. } => [Some(Place::Host(Host::Weir(weir))), None],
+            Event::Probed { .. } | Event::Act { .. } | Event::Cancel { .. } | Event::Fault(_) => [None; 2],
         }
     }
 
@@ -166,28 +199,33 @@ impl World {
             Event::Stream { node } => self.stream(node),
             Event::Acknowledged { node, standby, length } => self.standby_has(node, standby, length),
             Event::Act { client } => self.act(client),
+            Event::Cancel { client, who } => self.cancel(client, who),
+            Event::Probed { wire } => self.transmit(wire, 1, Segment::Reset),
+            Event::Operator { weir, order } => self.operate(weir, order),
             Event::Fault(fault) => self.befall(fault),
         }
     }
 
-    pub(crate) fn freeze(&mut self, host: Host) {
-        self.frozen.entry(host).or_default();
+    pub(crate) fn freeze(&mut self, place: Place) {
+        self.frozen.entry(place).or_default();
     }
 
     /// What waited happens now, in its order.
-    pub(crate) fn thaw(&mut self, host: Host) {
-        for event in self.frozen.remove(&host).unwrap_or_default() {
+    pub(crate) fn thaw(&mut self, place: Place) {
+        for event in self.frozen.remove(&place).unwrap_or_default() {
             self.agenda.after(Duration::ZERO, event);
         }
     }
 
-    pub(crate) fn is_frozen(&self, host: Host) -> bool {
-        self.frozen.contains_key(&host)
+    pub(crate) fn is_frozen(&self, place: Place) -> bool {
+        self.frozen.contains_key(&place)
     }
 
     /// Both are awake, and a question and its answer get through.
     pub(crate) fn can_talk(&self, a: Host, b: Host) -> bool {
-        !self.is_frozen(a) && !self.is_frozen(b) && self.network.reach_each_other(a, b)
+        !self.is_frozen(Place::Host(a))
+            && !self.is_frozen(Place::Host(b))
+            && self.network.reach_each_other(a, b)
     }
 
     pub(crate) fn note(&mut self, what: String) {
