@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use weir_config::{ChannelBinding, TlsMode};
-use weir_discovery::{Leadership, SessionEvidence};
+use weir_discovery::SessionEvidence;
 use weir_pool::{DialFailure, ServerId};
 use weir_protocol::message::{Report, Severity};
 use weir_protocol::sqlstate::SqlState;
@@ -88,16 +88,14 @@ impl Worker {
         if !places::follows_cluster(&self.config, &pool.database) {
             return Fence::None;
         }
-        match (pool.role, &self.topology.leader) {
-            (Role::Read, _) if reads_from_primary => Fence::None,
-            (Role::Read, _) => Fence::Replica,
-            (Role::Write, Leadership::Led { epoch, .. }) => Fence::Primary {
-                expect_timeline: epoch.map(|epoch| epoch.timeline),
-                expect_system: epoch.map(|epoch| epoch.system_identifier),
+        match pool.role {
+            Role::Read if reads_from_primary => Fence::None,
+            Role::Read => Fence::Replica,
+            // Without a leader it is one that was dialed before. It lives on only if its leader comes back as it was.
+            Role::Write => Fence::Primary {
+                expect_timeline: self.followed.map(|epoch| epoch.timeline),
+                expect_system: self.followed.map(|epoch| epoch.system_identifier),
             },
-            (Role::Write, Leadership::Leaderless { .. }) => {
-                Fence::Primary { expect_timeline: None, expect_system: None }
-            }
         }
     }
 

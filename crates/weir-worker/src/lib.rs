@@ -81,7 +81,7 @@ use std::time::Instant;
 use slab::Slab;
 use weir_admin::snapshot::ProcessTotals;
 use weir_config::Config;
-use weir_discovery::Topology;
+use weir_discovery::{Epoch, Leadership, Topology};
 use weir_pool::{ClientId, Dice, ServerId};
 use weir_session::prepared::Catalog;
 use weir_session::settings::{Interner, Settings};
@@ -110,6 +110,8 @@ use crate::verifiers::Verifiers;
 pub struct Worker {
     config: Arc<Config>,
     topology: Arc<Topology>,
+    /// What the leader that is followed, or was last, has to confirm.
+    followed: Option<Epoch>,
     chance: Chance,
     clients: Slab<Client>,
     servers: Slab<ServerConn>,
@@ -154,9 +156,14 @@ impl Worker {
         let secrets = Secrets::new(chance.bytes());
         let mut verifiers = Verifiers::default();
         verifiers.configure(&config, &secrets.mock);
+        let followed = match &topology.leader {
+            Leadership::Led { epoch, .. } => *epoch,
+            Leadership::Leaderless { .. } => None,
+        };
         Self {
             config,
             topology,
+            followed,
             chance,
             clients: Slab::new(),
             servers: Slab::new(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use weir_config::Config;
-use weir_discovery::Topology;
+use weir_discovery::{Leadership, Topology};
 use weir_pool::{ClientId, ServerId};
 use weir_protocol::message::Report;
 use weir_protocol::sqlstate::SqlState;
@@ -41,6 +41,9 @@ impl Worker {
 
     /// Follows a new topology. What belongs to an older epoch is closed before anybody is served by the new one.
     fn adopt(&mut self, now: Instant, topology: Arc<Topology>, effects: &mut Effects) {
+        if let Leadership::Led { epoch, .. } = &topology.leader {
+            self.followed = *epoch;
+        }
         self.topology = topology;
         let mut indices = self.pools.indices();
         indices.retain(|index| !places::has_hosts(&self.config, &self.pools.entry(*index).key.database));

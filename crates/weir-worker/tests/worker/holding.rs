@@ -1,14 +1,15 @@
 //! A cluster without a leader: clients wait, stay, and are served by the next leader only.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use weir_config::Upstream;
 use weir_discovery::{Address, SessionEvidence};
 use weir_protocol::sqlstate::SqlState;
-use weir_worker::Role;
+use weir_worker::{Order, Role};
 
 use crate::settings::{SYSTEM, address, leaderless, led, size};
-use crate::world::{World, batch, echo};
+use crate::world::{World, batch, echo, simple};
 
 #[test]
 fn idle_clients_notice_nothing() {
@@ -42,6 +43,24 @@ fn requests_wait_for_the_next_leader_in_the_order_they_came() {
     }
     let expected: Vec<String> = clients.iter().map(|client| format!("n2: select {client}")).collect();
     assert_eq!(world.ran(), expected);
+}
+
+#[test]
+fn a_connection_dialed_before_the_hold_has_to_belong_to_the_leader_that_was_lost() {
+    let mut world = World::new();
+    let client = world.client();
+    for pid in world.pids() {
+        world.kill(pid, None);
+    }
+    world.shell.speakers[client].outgoing.push_back(simple("select 1"));
+    assert!(world.deliver_from(client), "the worker dials");
+    world.turn(|worker, now, effects| {
+        worker.order(now, Order::Adopt(Arc::new(leaderless(&[]))), effects);
+    });
+    world.member("n1").system = SYSTEM + 1;
+    world.run();
+    world.adopt(led("n1", 1, &[]));
+    assert_eq!(world.ran(), [""; 0], "nothing is written to another cluster");
 }
 
 #[test]
