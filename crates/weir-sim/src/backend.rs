@@ -417,6 +417,7 @@ impl Backend {
 
     /// Nobody but who has begun a transaction block is served in it.
     fn check_whom(&self, who: u32) {
+        Law::Fence.holds(self.system == SYSTEM, || format!("connection {who} is served by a stranger"));
         let is_shared = self.tx != b'I' && self.holder.is_some_and(|holder| holder != who);
         Law::OneClientAtATime.holds(!is_shared, || {
             format!("connection {who} is served in the transaction of {:?}", self.holder)
@@ -448,7 +449,6 @@ impl Backend {
         if !data.writes() {
             return self.fail(SqlState::READ_ONLY_SQL_TRANSACTION);
         }
-        Law::Fence.holds(self.system == SYSTEM, || "a row is written to a stranger".to_owned());
         let literal = statement.sql.split(['(', ')']).nth(1).unwrap_or_default();
         let number = statement.values.first().map_or(literal, String::as_str);
         let row: Row = number.parse().expect("a row's number");

@@ -370,9 +370,9 @@ impl World {
         if is_heard && std::mem::replace(&mut self.weirs[weir].watches[node], false) {
             // What was asked on it is not answered any more.
             let ended = format!("n{node}");
-            self.weirs[weir].questions.retain(|_, question| {
-                !matches!(question, Question::Ping { member, .. } if *member == ended)
-            });
+            self.weirs[weir]
+                .questions
+                .retain(|_, question| !matches!(question, Question::Ping { member, .. } if *member == ended));
             let report = MonitorReport::Lost { why: "the connection ended".to_owned() };
             self.tell_discovery(
                 weir,
