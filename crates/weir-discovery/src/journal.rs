@@ -113,6 +113,11 @@ impl Journal {
         self.failovers.make_contiguous()
     }
 
+    /// How many failovers there were, the one under way included.
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
     fn open(&mut self) -> Option<&mut FailoverRecord> {
         self.failovers.back_mut().filter(|record| record.followed.is_none())
     }

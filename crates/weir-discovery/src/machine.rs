@@ -51,6 +51,7 @@ impl Discovery {
             replicas: Vec::new(),
             fallback: settings.fallback,
             is_standby_cluster: false,
+            failover: 0,
             members: Vec::new(),
         };
         Self {
@@ -354,8 +355,16 @@ impl Discovery {
         {
             let generation = published.generation + 1;
             let members = self.views(now, &leader);
-            self.topology =
-                Arc::new(Topology { generation, leader, replicas, fallback, is_standby_cluster, members });
+            let failover = self.journal.count();
+            self.topology = Arc::new(Topology {
+                generation,
+                leader,
+                replicas,
+                fallback,
+                is_standby_cluster,
+                failover,
+                members,
+            });
         }
         self.check_invariants();
     }

@@ -43,6 +43,9 @@ pub struct Topology {
     /// The cluster follows another one (Patroni's `standby_cluster`): by design nobody in it takes writes, so nobody
     /// need wait for a leader.
     pub is_standby_cluster: bool,
+    /// Number of the failover that is under way, or of the last one, as in [`crate::FailoverRecord::number`]; 0 if there
+    /// was none.
+    pub failover: u64,
     /// Everybody, as known when this generation was made.
     pub members: Vec<MemberView>,
 }
@@ -56,6 +59,7 @@ impl Topology {
             replicas: Vec::new(),
             fallback: ReadFallback::Primary,
             is_standby_cluster: false,
+            failover: 0,
             members: Vec::new(),
         }
     }
@@ -80,6 +84,7 @@ impl Topology {
             }],
             fallback: ReadFallback::Primary,
             is_standby_cluster: false,
+            failover: 0,
             members: vec![MemberView {
                 is_leader: true,
                 address: Some(address),

@@ -182,6 +182,7 @@ fn first_topology(config: &Config) -> Topology {
                 weir_config::ReadFallback::Error => ReadFallback::Error,
             },
             is_standby_cluster: false,
+            failover: 0,
             members: Vec::new(),
         },
     }

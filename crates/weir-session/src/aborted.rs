@@ -19,7 +19,7 @@ use crate::wires::Wires;
 #[derive(Debug)]
 pub(crate) struct Aborted {
     /// The error that explains the loss, if no request has got it yet.
-    explanation: Option<Report>,
+    pub(crate) explanation: Option<Report>,
     /// Extended protocol: an error was given, everything up to the Sync is dropped.
     skipping: bool,
     /// Extended protocol: what the unnamed portal would do.

@@ -10,7 +10,6 @@ use weir_protocol::sqlstate::SqlState;
 use weir_protocol::tag::FromServer;
 
 use crate::again::Again;
-use crate::lost::LossCause;
 use crate::owed::{Owed, ParseOf};
 use crate::prepared::{Catalog, StatementKind};
 use crate::run::Run;
@@ -98,7 +97,7 @@ impl Session {
     /// Ends the turn in front of the next frame.
     fn stop<W: Wires>(&self, mut run: Run<'_>, then: Then, server: &mut Server, wires: &mut W) -> Turn {
         // A request that is going to be repeated has not been answered at all.
-        if !(matches!(then, Then::Lost(_)) && self.was_rolled_back(server)) {
+        if !(matches!(then, Then::Lost) && self.was_rolled_back(server)) {
             run.flush(server, wires);
         }
         server.out_of_step |= matches!(then, Then::Desync(_));
@@ -269,7 +268,7 @@ impl Session {
         if let Ok(fields) = backend::read::report(body) {
             if fields.ends_connection() {
                 server.note_dying(&fields);
-                return Fate::Stop(Then::Lost(LossCause::default()));
+                return Fate::Stop(Then::Lost);
             }
             self.plan_again(&fields, server);
         }

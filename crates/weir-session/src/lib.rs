@@ -14,11 +14,12 @@
 //! | [`settings`] | startup parameters that follow a client to each server connection |
 //! | [`state`] | what clients would leave behind on a shared server connection, and the policies for it |
 //! | [`replay`] | the bytes of a request that may be sent once more |
-//! | [`lost`] | what a client is told when its server connection dies |
+//! | [`lost`], [`cause`] | what a client is told when its server connection dies, and in which words |
 //! | `aborted` | the aborted transaction block that weir plays afterwards |
 //! | [`tunnel`] | where messages end on a connection that is relayed unread (replication) |
 //! | [`client_login`], [`server_login`] | the two logins |
 
+pub mod cause;
 pub mod client_login;
 pub mod lost;
 pub mod owed;
@@ -40,8 +41,9 @@ mod from_server;
 mod idle;
 mod run;
 
+pub use cause::LossCause;
 pub use idle::OwnReply;
-pub use lost::{AfterLoss, LossCause};
+pub use lost::{AfterLoss, Told};
 pub use server::{AtRest, Server};
 pub use session::{Mode, Session, Then, Turn};
 pub use wires::Wires;

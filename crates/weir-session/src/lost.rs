@@ -10,32 +10,35 @@ use weir_protocol::sqlstate::SqlState;
 use weir_protocol::tag::FromClient;
 
 use crate::aborted::{Aborted, in_failed_transaction};
+use crate::cause::{LossCause, name_failover};
 use crate::owed::Owed;
 use crate::prepared::StatementKind;
 use crate::server::{Ended, Server, TxStatus, Unsynced};
 use crate::session::{Mode, Phase, Session};
 use crate::wires::Wires;
 
-/// Why a server connection is lost, and how to say it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LossCause {
-    /// What happened, as a clause for DETAIL: "the server connection to n1 (10.0.0.1:5432) was closed".
-    pub what: String,
-    /// The connection had said `in_hot_standby=on`: nothing it ran can have written.
-    pub read_only_member: bool,
-}
-
 /// What the caller has to do with the client.
 #[derive(Debug)]
 pub enum AfterLoss {
     /// It stays, holds no server connection, and was told what there is to tell.
-    Stays,
+    Stays(Told),
     /// It stays, and these bytes are its input once more, in front of any that have not been consumed.
     Again(Vec<u8>),
     /// Send this and close it.
     Close(Box<Report>),
     /// Close it without a word: half a message has already been sent.
     CloseSilently,
+}
+
+/// What a client that stays was told, or will be with its next request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// Nothing that it did not know, or had asked for.
+    Nothing,
+    /// A transaction was certainly rolled back.
+    RolledBack,
+    /// Requests may have been carried out.
+    InDoubt,
 }
 
 impl Session {
@@ -72,7 +75,9 @@ impl Session {
             }
         }
         let told = server.failed && self.finish_failed(&mut sent, wires);
-        match self.verdict(&sent, told, server) {
+        let verdict = self.verdict(&sent, told, server);
+        let told = verdict.tells();
+        match verdict {
             Verdict::Nothing => {}
             Verdict::Skip => {
                 self.leave_with(if self.tx == TxStatus::Idle { self.tx } else { TxStatus::Failed }, true)
@@ -84,15 +89,41 @@ impl Session {
                 self.leave_with(TxStatus::Idle, false);
             }
             Verdict::Confirm => self.confirm(&sent, wires),
-            Verdict::InDoubt(status) => self.answer_all(sent, &in_doubt(cause), status, server, wires),
+            Verdict::InDoubt(status) => self.answer_all(sent, &cause.in_doubt(), status, server, wires),
             Verdict::RolledBack => {
-                self.answer_all(sent, &rolled_back(cause), TxStatus::Failed, server, wires)
+                self.answer_all(sent, &cause.rolled_back(), TxStatus::Failed, server, wires)
             }
             Verdict::StillFailed => {
                 self.answer_all(sent, &in_failed_transaction(), TxStatus::Failed, server, wires);
             }
         }
-        AfterLoss::Stays
+        AfterLoss::Stays(told)
+    }
+
+    /// The loss that its next request is going to be told of.
+    fn untold(&mut self) -> Option<&mut Report> {
+        match &mut self.phase {
+            Phase::Aborted(block) => block.explanation.as_mut(),
+            Phase::Refusing(report) => Some(report),
+            Phase::Relaying | Phase::Skipping => None,
+        }
+    }
+
+    /// The next request is going to get an error.
+    #[must_use]
+    pub fn owes_explanation(&self) -> bool {
+        match &self.phase {
+            Phase::Aborted(block) => block.explanation.is_some(),
+            Phase::Refusing(_) => true,
+            Phase::Relaying | Phase::Skipping => false,
+        }
+    }
+
+    /// The loss that its next request is going to be told of turned out to belong to this failover.
+    pub fn belongs_to_failover(&mut self, number: u64) {
+        if let Some(report) = self.untold() {
+            name_failover(report, number);
+        }
     }
 
     /// PostgreSQL has said that it rolled back the request in flight, and all of the request is at hand.
@@ -138,13 +169,9 @@ impl Session {
     /// Session pooling, or a client that is tied to its connection: settings, temporary tables, locks and statements died with the connection.
     fn session_lost(&mut self, server: &Server, cause: &LossCause) -> AfterLoss {
         if !self.has_run && server.owed.iter().all(Owed::is_hidden) {
-            return AfterLoss::Stays;
+            return AfterLoss::Stays(Told::Nothing);
         }
-        AfterLoss::Close(Box::new(
-            Report::fatal(SqlState::ADMIN_SHUTDOWN, "the server connection of this session is lost")
-                .detail(format!("{}; what the session had set up there is gone.", sentence(&cause.what)))
-                .hint("Connect again. Transaction pooling keeps clients connected over such a loss."),
-        ))
+        AfterLoss::Close(Box::new(cause.session_over()))
     }
 
     /// The oldest request has got its error already: it gets its ReadyForQuery, unless its Sync is still to come from the
@@ -180,7 +207,7 @@ impl Session {
 
     /// Nothing was in flight: the next request gets the error.
     fn tell_next(&mut self, cause: &LossCause) {
-        let report = rolled_back(cause);
+        let report = cause.rolled_back();
         match self.tx {
             TxStatus::Idle => self.phase = Phase::Refusing(Box::new(report)),
             TxStatus::Open | TxStatus::Failed => {
@@ -278,6 +305,18 @@ enum Verdict {
     StillFailed,
 }
 
+impl Verdict {
+    fn tells(&self) -> Told {
+        match self {
+            Self::Nothing | Self::Skip | Self::Play | Self::Done | Self::Confirm | Self::StillFailed => {
+                Told::Nothing
+            }
+            Self::TellNext | Self::RolledBack => Told::RolledBack,
+            Self::InDoubt(_) => Told::InDoubt,
+        }
+    }
+}
+
 /// Requests in flight in an open transaction, which is gone unless one of them has ended it.
 fn verdict_in_transaction(sent: &[Owed]) -> Verdict {
     let mut kinds = sent.iter().filter_map(kind_of_request).skip_while(|kind| !may_end(*kind));
@@ -344,31 +383,4 @@ fn kind_of_request(owed: &Owed) -> Option<StatementKind> {
 fn is_lone(sent: &[Owed]) -> bool {
     let endings = sent.iter().filter(|owed| owed.ends_in_ready()).count();
     sent.iter().filter_map(kind_of_request).count() == 1 && endings <= 1
-}
-
-fn in_doubt(cause: &LossCause) -> Report {
-    Report::error(SqlState::TRANSACTION_RESOLUTION_UNKNOWN, "the outcome of this request is not known")
-        .detail(format!(
-            "{} before PostgreSQL confirmed the request; it may or may not have been carried out.",
-            sentence(&cause.what)
-        ))
-        .hint("Check whether its changes are there before repeating it. The connection to weir can go on being used.")
-}
-
-fn rolled_back(cause: &LossCause) -> Report {
-    Report::error(
-        SqlState::SERIALIZATION_FAILURE,
-        "the transaction was rolled back because its server connection is lost",
-    )
-    .detail(format!("{}. Nothing of the transaction was committed.", sentence(&cause.what)))
-    .hint("Roll back and run the whole transaction again on this connection.")
-}
-
-/// A clause as the beginning of a sentence.
-fn sentence(clause: &str) -> String {
-    let mut letters = clause.chars();
-    letters.next().map_or_else(
-        || "The server connection was lost".to_owned(),
-        |first| first.to_uppercase().chain(letters).collect(),
-    )
 }

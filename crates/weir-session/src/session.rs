@@ -8,7 +8,6 @@ use weir_protocol::backend;
 use weir_protocol::message::Report;
 
 use crate::aborted::Aborted;
-use crate::lost::LossCause;
 use crate::owed::{OWED_MAX, Owed};
 use crate::prepared::{ClientStatements, StatementKind};
 use crate::server::{Server, TxStatus};
@@ -55,7 +54,7 @@ pub enum Then {
     /// Send this and close the client.
     Refuse(Box<Report>),
     /// The server connection is as good as gone; call [`Session::server_lost`].
-    Lost(LossCause),
+    Lost,
     /// The server said something that answers nothing that was asked: both connections must go.
     Desync(&'static str),
     /// The client's startup parameters cannot be applied; PostgreSQL's own error body, to be sent as FATAL.

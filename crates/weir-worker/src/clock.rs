@@ -8,6 +8,7 @@ use weir_discovery::{Leadership, ReadFallback, Topology};
 use weir_pool::{ClientId, ServerId};
 use weir_protocol::message::Report;
 use weir_protocol::sqlstate::SqlState;
+use weir_session::cause::name_failover;
 
 use crate::client::Client;
 use crate::io::{ConnId, DialError, Effect, Effects, Role};
@@ -29,6 +30,7 @@ impl Worker {
         self.end_overdue_clients(now, effects);
         self.notify_queued(now, effects);
         self.end_rests(now, effects);
+        self.forget_untold(now);
         self.make_kept_pools(now, effects);
         for index in self.pools.indices() {
             self.end_long_waits(now, index, effects);
@@ -174,9 +176,14 @@ fn no_leader(topology: &Topology, limit: Duration) -> Report {
         Leadership::Leaderless { why } => why.as_str(),
         Leadership::Led { .. } => "no replica may serve reads",
     };
-    Report::error(SqlState::CANNOT_CONNECT_NOW, "no database server is available for this request")
-        .detail(format!("Waited {} s (hold_timeout): {why}.", limit.as_secs()))
-        .hint("Nothing was executed. Try again; the connection to weir can go on being used.")
+    let mut report =
+        Report::error(SqlState::CANNOT_CONNECT_NOW, "no database server is available for this request")
+            .detail(format!("Waited {} s (hold_timeout): {why}.", limit.as_secs()))
+            .hint("Nothing was executed. Try again; the connection to weir can go on being used.");
+    if let (Leadership::Leaderless { .. }, 1..) = (&topology.leader, topology.failover) {
+        name_failover(&mut report, topology.failover);
+    }
+    report
 }
 
 /// With several hosts one that does not answer a dial is given up after this, if not earlier.

@@ -9,14 +9,16 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use weir_config::{Config, User};
+use weir_discovery::Leadership;
 use weir_pool::ClientId;
 use weir_protocol::backend;
 use weir_protocol::message::Report;
 use weir_protocol::sqlstate::SqlState;
+use weir_session::cause::name_failover;
 use weir_session::server::TxStatus;
 
 use crate::client::{Client, Open};
-use crate::io::{ConnId, Effects};
+use crate::io::{ConnId, Effects, Role};
 use crate::pools::{PoolIndex, PoolKey};
 use crate::{Worker, client_id, key};
 
@@ -210,6 +212,7 @@ impl Worker {
         }
         self.deadlines.notified = Some(now);
         for index in self.pools.indices() {
+            let report = self.why_queued(index);
             for id in self.pools.entry(index).pool.long_waiting(now, limit) {
                 let Some(client) = self.clients.get_mut(key(id.0)) else { continue };
                 if client.inside.is_some() {
@@ -218,17 +221,37 @@ impl Worker {
                 let Some(open) = client.open_mut() else { continue };
                 let since = open.waiting_since;
                 if since.is_some() && std::mem::replace(&mut open.notified_of, since) != since {
-                    effects.send_with(ConnId::Client(id), |out| backend::notice(&queued(), out));
+                    effects.send_with(ConnId::Client(id), |out| backend::notice(&report, out));
                 }
             }
         }
     }
+
+    /// What those who wait in this pool wait for.
+    fn why_queued(&self, index: PoolIndex) -> Report {
+        let entry = self.pools.entry(index);
+        if !entry.pool.held() {
+            return Report::notice(QUEUED);
+        }
+        let patience = "The request runs as soon as there is one; nothing has to be done.";
+        let Leadership::Leaderless { why } = &self.topology.leader else {
+            return Report::notice("waiting for a replica that may serve reads").hint(patience);
+        };
+        let what = match entry.key.role {
+            Role::Write => "waiting for a new leader",
+            Role::Read => "waiting for a member that may serve reads",
+        };
+        let mut report =
+            Report::notice(what).detail(format!("The cluster has no leader now: {why}.")).hint(patience);
+        if self.topology.failover > 0 {
+            name_failover(&mut report, self.topology.failover);
+        }
+        report
+    }
 }
 
 /// PgBouncer's words.
-fn queued() -> Report {
-    Report::notice("No server connection available in postgres backend, client being queued")
-}
+const QUEUED: &str = "No server connection available in postgres backend, client being queued";
 
 /// Bounds of the time between two looks: the clock's own step, and what an operator does not notice.
 const PACE_MIN: Duration = Duration::from_millis(100);

@@ -49,6 +49,7 @@ mod elsewhere;
 mod ending;
 mod errands;
 mod failing;
+mod failover;
 mod failures;
 mod forgetting;
 pub mod io;
@@ -98,6 +99,7 @@ use crate::deadlines::Deadlines;
 use crate::derivations::Derivations;
 use crate::elsewhere::Resting;
 use crate::ending::Ending;
+use crate::failover::Failover;
 use crate::failures::Network;
 use crate::pools::Pools;
 use crate::referrals::Referrals;
@@ -134,6 +136,7 @@ pub struct Worker {
     due: VecDeque<ClientId>,
     /// Clients whose requests will be sent once more, in the order of their losses.
     resting: VecDeque<Resting>,
+    failover: Failover,
     /// `due` is being worked through.
     is_serving: bool,
     last_serial: u64,
@@ -182,6 +185,7 @@ impl Worker {
             census: Census::default(),
             due: VecDeque::new(),
             resting: VecDeque::new(),
+            failover: Failover::default(),
             is_serving: false,
             last_serial: 0,
             index,

@@ -244,16 +244,33 @@ impl Worker {
         if entry.welcoming.is_empty() {
             return;
         }
-        if entry.reported.is_none() {
+        if entry.reported.is_none() && entry.pool.held() {
+            self.borrow_reported(index);
+        }
+        if self.pools.entry(index).reported.is_none() {
             if self.refuse_newcomers(now, index, effects) {
                 return;
             }
             self.pools.entry_mut(index).pool.demand_one(now);
             return self.pump(now, index, effects);
         }
-        for id in std::mem::take(&mut entry.welcoming) {
+        for id in std::mem::take(&mut self.pools.entry_mut(index).welcoming) {
             self.welcome(now, id, effects);
         }
+    }
+
+    /// During a hold nobody can be asked what PostgreSQL reports; at the other door somebody may have been.
+    fn borrow_reported(&mut self, index: PoolIndex) {
+        let mut key = self.pools.entry(index).key.clone();
+        key.role = match key.role {
+            Role::Write => Role::Read,
+            Role::Read => Role::Write,
+        };
+        let reported = self.pools.find(&key).and_then(|other| self.pools.entry(other).reported.clone());
+        // A leader that serves reads is asked for read-only transactions, which is true of that door only.
+        let is_read_only =
+            |reported: &Reported| reported.value("default_transaction_read_only") == Some("on");
+        self.pools.entry_mut(index).reported = reported.filter(|reported| !is_read_only(reported));
     }
 
     fn welcome(&mut self, now: Instant, id: ClientId, effects: &mut Effects) {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use weir_discovery::SessionEvidence;
 use weir_pool::{ClientId, MemberId, ServerId};
-use weir_session::{AfterLoss, LossCause};
+use weir_session::{AfterLoss, LossCause, Told};
 
 use crate::client::Stage;
 use crate::io::{ConnId, Effect, Effects};
@@ -83,9 +83,11 @@ impl Worker {
         what: &str,
         effects: &mut Effects,
     ) {
+        let may_be_failover = self.follows_leader(conn.pool);
         let cause = LossCause {
             what: format!("the connection to {} was lost ({what})", conn.name()),
             read_only_member: conn.open().is_some_and(weir_session::Server::is_standby),
+            failover: self.failover.number().filter(|_| may_be_failover),
         };
         let ServerStage::Open(server) = &mut conn.stage else { return };
         let Some(client) = self.clients.get_mut(key(id.0)) else { return };
@@ -98,14 +100,15 @@ impl Worker {
             inside: client.inside.as_deref_mut(),
         };
         let mut repeats = false;
-        let before = server.is_owing();
-        let was_open = open.session.tx() != weir_session::server::TxStatus::Idle;
         let after = open.session.server_lost(server, &cause, &mut wires);
         let stats = &mut self.pools.entry_mut(conn.pool).stats;
         match after {
-            AfterLoss::Stays => {
-                stats.transactions_lost += u64::from(was_open);
-                stats.in_doubt += u64::from(before && !was_open);
+            AfterLoss::Stays(told) => {
+                stats.transactions_lost += u64::from(told == Told::RolledBack);
+                stats.in_doubt += u64::from(told == Told::InDoubt);
+                if may_be_failover && cause.failover.is_none() && open.session.owes_explanation() {
+                    self.failover.note_untold(now, id, client.serial);
+                }
             }
             AfterLoss::Again(mut bytes) => {
                 stats.retries += 1;

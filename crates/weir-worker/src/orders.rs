@@ -44,6 +44,7 @@ impl Worker {
         if let Leadership::Led { epoch, .. } = &topology.leader {
             self.followed = *epoch;
         }
+        self.note_failover(now, &topology);
         self.topology = topology;
         let mut indices = self.pools.indices();
         indices.retain(|index| !places::has_hosts(&self.config, &self.pools.entry(*index).key.database));
@@ -60,6 +61,7 @@ impl Worker {
             self.hurry_sessions(now, index, effects);
             self.serve_waiting(now, index, effects);
         }
+        self.note_failover_over();
         self.move_lookups(now, effects);
     }
 

@@ -160,10 +160,15 @@ impl Pools {
         }
     }
 
+    /// The pool with this key, if there is one.
+    pub(crate) fn find(&self, wanted: &PoolKey) -> Option<PoolIndex> {
+        self.by_key.get(wanted).copied()
+    }
+
     /// The pool with this key, made if there is none; `None` when there are too many.
     pub(crate) fn find_or_make(&mut self, wanted: PoolKey, config: &Config) -> Option<PoolIndex> {
-        if let Some(index) = self.by_key.get(&wanted) {
-            return Some(*index);
+        if let Some(index) = self.find(&wanted) {
+            return Some(index);
         }
         if self.entries.len() >= POOLS_MAX {
             return None;

@@ -160,7 +160,7 @@ impl Worker {
                     self.once_more(now, id, bytes, effects);
                     return input.len();
                 }
-                Then::Elsewhere(_) | Then::Lost(_) | Then::Desync(_) | Then::SettingsRefused(_) => {
+                Then::Elsewhere(_) | Then::Lost | Then::Desync(_) | Then::SettingsRefused(_) => {
                     debug_assert!(false, "only a server's bytes lead to this");
                     return at;
                 }
@@ -305,7 +305,7 @@ impl Worker {
             Then::Release => self.release(now, client_id, effects),
             Then::Again(bytes) => self.once_more(now, client_id, bytes, effects),
             Then::Elsewhere(bytes) => self.leave_member(now, id, client_id, bytes, effects),
-            Then::Lost(_) => self.server_died(now, id, effects),
+            Then::Lost => self.server_died(now, id, effects),
             Then::Desync(what) => self.desynchronised(now, id, client_id, what, effects),
             Then::Refuse(report) => self.refuse_client(now, client_id, &report, effects),
             Then::SettingsRefused(body) => self.settings_refused(now, client_id, &body, effects),

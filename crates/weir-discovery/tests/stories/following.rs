@@ -132,6 +132,7 @@ fn a_crash_is_noticed_at_once_and_the_heir_followed_within_a_ping() {
     assert_eq!(world.readers(), ["c"], "a is dead, b leads");
     let record = world.discovery.failovers().last().expect("one").clone();
     assert_eq!((record.number, record.from.as_str()), (1, "a"));
+    assert_eq!(world.discovery.topology().failover, 1);
     let (claimed_by, claimed_at) = record.claimed.expect("b claimed");
     let followed = record.followed.expect("b was followed");
     assert_eq!((claimed_by.as_str(), followed.member.as_str(), followed.timeline), ("b", "b", 2));

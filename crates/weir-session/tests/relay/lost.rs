@@ -532,25 +532,6 @@ fn session_mode_ends_with_its_server_connection() {
 }
 
 #[test]
-fn what_the_client_is_told() {
-    scene(|stage| {
-        stage.sends(query("insert into t values (1)"));
-        stage.dies(0);
-        let report = stage.error_told();
-        assert_eq!(report.severity, weir_protocol::message::Severity::Error);
-        assert!(report.detail.is_some_and(|detail| detail.starts_with("The connection to n1 was lost")));
-        stage.server();
-        stage.sends(query("BEGIN"));
-        stage.server_replies(1, "C:BEGIN  Z:T");
-        stage.dies(1);
-        stage.sends(query("select 1"));
-        let report = stage.error_told();
-        assert_eq!(report.code.as_str(), "40001");
-        assert!(report.detail.is_some_and(|detail| detail.contains("n1")));
-    });
-}
-
-#[test]
 fn statements_outlive_the_connection() {
     scene(|stage| {
         stage.round([parse("s", "select 1"), sync()].concat(), "1  Z:I");

@@ -17,4 +17,5 @@ mod recovery;
 mod simple;
 mod stage;
 mod state;
+mod telling;
 mod words;

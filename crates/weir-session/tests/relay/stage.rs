@@ -31,6 +31,8 @@ pub(crate) struct Stage {
     pub(crate) servers: Vec<Backing>,
     /// No server connection is given out: a hold.
     pub(crate) held: bool,
+    /// Number of the failover that is known to be under way.
+    pub(crate) failover: Option<u64>,
 }
 
 /// A client.
@@ -88,6 +90,7 @@ impl Stage {
             clients: Vec::new(),
             servers: Vec::new(),
             held: false,
+            failover: None,
         };
         stage.client(Mode::Transaction);
         stage.server();
@@ -239,10 +242,14 @@ impl Stage {
         let Some(client) = backing.client.take() else { return };
         let actor = &mut self.clients[client];
         actor.server = None;
-        let cause = LossCause { what: "the connection to n1 was lost".to_owned(), read_only_member };
+        let cause = LossCause {
+            what: "the connection to n1 was lost".to_owned(),
+            read_only_member,
+            failover: self.failover,
+        };
         let mut ends = Ends { client: &mut actor.got, server: None };
         match actor.session.server_lost(&mut backing.server, &cause, &mut ends) {
-            AfterLoss::Stays => {}
+            AfterLoss::Stays(_) => {}
             AfterLoss::Again(mut bytes) => {
                 bytes.append(&mut actor.carry);
                 actor.carry = bytes;
@@ -298,7 +305,7 @@ impl Stage {
                 Then::Again(bytes) => self.once_more(client, bytes),
                 Then::Terminate => self.end(client, "terminated"),
                 Then::Refuse(report) => self.refuse(client, &report),
-                Then::Elsewhere(_) | Then::Lost(_) | Then::Desync(_) | Then::SettingsRefused(_) => {
+                Then::Elsewhere(_) | Then::Lost | Then::Desync(_) | Then::SettingsRefused(_) => {
                     panic!("not from a client: {:?}", turn.then)
                 }
             }
@@ -365,7 +372,7 @@ impl Stage {
                 self.once_more(client, bytes);
                 self.client_turn(client);
             }
-            Then::Lost(_) => self.lose(server, false),
+            Then::Lost => self.lose(server, false),
             Then::Desync(what) => self.end(client, what),
             Then::Refuse(report) => self.refuse(client, &report),
             Then::SettingsRefused(body) => {

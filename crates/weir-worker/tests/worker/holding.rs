@@ -88,6 +88,7 @@ fn the_hold_has_an_end_and_the_client_stays() {
     for client in [simple, extended] {
         assert_eq!(world.heard(client), ["ERROR 57P03", "ready I"]);
         assert!(world.error(client).contains("the leader is gone"), "{}", world.error(client));
+        assert!(world.error(client).contains("failover #1 "), "{}", world.error(client));
         assert!(world.is_open(client));
     }
     world.promote("n2", 2);
@@ -95,6 +96,33 @@ fn the_hold_has_an_end_and_the_client_stays() {
     assert_eq!(world.ask(simple, "select 3"), echo("select 3"));
     assert_eq!(world.ask(extended, "select 4"), echo("select 4"));
     assert_eq!(world.ran(), ["n2: select 3", "n2: select 4"]);
+}
+
+#[test]
+fn a_held_client_is_read_up_to_a_buffer_and_its_end_is_noticed() {
+    let mut world = World::configured(|config| config.limits.max_client_conn = 2);
+    let [silent, talkative] = world.clients();
+    world.adopt(leaderless(&[]));
+    let request = "select 0".repeat(100);
+    for who in [silent, talkative] {
+        world.query(who, "select 1");
+    }
+    for _ in 0..1000 {
+        world.send(talkative, crate::world::simple(&request));
+    }
+    assert!(world.shell.speakers[talkative].stopped, "it is not read any longer");
+    assert_eq!(world.snapshot().pools[0].cl_waiting, 2);
+    for who in [silent, talkative] {
+        world.vanish(who);
+    }
+    assert_eq!(world.snapshot().pools[0].cl_waiting, 0);
+    // Their places are free.
+    let newcomer = world.client();
+    world.query(newcomer, "select 2");
+    world.promote("n2", 2);
+    world.adopt(led("n2", 2, &[]));
+    assert_eq!(world.heard(newcomer), echo("select 2"));
+    assert_eq!(world.ran(), ["n2: select 2"]);
 }
 
 #[test]

@@ -268,6 +268,74 @@ fn a_fatal_of_another_kind_is_in_doubt() {
     assert_eq!(world.heard(client), ["ERROR 08007", "ready I"]);
 }
 
+/// What the client's last error says of a failover.
+fn failover_named(world: &World, client: usize) -> Option<String> {
+    let (_, rest) = world.error(client).split_once("failover #")?;
+    rest.split(' ').next().map(str::to_owned)
+}
+
+#[test]
+fn a_loss_before_the_failover_is_known_is_named_after_it_once_it_is() {
+    let mut world = World::new();
+    let [one, other] = world.clients();
+    for client in [one, other] {
+        world.query(client, "begin");
+        world.query(client, "insert 1");
+        world.heard(client);
+    }
+    world.crash("n1");
+    assert_eq!(world.ask(one, "insert 2"), ["ERROR 40001", "ready E"]);
+    assert_eq!(failover_named(&world, one), None, "nobody knows of one yet");
+    world.pass(Duration::from_secs(1));
+    world.adopt(leaderless(&[]));
+    assert_eq!(world.ask(other, "insert 2"), ["ERROR 40001", "ready E"]);
+    assert_eq!(failover_named(&world, other).as_deref(), Some("1"));
+}
+
+#[test]
+fn a_loss_during_a_failover_names_it() {
+    for holds in [false, true] {
+        let mut world = World::new();
+        let [busy, open] = world.clients();
+        world.query(busy, "sleep 1");
+        world.query(open, "begin");
+        world.query(open, "insert 1");
+        world.heard(open);
+        if holds {
+            world.adopt(leaderless(&[]));
+        }
+        world.promote("n2", 2);
+        world.adopt(led("n2", 2, &[]));
+        assert_eq!(world.heard(busy), ["ERROR 08007", "ready I"]);
+        assert_eq!(failover_named(&world, busy).as_deref(), Some("1"));
+        assert_eq!(world.ask(open, "commit"), ["ERROR 40001", "ready I"]);
+        assert_eq!(failover_named(&world, open).as_deref(), Some("1"));
+        assert_eq!(world.snapshot().pools[0].stats.in_doubt, 1);
+        assert_eq!(world.snapshot().pools[0].stats.transactions_lost, 1);
+        // What is lost later belongs to no failover.
+        world.query(busy, "sleep 2");
+        let pid = world.pids().into_iter().find(|pid| world.shell.backends[pid].asleep.is_some());
+        world.kill(pid.unwrap(), None);
+        assert_eq!(world.heard(busy), ["ERROR 08007", "ready I"]);
+        assert_eq!(failover_named(&world, busy), None);
+    }
+}
+
+#[test]
+fn an_old_loss_belongs_to_no_later_failover() {
+    let mut world = World::new();
+    let client = world.client();
+    world.query(client, "begin");
+    world.query(client, "insert 1");
+    world.heard(client);
+    let [pid] = world.pids()[..] else { panic!("one connection") };
+    world.kill(pid, Some(SqlState::ADMIN_SHUTDOWN));
+    world.pass(Duration::from_secs(11));
+    world.adopt(leaderless(&[]));
+    assert_eq!(world.ask(client, "insert 2"), ["ERROR 40001", "ready E"]);
+    assert_eq!(failover_named(&world, client), None);
+}
+
 #[test]
 fn what_was_queued_behind_a_lost_request_is_answered_in_order() {
     let mut world = World::configured(|config| config.pool.size = size(1));

@@ -258,6 +258,30 @@ fn a_queued_client_is_told_so_once() {
     }
 }
 
+#[test]
+fn a_held_client_is_told_what_it_waits_for() {
+    let mut world = World::configured(|config| config.pool.query_wait_notify = Some(LIMIT));
+    let writer = world.client();
+    let reader = world.client_of(weir_worker::Role::Read, "app");
+    for (who, words) in
+        [(writer, "waiting for a new leader|"), (reader, "waiting for a member that may serve reads|")]
+    {
+        world.adopt(leaderless(&[]));
+        world.query(who, "select 1");
+        world.pass(EARLY);
+        assert_eq!(world.heard(who), [""; 0]);
+        world.pass(LATE + LIMIT + LIMIT);
+        assert_eq!(world.heard(who), ["NOTICE 00000"], "once");
+        let told = world.error(who);
+        assert!(
+            told.starts_with(words) && told.contains("the leader is gone") && told.contains("#1"),
+            "{told}"
+        );
+        world.adopt(led("n1", 1, &["n2"]));
+        assert_eq!(world.heard(who), echo("select 1"));
+    }
+}
+
 // covers: client_login_timeout
 #[test]
 fn a_login_has_a_limit_unless_it_is_zero() {

@@ -72,6 +72,7 @@ pub(crate) fn address(member: &str) -> Address {
 pub(crate) fn leaderless(replicas: &[&str]) -> Topology {
     Topology {
         leader: Leadership::Leaderless { why: "the leader is gone".to_owned() },
+        failover: 1,
         ..led("n1", 1, replicas)
     }
 }
@@ -90,6 +91,7 @@ pub(crate) fn led(leader: &str, timeline: u32, replicas: &[&str]) -> Topology {
         replicas: replicas.iter().map(|member| target(member, false)).collect(),
         fallback: weir_discovery::ReadFallback::Primary,
         is_standby_cluster: false,
+        failover: u64::from(timeline) - 1,
         members: Vec::new(),
     }
 }

@@ -62,6 +62,19 @@ fn clients_in_a_hold_are_welcomed_by_the_next_leader() {
 }
 
 #[test]
+fn what_one_door_knows_welcomes_at_the_other_during_a_hold() {
+    let mut world = World::led_by(leaderless(&["n2"]));
+    world.client_of(Role::Read, "app");
+    let writer = world.client_of(Role::Write, "app");
+    assert_eq!(world.shell.speakers[writer].told.get("in_hot_standby").unwrap(), "off");
+    world.query(writer, "select 1");
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.heard(writer), [""; 0]);
+    world.adopt(led("n1", 1, &[]));
+    assert_eq!(world.heard(writer), echo("select 1"));
+}
+
+#[test]
 fn a_dial_that_fails_is_repeated() {
     let mut world = World::new();
     world.member("n1").up = false;
