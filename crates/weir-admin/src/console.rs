@@ -55,6 +55,8 @@ pub enum Command {
     Shutdown(Shutdown),
     /// Follow this member although its timeline or identity was refused.
     AcceptLeader(String),
+    /// Let this member lead, or one that Patroni chooses, when transactions have ended.
+    Switchover(Option<String>),
 }
 
 /// How patient SHUTDOWN is.
@@ -178,6 +180,7 @@ impl Command {
             Self::Set { key, value } => return Cow::Owned(format!("SET {key}={value}")),
             Self::Shutdown(_) => "SHUTDOWN",
             Self::AcceptLeader(_) => "ACCEPT LEADER",
+            Self::Switchover(_) => "SWITCHOVER",
         })
     }
 
@@ -198,13 +201,14 @@ impl Command {
             | Self::WaitClose(_)
             | Self::Set { .. }
             | Self::Shutdown(_)
-            | Self::AcceptLeader(_) => false,
+            | Self::AcceptLeader(_)
+            | Self::Switchover(_) => false,
         }
     }
 }
 
 /// Reads one command. Keywords in any case, names as typed or quoted, a semicolon at the end if you like. Errors are
-/// ERRORs for the client in PgBouncer's words: 42601 for what is no command, 0A000 for SWITCHOVER, 22021 for text that
+/// ERRORs for the client in PgBouncer's words: 42601 for what is no command, 22021 for text that
 /// is not UTF-8, 54000 for text that is too long.
 pub fn parse(sql: &[u8]) -> Result<Command, Report> {
     if sql.len() > COMMAND_BYTES_MAX {
@@ -261,10 +265,7 @@ fn command(words: &mut impl Iterator<Item = Word>) -> Result<Command, Bad> {
         "SET" => set(words),
         "SHUTDOWN" => shutdown(words),
         "ACCEPT" => accept(words),
-        "SWITCHOVER" => Err(said(
-            Report::error(SqlState::FEATURE_NOT_SUPPORTED, "weir does not support SWITCHOVER yet")
-                .hint("Use patronictl switchover; weir follows."),
-        )),
+        "SWITCHOVER" => switchover(words),
         _ => Err(Bad::Syntax(USE_HELP)),
     }
 }
@@ -319,6 +320,15 @@ fn accept(words: &mut impl Iterator<Item = Word>) -> Result<Command, Bad> {
         return Err(usage());
     }
     words.next().map(|member| Command::AcceptLeader(member.into_name())).ok_or_else(usage)
+}
+
+fn switchover(words: &mut impl Iterator<Item = Word>) -> Result<Command, Bad> {
+    let usage = || Bad::Syntax("It is SWITCHOVER or SWITCHOVER TO member.");
+    let Some(to) = words.next() else { return Ok(Command::Switchover(None)) };
+    if keyword(to)? != "TO" {
+        return Err(usage());
+    }
+    words.next().map(|member| Command::Switchover(Some(member.into_name()))).ok_or_else(usage)
 }
 
 fn keyword(word: Word) -> Result<String, Bad> {

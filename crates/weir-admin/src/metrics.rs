@@ -26,6 +26,8 @@ pub struct MetricsView<'a> {
     pub topology: &'a Topology,
     /// Failovers since start.
     pub failovers: u64,
+    /// SWITCHOVERs since start: those that another leader came of, and the others.
+    pub switchovers: [u64; 2],
     /// Time since start.
     pub uptime: Duration,
     /// weir's version, such as `0.1.0`.
@@ -119,6 +121,10 @@ fn cluster(view: &MetricsView<'_>, page: &mut Page) {
         "Times the leader was given up.",
         view.failovers.into(),
     );
+    let help = "SWITCHOVERs on the console that ended.";
+    let samples = ["done", "failed"].into_iter().zip(view.switchovers);
+    let samples = samples.map(|(outcome, count)| ([("outcome", outcome)], count.into()));
+    page.family(Kind::Counter, "weir_switchovers_total", help, samples);
     page.single(Kind::Gauge, "weir_members", "Members known.", view.topology.members.len().into());
     let readers = view.topology.replicas.len().into();
     page.single(Kind::Gauge, "weir_read_targets", "Members that reads go to.", readers);

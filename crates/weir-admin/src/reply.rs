@@ -56,6 +56,13 @@ pub fn done(tag: &str) -> Vec<u8> {
     ready(out)
 }
 
+/// Something to know while a command is executed; its answer is still to come.
+pub fn notice(report: &Report) -> Vec<u8> {
+    let mut out = Vec::new();
+    backend::notice(report, &mut out);
+    out
+}
+
 /// There was no command.
 pub fn empty() -> Vec<u8> {
     let mut out = Vec::new();
@@ -93,6 +100,7 @@ const HELP: &str = "
 \tKILL_CLIENT id           close one client and its server connection
 \tSUSPEND                  let buffers run empty and read nothing more
 \tACCEPT LEADER member     follow a leader that weir refused (after a restore)
+\tSWITCHOVER [TO member]   let another member lead, without a failing statement
 \tSHUTDOWN                 end now
 \tSHUTDOWN WAIT_FOR_SERVERS  end when transactions have ended
 \tSHUTDOWN WAIT_FOR_CLIENTS  end when clients have left";

@@ -43,6 +43,48 @@ pub struct ProcessTotals {
     pub max_client_conn: u64,
 }
 
+/// A transaction that keeps the leader from going by plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnfinishedRow {
+    /// `id` of SHOW CLIENTS.
+    pub client: u64,
+    /// The client's user.
+    pub user: String,
+    /// The client's database.
+    pub database: String,
+    /// Where the client comes from.
+    pub peer: String,
+    /// What it calls itself.
+    pub application_name: String,
+    /// It is a question of weir's own about users.
+    pub is_own: bool,
+    /// Since it has begun.
+    pub open_for: Duration,
+    /// A statement is being executed, since then.
+    pub running_for: Option<Duration>,
+}
+
+impl std::fmt::Display for UnfinishedRow {
+    /// One line for an operator.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { client, user, database, peer, application_name, is_own, open_for, running_for } = self;
+        let seconds = |time: Duration| format!("{:.1} s", time.as_secs_f64());
+        if *is_own {
+            write!(f, "weir's own question about a user: {database}/{user}")?;
+        } else {
+            write!(f, "client {client}: {database}/{user}@{peer}")?;
+        }
+        if !application_name.is_empty() {
+            write!(f, " ({application_name})")?;
+        }
+        write!(f, ", in a transaction for {}, ", seconds(*open_for))?;
+        match running_for {
+            Some(time) => write!(f, "a statement is running for {}", seconds(*time)),
+            None => f.write_str("no statement is running"),
+        }
+    }
+}
+
 /// What is known of a host name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DnsHostRow {

@@ -4,6 +4,7 @@
 //! Knows no sockets, no PostgreSQL messages, no config files (text is handed in), no clock and no dice: nonces and
 //! salts are arguments.
 
+pub mod basic;
 pub mod md5;
 pub mod scram;
 

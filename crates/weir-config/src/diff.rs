@@ -51,6 +51,8 @@ pub enum Change {
     AccessRules,
     /// The monitor's password is another one.
     MonitorPassword,
+    /// The password for the REST API is another one.
+    PatroniPassword,
 }
 
 impl Change {
@@ -66,7 +68,8 @@ impl Change {
             | Self::Certificates
             | Self::Users { .. }
             | Self::AccessRules
-            | Self::MonitorPassword => false,
+            | Self::MonitorPassword
+            | Self::PatroniPassword => false,
         }
     }
 }
@@ -87,6 +90,7 @@ impl fmt::Display for Change {
                 f.write_str("the HBA rules, the identity maps or the options for LDAP changed")
             }
             Self::MonitorPassword => f.write_str("the monitor's password changed"),
+            Self::PatroniPassword => f.write_str("the password for Patroni's REST API changed"),
         }
     }
 }
@@ -127,10 +131,10 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     {
         changes.push(Change::AccessRules);
     }
-    if let (Upstream::Patroni(before), Upstream::Patroni(after)) = (&old.upstream, &new.upstream)
-        && before.monitor_password != after.monitor_password
-    {
-        changes.push(Change::MonitorPassword);
+    if let (Upstream::Patroni(before), Upstream::Patroni(after)) = (&old.upstream, &new.upstream) {
+        changes
+            .extend((before.monitor_password != after.monitor_password).then_some(Change::MonitorPassword));
+        changes.extend((before.login.password != after.login.password).then_some(Change::PatroniPassword));
     }
     changes
 }

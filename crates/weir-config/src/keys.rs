@@ -137,6 +137,10 @@ pub const KEYS: &[Key] = &[
         show_patroni(c, |p| show_path(p.monitor_password_file.as_ref()))
     }),
     live("patroni.monitor_database", Text("postgres"), |c| show_patroni(c, |p| p.monitor_database.clone())),
+    live("patroni.switchover_wait", Text("10s"), |c| show_patroni(c, |p| show_duration(p.switchover_wait))),
+    live("patroni.username", Absent, |c| show_patroni(c, |p| show_text(p.login.username.as_ref()))),
+    live("patroni.password", Absent, show_nothing),
+    live("patroni.password_file", Absent, |c| show_patroni(c, |p| show_path(p.login.password_file.as_ref()))),
     live("patroni.ca_file", Absent, |c| show_patroni(c, |p| show_path(p.tls.ca_file.as_ref()))),
     live("patroni.cert_file", Absent, |c| show_patroni(c, |p| show_path(p.tls.cert_file.as_ref()))),
     live("patroni.key_file", Absent, |c| show_patroni(c, |p| show_path(p.tls.key_file.as_ref()))),

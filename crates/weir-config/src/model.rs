@@ -116,7 +116,7 @@ pub enum Upstream {
         port: u16,
     },
     /// A cluster that Patroni manages.
-    Patroni(Patroni),
+    Patroni(Box<Patroni>),
     /// Nothing: every database names its hosts.
     None,
 }
@@ -146,8 +146,23 @@ pub struct Patroni {
     pub monitor_password: Option<Secret>,
     /// Database of the monitor connections.
     pub monitor_database: String,
+    /// How long SWITCHOVER waits for transactions to end.
+    pub switchover_wait: Duration,
+    /// Who weir is to the REST API, for SWITCHOVER.
+    pub login: PatroniLogin,
     /// TLS to the REST API.
     pub tls: Box<PatroniTls>,
+}
+
+/// A user of `restapi.authentication`, if there is one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PatroniLogin {
+    /// Its name.
+    pub username: Option<String>,
+    /// File that the password was read from.
+    pub password_file: Option<PathBuf>,
+    /// Its password; there is one if there is a name.
+    pub password: Option<Secret>,
 }
 
 /// What the read pool does without an eligible replica.

@@ -65,6 +65,7 @@ pub(super) fn shelf() -> Shelf {
         ("/etc/weir/weir.password", ("sesame\n", false)),
         ("/etc/weir/reporter.password", ("hush\n", false)),
         ("/etc/weir/monitor.password", ("tick\r\n", false)),
+        ("/etc/weir/patroni.password", ("tock\n", false)),
         ("/etc/weir/nothing.password", ("\nsecond line\n", false)),
         ("/etc/weir/weir.crt", (CERTIFICATE, true)),
         ("/etc/weir/weir.key", (KEY, false)),

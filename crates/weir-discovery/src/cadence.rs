@@ -69,7 +69,8 @@ impl Discovery {
             .filter(|member| member.is_pinged())
             .map(|member| member.ping.due_at(now, self.ping_interval(now, &member.monitor)));
         let start = (!self.started_up(now)).then_some(self.started + START_PATIENCE);
-        polls.chain(cluster).chain(pings).chain(start).fold(now + DEADLINE_MAX, Instant::min)
+        let planned = self.planned_changes(now);
+        polls.chain(cluster).chain(pings).chain(start).chain(planned).fold(now + DEADLINE_MAX, Instant::min)
     }
 
     /// True until a minute has passed without anything new.

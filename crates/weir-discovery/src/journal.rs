@@ -26,6 +26,8 @@ pub struct FailoverRecord {
     pub lost_at: Instant,
     /// Why.
     pub why: String,
+    /// Weir had prepared for it, because of this.
+    pub planned: Option<String>,
     /// Who first claimed to lead after that, and when.
     pub claimed: Option<(String, Instant)>,
     /// Who is followed since when; `None` while writes wait.
@@ -75,7 +77,7 @@ impl Journal {
         self.fresh.drain(..)
     }
 
-    pub(crate) fn lost(&mut self, at: Instant, from: &str, why: &str) {
+    pub(crate) fn lost(&mut self, at: Instant, from: &str, why: &str, planned: Option<String>) {
         self.count += 1;
         let steps = self
             .recent
@@ -88,6 +90,7 @@ impl Journal {
             from: from.to_owned(),
             lost_at: at,
             why: why.to_owned(),
+            planned,
             claimed: None,
             followed: None,
             steps,

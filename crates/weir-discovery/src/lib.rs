@@ -9,8 +9,10 @@ mod judge;
 mod machine;
 mod member;
 mod patroni;
+mod planned;
 mod read;
 mod slot;
+mod switchover;
 mod topology;
 mod url;
 mod views;
@@ -19,6 +21,8 @@ pub use event::{Event, MonitorReport, PollFailure, Request, Settings};
 pub use journal::{FAILOVERS_MAX, FailoverRecord, Note, STEPS_MAX, Succession};
 pub use machine::Discovery;
 pub use patroni::{ANSWER_BYTES_MAX, Answer, MEMBERS_MAX};
+pub use planned::{Reign, SwitchoverPlan};
+pub use switchover::{Outcome, Step, Switchover};
 pub use topology::{
     Address, Api, Epoch, Leadership, MemberView, Monitor, ReadFallback, ReadTarget, SessionEvidence, Topology,
 };

@@ -11,6 +11,7 @@ use crate::journal::{FailoverRecord, Journal, Note, Succession};
 use crate::judge::{Followed, Sighting, Standing, Verdict, judge, standby_leader, standing};
 use crate::member::{Member, api_says, foreign, monitor_told};
 use crate::patroni::{Answer, Listing, MEMBERS_MAX, Status};
+use crate::planned::Asked;
 use crate::topology::{Epoch, Leadership, Monitor, Topology};
 use crate::url::ApiUrl;
 
@@ -34,9 +35,12 @@ pub struct Discovery {
     pub(crate) concluded_at: Instant,
     /// Scope of the first leader that was followed.
     scope_seen: Option<String>,
-    epoch_number: u64,
+    pub(crate) epoch_number: u64,
     /// Log position of the leader when it last told.
     leader_location: Option<u64>,
+    /// `/cluster` says so: Patroni keeps its hands off.
+    pub(crate) is_paused: bool,
+    pub(crate) asked: Option<Asked>,
     topology: Arc<Topology>,
     journal: Journal,
 }
@@ -52,6 +56,7 @@ impl Discovery {
             fallback: settings.fallback,
             is_standby_cluster: false,
             failover: 0,
+            planned: None,
             members: Vec::new(),
         };
         Self {
@@ -68,6 +73,8 @@ impl Discovery {
             scope_seen: None,
             epoch_number: 0,
             leader_location: None,
+            is_paused: false,
+            asked: None,
             topology: Arc::new(topology),
             journal: Journal::default(),
         }
@@ -227,6 +234,7 @@ impl Discovery {
     }
 
     fn adopt(&mut self, now: Instant, listing: Listing) {
+        self.is_paused = listing.is_paused;
         for member in &mut self.members {
             member.in_list = false;
         }
@@ -345,26 +353,25 @@ impl Discovery {
     pub(crate) fn conclude(&mut self, now: Instant) {
         self.concluded_at = now;
         let leader = self.decide(now);
-        let replicas = self.read_targets(now, &leader);
+        let planned = self.planned(now);
+        let replicas = self.read_targets(now, &leader, planned.is_some());
         let is_standby_cluster =
             matches!(leader, Leadership::Leaderless { .. }) && standby_leader(&self.sightings()).is_some();
-        let published = &self.topology;
         let fallback = self.settings.fallback;
-        if (&leader, &replicas, fallback, is_standby_cluster)
-            != (&published.leader, &published.replicas, published.fallback, published.is_standby_cluster)
-        {
-            let generation = published.generation + 1;
-            let members = self.views(now, &leader);
-            let failover = self.journal.count();
-            self.topology = Arc::new(Topology {
-                generation,
-                leader,
-                replicas,
-                fallback,
-                is_standby_cluster,
-                failover,
-                members,
-            });
+        let (generation, members) = (self.topology.generation + 1, Vec::new());
+        let topology = Topology {
+            generation,
+            leader,
+            replicas,
+            fallback,
+            is_standby_cluster,
+            failover: self.journal.count(),
+            planned,
+            members,
+        };
+        if !topology.says_the_same(&self.topology) {
+            let members = self.views(now, &topology.leader);
+            self.topology = Arc::new(Topology { members, ..topology });
         }
         self.check_invariants();
     }
@@ -434,10 +441,11 @@ impl Discovery {
         let timeline = epoch.timeline;
         if let Some(before) = before.filter(|before| before.holding_on) {
             let why = format!("{member} leads on timeline {timeline}");
-            self.journal.lost(now, &before.member, &why);
+            self.journal.lost(now, &before.member, &why, self.planned(now));
         }
         self.journal.claimed(now, &member);
         if !same {
+            self.plan_is_done();
             self.epoch_number += 1;
             self.followed_at = now;
             let status = self
@@ -474,7 +482,7 @@ impl Discovery {
         if let Some(followed) = self.followed.as_mut().filter(|followed| followed.holding_on) {
             followed.holding_on = false;
             let from = followed.member.clone();
-            self.journal.lost(now, &from, &why);
+            self.journal.lost(now, &from, &why, self.planned(now));
             self.news(now, true, format!("no leader: {why}"));
         } else {
             let told = matches!(&self.topology.leader, Leadership::Leaderless { why: told } if *told == why)
@@ -487,7 +495,7 @@ impl Discovery {
         why
     }
 
-    fn news(&mut self, now: Instant, warning: bool, text: String) {
+    pub(crate) fn news(&mut self, now: Instant, warning: bool, text: String) {
         self.news_at = now;
         self.journal.note(now, warning, text);
     }

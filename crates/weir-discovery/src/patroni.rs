@@ -95,6 +95,8 @@ impl Status {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Listing {
     pub scope: Option<String>,
+    /// Maintenance mode.
+    pub is_paused: bool,
     pub members: Vec<Listed>,
 }
 
@@ -132,7 +134,8 @@ impl Listing {
         if members.is_empty() {
             return Err(BadAnswer::NoMembers);
         }
-        Ok(Self { scope: text(body.get("scope")), members })
+        let is_paused = body.get("pause").and_then(Value::as_bool) == Some(true);
+        Ok(Self { scope: text(body.get("scope")), is_paused, members })
     }
 }
 

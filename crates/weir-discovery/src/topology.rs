@@ -32,7 +32,7 @@ pub struct Epoch {
 /// Whom to send writes and reads to, as of one generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topology {
-    /// Grows whenever the leader, the read targets or the fallback change.
+    /// Grows whenever the leader, the read targets, the fallback or the plan change.
     pub generation: u64,
     /// Where writes go.
     pub leader: Leadership,
@@ -46,11 +46,30 @@ pub struct Topology {
     /// Number of the failover that is under way, or of the last one, as in [`crate::FailoverRecord::number`]; 0 if there
     /// was none.
     pub failover: u64,
+    /// The leader is about to go by plan, for this reason: nobody is given a connection to it any more, those who have
+    /// one finish their transaction.
+    pub planned: Option<String>,
     /// Everybody, as known when this generation was made.
     pub members: Vec<MemberView>,
 }
 
 impl Topology {
+    /// Whoever follows one of the two need not hear of the other.
+    pub(crate) fn says_the_same(&self, other: &Self) -> bool {
+        let said = |it: &Self| (it.fallback, it.is_standby_cluster);
+        said(self) == said(other)
+            && (&self.leader, &self.replicas, &self.planned)
+                == (&other.leader, &other.replicas, &other.planned)
+    }
+
+    /// Why writes wait; `None` if they do not.
+    pub fn why_held(&self) -> Option<&str> {
+        match &self.leader {
+            Leadership::Led { .. } => self.planned.as_deref(),
+            Leadership::Leaderless { why } => Some(self.planned.as_deref().unwrap_or(why)),
+        }
+    }
+
     /// Nothing is behind weir but the servers that databases name themselves.
     pub fn nobody() -> Self {
         Self {
@@ -60,6 +79,7 @@ impl Topology {
             fallback: ReadFallback::Primary,
             is_standby_cluster: false,
             failover: 0,
+            planned: None,
             members: Vec::new(),
         }
     }
@@ -85,6 +105,7 @@ impl Topology {
             fallback: ReadFallback::Primary,
             is_standby_cluster: false,
             failover: 0,
+            planned: None,
             members: vec![MemberView {
                 is_leader: true,
                 address: Some(address),

@@ -15,7 +15,13 @@ impl Discovery {
         self.views(now, &self.topology().leader)
     }
 
-    pub(crate) fn read_targets(&self, now: Instant, leader: &Leadership) -> Vec<ReadTarget> {
+    /// While the leader is about to go (`is_planned`) nobody reads from it either.
+    pub(crate) fn read_targets(
+        &self,
+        now: Instant,
+        leader: &Leadership,
+        is_planned: bool,
+    ) -> Vec<ReadTarget> {
         let replicas: Vec<ReadTarget> = self
             .members
             .iter()
@@ -31,7 +37,7 @@ impl Discovery {
             .collect();
         match (leader, self.settings.fallback) {
             (Leadership::Led { member, address, epoch, .. }, ReadFallback::Primary)
-                if replicas.is_empty() =>
+                if replicas.is_empty() && !is_planned =>
             {
                 vec![ReadTarget {
                     member: member.clone(),

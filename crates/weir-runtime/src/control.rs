@@ -14,6 +14,7 @@ mod pausing;
 mod reload;
 mod shutdown;
 mod state;
+mod switchover;
 mod view;
 
 #[cfg(test)]

@@ -5,11 +5,12 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
-use weir_admin::snapshot::Snapshot;
+use weir_admin::snapshot::{Snapshot, UnfinishedRow};
 use weir_discovery::SessionEvidence;
+use weir_pool::ClientId;
 
 use crate::tls::TlsBundle;
-use weir_worker::{ConsoleRequest, Order};
+use weir_worker::{Asker, ConsoleRequest, Order};
 
 /// What control says to one worker. Orders are few and small, so this channel has no bound.
 pub(crate) enum ToWorker {
@@ -19,11 +20,16 @@ pub(crate) enum ToWorker {
     Tls(Arc<TlsBundle>),
     /// Tell how things are.
     Snapshot(oneshot::Sender<Snapshot>),
+    /// Tell who is in a transaction on the leader, and what has become of this console client, if it is the worker's.
+    Unfinished(Option<ClientId>, oneshot::Sender<Unfinished>),
     /// Give a second descriptor of each door that is open.
     Doors(oneshot::Sender<Vec<OwnedFd>>),
     /// End now: close every socket and let the thread return.
     Stop,
 }
+
+/// Answer to [`ToWorker::Unfinished`].
+pub(crate) type Unfinished = (Vec<UnfinishedRow>, Option<Asker>);
 
 /// What a worker says to control.
 #[derive(Debug)]
@@ -82,6 +88,14 @@ impl WorkerHandle {
     pub(crate) async fn snapshot(&self) -> Option<Snapshot> {
         let (answer, wait) = oneshot::channel();
         self.say(ToWorker::Snapshot(answer));
+        wait.await.ok()
+    }
+
+    /// Asks who is in a transaction on the leader, and what has become of a console client; `None` if the worker has
+    /// ended.
+    pub(crate) async fn unfinished(&self, asker: Option<ClientId>) -> Option<Unfinished> {
+        let (answer, wait) = oneshot::channel();
+        self.say(ToWorker::Unfinished(asker, answer));
         wait.await.ok()
     }
 

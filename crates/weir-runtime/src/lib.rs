@@ -183,6 +183,7 @@ fn first_topology(config: &Config) -> Topology {
             },
             is_standby_cluster: false,
             failover: 0,
+            planned: None,
             members: Vec::new(),
         },
     }

@@ -3,12 +3,13 @@
 
 use std::time::Instant;
 
-use weir_admin::snapshot::Snapshot;
+use weir_admin::snapshot::{Snapshot, UnfinishedRow};
 use weir_auth::scram::DerivedKeys;
 use weir_pool::ClientId;
 
 use weir_worker::{
-    Accepted, ConnId, DialError, Dialed, Effects, Encrypted, Order, ReferralTicket, Ticket, Verdict, Worker,
+    Accepted, Asker, ConnId, DialError, Dialed, Effects, Encrypted, Order, ReferralTicket, Ticket, Verdict,
+    Worker,
 };
 
 /// A pure machine that owns all decisions of one worker. Every call may ask for effects; the shell carries them out
@@ -42,6 +43,10 @@ pub(crate) trait Machine: 'static {
     fn tick(&mut self, now: Instant, effects: &mut Effects);
     /// How things are.
     fn snapshot(&self, now: Instant) -> Snapshot;
+    /// Who is in a transaction on the leader.
+    fn unfinished(&self, now: Instant) -> Vec<UnfinishedRow>;
+    /// What has become of whoever gave a console command.
+    fn asker(&self, id: ClientId) -> Asker;
     /// A client of the console, which goes on while all others are suspended.
     fn is_console(&self, conn: ConnId) -> bool;
     /// A client that has not logged in yet.
@@ -104,6 +109,14 @@ impl Machine for Worker {
 
     fn snapshot(&self, now: Instant) -> Snapshot {
         Self::snapshot(self, now)
+    }
+
+    fn unfinished(&self, now: Instant) -> Vec<UnfinishedRow> {
+        Self::unfinished(self, now)
+    }
+
+    fn asker(&self, id: ClientId) -> Asker {
+        Self::asker(self, id)
     }
 
     fn is_console(&self, conn: ConnId) -> bool {

@@ -32,7 +32,7 @@ use weir_pool::{ClientId, ServerId};
 use crate::derive::Deriver;
 use crate::dial::{self, Dialer, Link};
 use crate::elsewhere::Elsewhere;
-use crate::handle::Report;
+use crate::handle::{Report, Unfinished};
 use crate::listen::OpenedDoor;
 use crate::machine::Machine;
 use crate::resolver::{AddressesLeft, Resolver};
@@ -181,6 +181,7 @@ impl<M: Machine> Shell<M> {
             Order::Adopt(_)
             | Order::Configure(_)
             | Order::ConsoleReply(..)
+            | Order::ConsoleNotice(..)
             | Order::Pause(_)
             | Order::Resume(Some(_))
             | Order::Reconnect(_)
@@ -227,6 +228,11 @@ impl<M: Machine> Shell<M> {
             let resolver = Rc::clone(&self.resolver);
             task::spawn_local(async move { resolver.check_zone(&zone).await });
         }
+    }
+
+    /// Who is in a transaction on the leader, and what has become of a console client.
+    pub(crate) fn unfinished(&self, asker: Option<ClientId>) -> Unfinished {
+        (self.machine.unfinished(Instant::now()), asker.map(|id| self.machine.asker(id)))
     }
 
     /// How the machine is.

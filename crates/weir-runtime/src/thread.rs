@@ -82,6 +82,9 @@ async fn listen_to_control<M: Machine>(
                 Some(ToWorker::Order(order)) => shell.borrow_mut().order(order),
                 Some(ToWorker::Tls(bundle)) => shell.borrow_mut().adopt_tls(bundle),
                 Some(ToWorker::Snapshot(answer)) => drop(answer.send(shell.borrow().snapshot())),
+                Some(ToWorker::Unfinished(asker, answer)) => {
+                    drop(answer.send(shell.borrow().unfinished(asker)));
+                }
                 Some(ToWorker::Doors(answer)) => drop(answer.send(shell.borrow().door_descriptors())),
                 Some(ToWorker::Stop) | None => return,
             },

@@ -15,6 +15,7 @@ use weir_protocol::message::Report;
 use weir_protocol::sqlstate::SqlState;
 use weir_protocol::startup::BackendKey;
 
+use crate::client::Stage;
 use crate::io::{CancelId, ConnId, DialError, Effect, Effects, Encryption};
 use crate::pools::PoolIndex;
 use crate::server::ServerConn;
@@ -202,7 +203,11 @@ impl Worker {
 
     /// A client that waits for a server connection gets its answer at once; an idle one has nothing to cancel.
     fn cancel_waiting(&mut self, now: Instant, id: ClientId, effects: &mut Effects) {
-        let Some(open) = self.clients.get_mut(key(id.0)).and_then(|client| client.open_mut()) else { return };
+        let Some(client) = self.clients.get_mut(key(id.0)) else { return };
+        if let Stage::Console(console) = &mut client.stage {
+            console.is_cancelled = console.busy;
+        }
+        let Some(open) = client.open_mut() else { return };
         if open.waiting_since.take().is_none() {
             return;
         }

@@ -135,6 +135,9 @@ pub(crate) struct Console {
     pub(crate) admin: bool,
     /// A command is being executed; more input waits.
     pub(crate) busy: bool,
+    /// A cancel request has come for it. Few commands heed that.
+    pub(crate) is_cancelled: bool,
+    pub(crate) cancel_key: SecretKey,
     /// Extended protocol: the text of the last Parse.
     pub(crate) parsed: Option<Vec<u8>>,
     /// Extended protocol: what happens up to the next Sync.
@@ -222,7 +225,8 @@ impl Client {
         match &self.stage {
             Stage::Open(open) => Some(&open.cancel_key),
             Stage::Replicating(replicating) => replicating.cancel_key.as_ref(),
-            Stage::Login(_) | Stage::Welcoming(_) | Stage::Console(_) | Stage::Left => None,
+            Stage::Console(console) => Some(&console.cancel_key),
+            Stage::Login(_) | Stage::Welcoming(_) | Stage::Left => None,
         }
     }
 

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use weir_config::Upstream;
-use weir_discovery::{Leadership, ReadFallback, Topology};
+use weir_discovery::{ReadFallback, Topology};
 use weir_pool::{ClientId, ServerId};
 use weir_protocol::message::Report;
 use weir_protocol::sqlstate::SqlState;
@@ -172,15 +172,16 @@ fn hold_timeout(upstream: &Upstream) -> Option<Duration> {
 
 /// The hold has lasted too long for this request; the client stays.
 fn no_leader(topology: &Topology, limit: Duration) -> Report {
-    let why = match &topology.leader {
-        Leadership::Leaderless { why } => why.as_str(),
-        Leadership::Led { .. } => "no replica may serve reads",
-    };
+    let why = topology.why_held();
     let mut report =
         Report::error(SqlState::CANNOT_CONNECT_NOW, "no database server is available for this request")
-            .detail(format!("Waited {} s (hold_timeout): {why}.", limit.as_secs()))
+            .detail(format!(
+                "Waited {} s (hold_timeout): {}.",
+                limit.as_secs(),
+                why.unwrap_or("no replica may serve reads")
+            ))
             .hint("Nothing was executed. Try again; the connection to weir can go on being used.");
-    if let (Leadership::Leaderless { .. }, 1..) = (&topology.leader, topology.failover) {
+    if let (Some(_), 1..) = (why, topology.failover) {
         name_failover(&mut report, topology.failover);
     }
     report

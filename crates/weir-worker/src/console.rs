@@ -16,7 +16,7 @@ use weir_session::client_login::Admitted;
 use crate::access::is_own_admin;
 use crate::client::{Console, Skipping, Stage};
 use crate::io::{ConnId, ConsoleRequest, Effect, Effects};
-use crate::{Worker, key};
+use crate::{Worker, cancel_key, key};
 
 /// Who may administrate by Unix socket with the process's own user at the other end.
 pub(crate) const OWN_ADMIN: &str = "pgbouncer";
@@ -45,18 +45,26 @@ impl Worker {
                 .detail("The user may not use the console.")
                 .hint("An operator can add the user to admin_users or stats_users."));
         }
-        let Some(client) = self.clients.get_mut(key(id.0)) else { return Ok(()) };
-        let user = admitted.user.clone();
-        let skipping = Skipping::No;
-        client.stage = Stage::Console(Box::new(Console { user, admin, busy: false, parsed: None, skipping }));
+        let secret = self.chance.bytes::<32>();
+        let length = if admitted.minor >= 2 { secret.len() } else { 4 };
+        let own = cancel_key::make(self.config.peer_id, self.index, id, &secret, length);
+        let Some((client, own)) = self.clients.get_mut(key(id.0)).zip(own) else { return Ok(()) };
+        client.stage = Stage::Console(Box::new(Console {
+            user: admitted.user.clone(),
+            admin,
+            busy: false,
+            is_cancelled: false,
+            cancel_key: own.secret.clone(),
+            parsed: None,
+            skipping: Skipping::No,
+        }));
         self.totals.logins_accepted += 1;
-        let key = self.chance.bytes::<4>();
         effects.send_with(ConnId::Client(id), |out| {
             backend::authentication_ok(out);
             for (name, value) in weir_admin::reply::LOGIN_PARAMETERS {
                 backend::parameter_status(name.as_bytes(), value.as_bytes(), out);
             }
-            backend::backend_key_data(0, &key, out);
+            backend::backend_key_data(own.pid, own.secret.as_bytes(), out);
             backend::ready_for_query(b'I', out);
         });
         self.console_received(now, id, &[], effects);
@@ -106,13 +114,24 @@ impl Worker {
     pub(crate) fn console_reply(&mut self, now: Instant, id: ClientId, reply: &[u8], effects: &mut Effects) {
         let Some(client) = self.clients.get_mut(key(id.0)) else { return };
         match &mut client.stage {
-            Stage::Console(console) => console.busy = false,
+            Stage::Console(console) => {
+                console.busy = false;
+                console.is_cancelled = false;
+            }
             // The one who asked has left; from now on the id may be given to others.
             Stage::Left => return drop(self.clients.try_remove(key(id.0))),
             Stage::Login(_) | Stage::Welcoming(_) | Stage::Open(_) | Stage::Replicating(_) => return,
         }
         effects.send_with(ConnId::Client(id), |out| out.extend_from_slice(reply));
         self.console_received(now, id, &[], effects);
+    }
+
+    /// The control thread has something to say while it executes a command.
+    pub(crate) fn console_notice(&mut self, id: ClientId, notice: &[u8], effects: &mut Effects) {
+        let Some(client) = self.clients.get(key(id.0)) else { return };
+        if client.is_asking_control() {
+            effects.send_with(ConnId::Client(id), |out| out.extend_from_slice(notice));
+        }
     }
 
     fn end_console(&mut self, now: Instant, id: ClientId, why: Option<&str>, effects: &mut Effects) {

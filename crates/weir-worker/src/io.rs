@@ -217,6 +217,8 @@ pub enum Order {
     Configure(Arc<Config>),
     /// Answer to [`Effect::Console`]: whole messages, ReadyForQuery included.
     ConsoleReply(ClientId, Vec<u8>),
+    /// Words on the way to that answer: whole messages.
+    ConsoleNotice(ClientId, Vec<u8>),
     /// Start no transaction in this database (`None`: any) until [`Order::Resume`].
     Pause(Option<String>),
     /// Undo [`Order::Pause`].

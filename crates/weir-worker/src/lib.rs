@@ -26,6 +26,7 @@
 //! | `errands` | weir's own queries on server connections: connect, check, reset |
 //! | `forgetting` | pools that nobody uses any more |
 //! | `loss`, `elsewhere` | server connections that died; requests that are sent once more |
+//! | `planned` | a leader that is about to go by plan |
 //! | `cancel`, `cancel_key` | cancel requests, and whom their keys name |
 //! | `console` | console clients |
 //! | `kill`, `ending` | KILL and its kin; the ways to end |
@@ -61,6 +62,7 @@ mod loss;
 mod orders;
 mod parting;
 mod places;
+mod planned;
 mod pools;
 mod referrals;
 mod refusing;
@@ -91,6 +93,8 @@ pub use io::{
     Accepted, CancelId, ConnId, ConsoleRequest, DialError, Dialed, Effect, Effects, Encrypted, Encryption,
     Entropy, Order, Referral, ReferralTicket, Role, Ticket, UnixPeer, Verdict,
 };
+
+pub use planned::Asker;
 
 use crate::cancel::Cancel;
 use crate::census::Census;

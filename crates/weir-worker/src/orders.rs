@@ -23,6 +23,7 @@ impl Worker {
         match order {
             Order::Adopt(topology) => self.adopt(now, topology, effects),
             Order::Configure(config) => self.configure(now, config, effects),
+            Order::ConsoleNotice(client, notice) => self.console_notice(client, &notice, effects),
             Order::ConsoleReply(client, reply) => self.console_reply(now, client, &reply, effects),
             Order::Pause(database) => self.pause(database.as_deref(), effects),
             Order::Resume(database) => self.resume(now, database.as_deref(), effects),
@@ -45,7 +46,7 @@ impl Worker {
             self.followed = *epoch;
         }
         self.note_failover(now, &topology);
-        self.topology = topology;
+        let was_planned = std::mem::replace(&mut self.topology, topology).planned.is_some();
         let mut indices = self.pools.indices();
         indices.retain(|index| !places::has_hosts(&self.config, &self.pools.entry(*index).key.database));
         let mut gone = Vec::new();
@@ -62,6 +63,9 @@ impl Worker {
             self.serve_waiting(now, index, effects);
         }
         self.note_failover_over();
+        if was_planned && self.topology.planned.is_none() {
+            self.resume_sessions(now, effects);
+        }
         self.move_lookups(now, effects);
     }
 

@@ -69,7 +69,7 @@ impl Places {
             let place = place(&target.member, &target.address, target.is_primary);
             targets.push(Target { member: self.id(place), epoch: u64::from(target.is_primary) });
         }
-        if targets.is_empty() && topology.fallback == ReadFallback::Primary {
+        if targets.is_empty() && topology.fallback == ReadFallback::Primary && topology.planned.is_none() {
             targets.extend(self.leader(topology));
         }
         targets

@@ -205,15 +205,16 @@ impl Pools {
 }
 
 impl Worker {
-    /// Points a pool at the topology in force. What it returns is to be closed before anybody is served. Without a leader
-    /// nothing is closed: it may still be the one, and transactions that are open on it may end.
+    /// Points a pool at the topology in force. What it returns is to be closed before anybody is served. Without a leader,
+    /// or with one that is about to go, nothing is closed: transactions that are open on it may end.
     #[must_use]
     pub(crate) fn point(&mut self, now: Instant, index: PoolIndex) -> Vec<ServerId> {
         let PoolKey { database, role, .. } = self.pools.entry(index).key.clone();
         let targets = self.pools.places.targets(&self.config, &self.topology, &database, role);
         self.pools.share_hosts(&self.config, &targets);
+        let goes = self.topology.planned.is_some() && places::follows_cluster(&self.config, &database);
         let pool = &mut self.pools.entry_mut(index).pool;
-        if role == Role::Write && targets.is_empty() {
+        if role == Role::Write && (targets.is_empty() || goes) {
             pool.hold(now);
             return Vec::new();
         }

@@ -74,10 +74,11 @@ impl Worker {
 
     /// A client that has sent [`CARRY_BYTES_MAX`] of what cannot be dealt with yet is not read until it can.
     pub(crate) fn balance_reading(&mut self, id: ClientId, effects: &mut Effects) {
+        let is_held = self.holds_session(id);
         let Some(client) = self.clients.get_mut(key(id.0)) else { return };
         // One that holds a server connection, or could get one, may be in the middle of a longer message.
         let stalled = client.open().is_some_and(|open| open.session.is_stalled());
-        let uses_more = client.open().is_some() && !client.is_waiting() && !stalled;
+        let uses_more = client.open().is_some() && !client.is_waiting() && !stalled && !is_held;
         let stop = client.carry.len() >= CARRY_BYTES_MAX && !uses_more;
         if client.inside.is_some() || client.reading_stopped == stop {
             return;
@@ -89,8 +90,9 @@ impl Worker {
 
     /// Works through what the client sent, including what was kept from earlier.
     pub(crate) fn client_turn(&mut self, now: Instant, id: ClientId, fresh: &[u8], effects: &mut Effects) {
+        let is_held = self.holds_session(id);
         let Some(client) = self.clients.get_mut(key(id.0)) else { return };
-        if client.open().is_none_or(|open| open.waiting_since.is_some()) {
+        if is_held || client.open().is_none_or(|open| open.waiting_since.is_some()) {
             return self.keep_for_later(id, fresh, effects);
         }
         let serial = client.serial;

@@ -70,6 +70,8 @@ pub struct ClusterOptions {
     pub https: bool,
     /// Nodes can be cut off the network; needs root and nftables.
     pub separable: bool,
+    /// User and password without which the REST APIs change nothing.
+    pub api_login: Option<(String, String)>,
     /// Patroni's clocks.
     pub timing: Timing,
     /// Lines put in front of pg_hba.conf.
@@ -91,6 +93,7 @@ impl Default for ClusterOptions {
             tls: ServerTls::Off,
             https: false,
             separable: false,
+            api_login: None,
             timing: Timing::default(),
             hba: Vec::new(),
             progress: Progress::silent(),

@@ -81,6 +81,8 @@ fn commands_and_their_databases() {
     check("shutdown wait_for_clients", Command::Shutdown(Shutdown::WaitForClients));
     check("SHUTDOWN WAIT_FOR_SERVERS;", Command::Shutdown(Shutdown::WaitForServers));
     check("ACCEPT LEADER node-2", Command::AcceptLeader("node-2".to_owned()));
+    check("SWITCHOVER;", Command::Switchover(None));
+    check("switchover to \"node 2\"", Command::Switchover(Some("node 2".to_owned())));
     check("accept leader \"node 2\"", Command::AcceptLeader("node 2".to_owned()));
 }
 
@@ -114,7 +116,9 @@ fn errors_have_pgbouncer_s_words() {
     says("PAUSE a b", "invalid command 'PAUSE a b', use SHOW HELP;");
     says("DISABLE", "a database is required");
     says("KILL_CLIENT", "invalid client pointer supplied");
-    refuse(b"SWITCHOVER", SqlState::FEATURE_NOT_SUPPORTED);
+    for sql in ["SWITCHOVER n1", "SWITCHOVER TO", "SWITCHOVER TO n1 n2"] {
+        refuse(sql.as_bytes(), SqlState::SYNTAX_ERROR);
+    }
     for sql in ["SET a", "SET a b", "SET a = ", "SET a = b c", "SET = a", "KILL_CLIENT -1", "KILL_CLIENT x"] {
         refuse(sql.as_bytes(), SqlState::SYNTAX_ERROR);
     }
@@ -164,8 +168,17 @@ fn stats_users_may_look_and_nothing_else() {
         assert_eq!(Rights::Stats.allow(&command), Ok(()));
         assert_eq!(Rights::Admin.allow(&command), Ok(()));
     }
-    let acts =
-        ["RELOAD", "PAUSE", "RESUME", "RECONNECT", "SHUTDOWN", "ACCEPT LEADER a", "KILL", "KILL_CLIENT 1"];
+    let acts = [
+        "RELOAD",
+        "PAUSE",
+        "RESUME",
+        "RECONNECT",
+        "SHUTDOWN",
+        "ACCEPT LEADER a",
+        "SWITCHOVER",
+        "KILL",
+        "KILL_CLIENT 1",
+    ];
     let more = ["DISABLE a", "ENABLE a", "SUSPEND", "WAIT_CLOSE", "SET a=b", "SHOW FDS"];
     for sql in acts.into_iter().chain(more) {
         let command = parse(sql.as_bytes()).expect("a command");

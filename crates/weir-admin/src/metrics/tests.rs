@@ -21,7 +21,15 @@ fn page(snapshot: &Snapshot, topology: &Topology) -> String {
     let expiring =
         [Expiring { what: "client TLS key", file: "/etc/weir/a \"b\".pem".to_owned(), end: 1_900_000_000 }];
     let expiring = &expiring;
-    render(&MetricsView { snapshot, topology, failovers: 2, uptime, version: "0.1.0", expiring })
+    render(&MetricsView {
+        snapshot,
+        topology,
+        failovers: 2,
+        switchovers: [1, 0],
+        uptime,
+        version: "0.1.0",
+        expiring,
+    })
 }
 
 fn plain() -> Topology {

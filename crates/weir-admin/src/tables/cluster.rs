@@ -22,7 +22,7 @@ pub(super) const COLUMNS_MEMBERS: [Column<'static>; 11] = [
     Column::text("followed"),
 ];
 
-pub(super) const COLUMNS_FAILOVERS: [Column<'static>; 9] = [
+pub(super) const COLUMNS_FAILOVERS: [Column<'static>; 10] = [
     Column::int8("number"),
     Column::text("lost_time"),
     Column::text("from"),
@@ -31,6 +31,7 @@ pub(super) const COLUMNS_FAILOVERS: [Column<'static>; 9] = [
     Column::int8("claimed_ms"),
     Column::int8("followed_ms"),
     Column::text("why"),
+    Column::text("planned"),
     Column::text("steps"),
 ];
 
@@ -45,6 +46,8 @@ pub struct FailoverRow {
     pub from: String,
     /// Why it was given up.
     pub why: String,
+    /// What weir had prepared for, if it had.
+    pub planned: Option<String>,
     /// Who is followed instead, on which timeline; `None` while writes wait.
     pub to: Option<(String, u32)>,
     /// When somebody first claimed to lead.
@@ -68,6 +71,7 @@ impl FailoverRow {
             lost_ago: now.saturating_duration_since(record.lost_at),
             from: record.from.clone(),
             why: record.why.clone(),
+            planned: record.planned.clone(),
             to: record.followed.as_ref().map(|next| (next.member.clone(), next.timeline)),
             claimed_after: record.claimed.as_ref().map(|(_, at)| after(*at)),
             followed_after: record.followed.as_ref().map(|next| after(next.at)),
@@ -121,7 +125,7 @@ fn monitor(monitor: &Monitor) -> String {
     }
 }
 
-pub(super) fn failovers(view: &ConsoleView<'_>) -> Vec<[Cell; 9]> {
+pub(super) fn failovers(view: &ConsoleView<'_>) -> Vec<[Cell; 10]> {
     let millis = |after: Duration| u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
     let row = |failover: &FailoverRow| {
         [
@@ -133,6 +137,7 @@ pub(super) fn failovers(view: &ConsoleView<'_>) -> Vec<[Cell; 9]> {
             Cell::from(failover.claimed_after.map(millis)),
             Cell::from(failover.followed_after.map(millis)),
             Cell::from(&failover.why),
+            Cell::from(failover.planned.as_ref()),
             Cell::from(failover.steps.join("\n")),
         ]
     };

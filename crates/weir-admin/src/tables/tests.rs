@@ -540,6 +540,7 @@ fn failovers() {
         lost_ago: Duration::from_secs(60),
         from: "n1".to_owned(),
         why: "PostgreSQL is gone".to_owned(),
+        planned: Some("a switchover".to_owned()),
         to: Some(("n2".to_owned(), 4)),
         claimed_after: Some(Duration::from_millis(900)),
         followed_after: Some(Duration::from_millis(950)),
@@ -551,10 +552,10 @@ fn failovers() {
     scene.check(
         Table::Failovers,
         "\
-number:q lost_time:s from:s to:s timeline:q claimed_ms:q followed_ms:q why:s steps:s
-1|2001-09-09 01:45:40 UTC|n1|n2|4|900|950|PostgreSQL is gone|+0 ms lost
+number:q lost_time:s from:s to:s timeline:q claimed_ms:q followed_ms:q why:s planned:s steps:s
+1|2001-09-09 01:45:40 UTC|n1|n2|4|900|950|PostgreSQL is gone|a switchover|+0 ms lost
 +900 ms n2 claims
-2|2001-09-09 01:46:40 UTC|n2|~|~|~|~|demoted|
+2|2001-09-09 01:46:40 UTC|n2|~|~|~|~|demoted|~|
 SHOW",
     );
 }
@@ -569,6 +570,7 @@ fn a_failover_as_discovery_wrote_it_down() {
         from: "n1".to_owned(),
         lost_at,
         why: "its key expired".to_owned(),
+        planned: Some("by plan".to_owned()),
         claimed: Some(("n2".to_owned(), lost_at + Duration::from_millis(700))),
         followed: Some(Succession {
             member: "n2".to_owned(),
@@ -582,6 +584,7 @@ fn a_failover_as_discovery_wrote_it_down() {
         lost_ago: Duration::from_secs(10),
         from: "n1".to_owned(),
         why: "its key expired".to_owned(),
+        planned: Some("by plan".to_owned()),
         to: Some(("n2".to_owned(), 5)),
         claimed_after: Some(Duration::from_millis(700)),
         followed_after: Some(Duration::from_millis(730)),

@@ -1,10 +1,11 @@
 //! What weir pools for: `[upstream]`, `[patroni]`, or nothing if every database names its hosts.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::{DAY, MINUTE, millis};
 use crate::logins::check_password;
-use crate::model::{Database, Patroni, Upstream};
+use crate::model::{Database, Patroni, PatroniLogin, Upstream};
 use crate::problem::{Place, Wrong};
 use crate::reader::Reader;
 use crate::url::{PostgresUrl, patroni_base};
@@ -70,7 +71,7 @@ pub(super) fn choose_upstream(
     }
     match url {
         Some(PostgresUrl { host, port, .. }) => Some(Upstream::Plain { host, port }),
-        None => patroni.map(Upstream::Patroni),
+        None => patroni.map(|patroni| Upstream::Patroni(Box::new(patroni))),
     }
 }
 
@@ -98,6 +99,12 @@ pub(super) fn check_patroni(reader: &mut Reader<'_>) -> Option<Patroni> {
     let urls = reader.optional("patroni.urls", patroni_urls).unwrap_or_default();
     let monitor_user = reader.optional("patroni.monitor_user", text);
     let monitor = check_password(reader, "patroni.monitor_password", "patroni.monitor_user");
+    let username = reader.optional("patroni.username", user_of_basic);
+    let own = check_password(reader, "patroni.password", "patroni.username");
+    if username.is_some() && own.secret.is_none() && !reader.is_given("patroni.password_file") {
+        let remedy = "write it as patroni.password, or name a file with it as patroni.password_file";
+        reader.complain("patroni.username", Wrong::new("has no password", remedy));
+    }
     let tls = Box::new(super::tls::check_patroni_tls(reader, &urls));
     let patroni = Patroni {
         urls,
@@ -112,8 +119,23 @@ pub(super) fn check_patroni(reader: &mut Reader<'_>) -> Option<Patroni> {
         monitor_password_file: monitor.file,
         monitor_password: monitor.secret,
         monitor_database: reader.required("patroni.monitor_database", text),
+        switchover_wait: reader
+            .required("patroni.switchover_wait", duration(millis(0)..=SWITCHOVER_WAIT_MAX)),
+        login: PatroniLogin { username, password_file: own.file, password: own.secret },
     };
     (!patroni.urls.is_empty()).then_some(patroni)
+}
+
+/// RFC 7617: what stands in front of the first colon.
+fn user_of_basic(value: &Value) -> Result<String, Wrong> {
+    let user = text(value)?;
+    if user.contains(':') || user.chars().any(char::is_control) {
+        return Err(Wrong::new(
+            "cannot be a user of a REST API",
+            "write the username of Patroni's restapi.authentication; it has no colon",
+        ));
+    }
+    Ok(user)
 }
 
 fn patroni_urls(value: &Value) -> Result<Vec<String>, Wrong> {
@@ -132,3 +154,6 @@ fn patroni_urls(value: &Value) -> Result<Vec<String>, Wrong> {
     }
     Ok(bases)
 }
+
+/// Clients wait as long.
+const SWITCHOVER_WAIT_MAX: Duration = Duration::from_secs(600);

@@ -271,6 +271,19 @@ fn a_bad_user_list_is_told_by_its_own_lines_and_without_its_secrets() {
 #[test]
 fn login_settings_need_each_other() {
     check(
+        "[patroni]\nurls = [\"http://n1\"]\nusername = \"a:b\"\npassword = \"x\"\n[auth]\nfile = \"userlist.txt\"\n",
+        &[
+            "3: patroni.username: cannot be a user of a REST API; write the username of Patroni's restapi.authentication; it has no colon",
+        ],
+    );
+    check(
+        "[patroni]\nurls = [\"http://n1\"]\nusername = \"p\"\nswitchover_wait = \"1h\"\n[auth]\nfile = \"userlist.txt\"\n",
+        &[
+            "3: patroni.username: has no password; write it as patroni.password, or name a file with it as patroni.password_file",
+            r#"4: patroni.switchover_wait: 1h is out of range; write a duration from 0 to 10min, such as "10s", "500ms" or "2min""#,
+        ],
+    );
+    check(
         "[patroni]\nurls = [\"http://n1\"]\nmonitor_password_file = \"monitor.password\"\n\
          [auth]\nfile = \"userlist.txt\"\npassword_file = \"nothing.password\"\nquery = \"select 1\"\n",
         &[

@@ -29,6 +29,7 @@ fn a_full_file_says_what_it_says() {
     assert_eq!(config.auth.users.len(), 3);
     let Upstream::Patroni(patroni) = config.upstream else { panic!("not a cluster") };
     assert_eq!(patroni.monitor_password, Some(Secret::from("tick")));
+    assert_eq!(patroni.login.password, Some(Secret::from("tick")));
     assert_eq!(patroni.read_fallback, ReadFallback::Wait);
 }
 
@@ -111,6 +112,9 @@ const FULL_SHOWN: &[&str] = &[
     "patroni.monitor_user = watcher",
     "patroni.monitor_password_file = /etc/weir/monitor.password",
     "patroni.monitor_database = monitoring",
+    "patroni.switchover_wait = 3s",
+    "patroni.username = patroni",
+    "patroni.password_file = /etc/weir/monitor.password",
     "patroni.ca_file = /etc/weir/servers-ca.crt",
     "patroni.cert_file = /etc/weir/weir-client.crt",
     "patroni.key_file = /etc/weir/weir-client.key",
@@ -246,6 +250,7 @@ const DEFAULTS_SHOWN: &[&str] = &[
     "patroni.poll_timeout = 1s",
     "patroni.hold_timeout = 1min",
     "patroni.monitor_database = postgres",
+    "patroni.switchover_wait = 10s",
     "patroni.insecure = false",
     "auth.type = scram-sha-256",
     "auth.scram_iterations = 4096",

@@ -17,7 +17,7 @@ fn the_same_file_changes_nothing() {
 #[test]
 fn each_change_is_named_and_those_that_need_a_restart_say_so() {
     let after = "[listen]\nwrite = \"127.0.0.1:7432\"\n\
-                 [patroni]\nurls = [\"http://n2\"]\nhold_timeout = \"5s\"\nmonitor_user = \"m\"\nmonitor_password_file = \"monitor.password\"\n\
+                 [patroni]\nurls = [\"http://n2\"]\nhold_timeout = \"5s\"\nmonitor_user = \"m\"\nmonitor_password_file = \"monitor.password\"\nusername = \"p\"\npassword = \"q\"\n\
                  [auth]\nfile = \"md5.txt\"\n[pool]\nsize = 5\n[databases.app]\npool_size = 2\n[log]\nformat = \"json\"\nlevel = \"debug\"\n";
     let (config, changes) = reload(&config(BEFORE), config(after));
     let said: Vec<_> = changes.iter().map(ToString::to_string).collect();
@@ -29,6 +29,7 @@ fn each_change_is_named_and_those_that_need_a_restart_say_so() {
             r#"patroni.hold_timeout changed from "1min" to "5s""#,
             r#"patroni.monitor_user changed from "" to "m""#,
             r#"patroni.monitor_password_file changed from "" to "/etc/weir/monitor.password""#,
+            r#"patroni.username changed from "" to "p""#,
             r#"auth.file changed from "/etc/weir/userlist.txt" to "/etc/weir/md5.txt""#,
             r#"pool.size changed from "20" to "5""#,
             r#"log.format stays "text": "json" takes effect when weir is started again"#,
@@ -36,6 +37,7 @@ fn each_change_is_named_and_those_that_need_a_restart_say_so() {
             "databases.app changed",
             "the user list changed and has 1 users",
             "the monitor's password changed",
+            "the password for Patroni's REST API changed",
         ]
     );
     assert_eq!(changes.iter().filter(|change| change.needs_restart()).count(), 3);

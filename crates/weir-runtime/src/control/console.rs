@@ -11,7 +11,7 @@ use weir_protocol::message::Report;
 use weir_protocol::sqlstate::SqlState;
 
 use super::state::{Control, Following, now};
-use super::{acting, pausing, reload, shutdown, view};
+use super::{acting, pausing, reload, shutdown, switchover, view};
 use weir_worker::{ConsoleRequest, Order};
 
 /// Executes one command; the answer follows when it is done.
@@ -53,6 +53,7 @@ async fn obey(control: &Rc<Control>, asker: (u16, ClientId), command: Command) -
         Command::Set { key, value } => set(control, &key, &value).await,
         Command::Shutdown(how) => end(control, how),
         Command::AcceptLeader(member) => accept_leader(control, &member),
+        Command::Switchover(to) => switchover::switch_over(control, asker, to).await,
     };
     match outcome {
         Ok(()) => reply::done(&tag),
@@ -72,7 +73,8 @@ fn announce(command: &Command) {
         | Command::Enable(name)
         | Command::Kill(Some(name))
         | Command::WaitClose(Some(name))
-        | Command::AcceptLeader(name) => tracing::info!("{tag} '{name}' command issued"),
+        | Command::AcceptLeader(name)
+        | Command::Switchover(Some(name)) => tracing::info!("{tag} '{name}' command issued"),
         // What it is set to shows where it takes effect. It may be a password, though none can be set so.
         Command::Set { key, value: _ } => tracing::info!("SET {key} command issued"),
         Command::KillClient(id) => tracing::info!("{tag} '{id}' command issued"),
@@ -83,6 +85,7 @@ fn announce(command: &Command) {
         | Command::Kill(None)
         | Command::WaitClose(None)
         | Command::Suspend
+        | Command::Switchover(None)
         | Command::Shutdown(_) => tracing::info!("{tag} command issued"),
     }
 }

@@ -10,9 +10,10 @@ use tokio::time::sleep_until;
 use weir_config::{Config, Patroni, ReadFallback};
 use weir_discovery::{Address, Discovery, Event, Request, Settings};
 
+use super::monitor::credential;
 use super::monitor::{self, MonitorHandle};
+use super::patroni::{self, Call};
 use super::state::{Control, Following, now};
-use super::{monitor::credential, patroni};
 use weir_worker::Order;
 
 /// Follows as long as weir runs. With one plain PostgreSQL server there is nothing to follow.
@@ -104,11 +105,11 @@ impl Follower {
         let tls = self.control.tls.borrow().towards_patroni();
         match request {
             Request::Primary { url } => drop(spawn_local(async move {
-                let result = patroni::get(&url, "/primary", tls.as_ref(), deadline).await;
+                let result = patroni::call(&url, Call::Get("/primary"), tls.as_ref(), deadline).await;
                 drop(events.send(Event::Polled { url, result }).await);
             })),
             Request::Cluster { url } => drop(spawn_local(async move {
-                let result = patroni::get(&url, "/cluster", tls.as_ref(), deadline).await;
+                let result = patroni::call(&url, Call::Get("/cluster"), tls.as_ref(), deadline).await;
                 drop(events.send(Event::Cluster { url, result }).await);
             })),
             Request::Ping { member, address } => self.ping(member, address, events),

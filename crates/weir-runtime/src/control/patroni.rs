@@ -1,4 +1,4 @@
-//! One GET to a Patroni REST API: connect, ask at once, read a bounded answer, close. The whole has one deadline,
+//! One call of a Patroni REST API: connect, ask at once, read a bounded answer, close. The whole has one deadline,
 //! because a frozen host accepts connections and says nothing, and because a silent connection costs Patroni one of
 //! its few threads. Does not read the answer's meaning.
 
@@ -6,10 +6,10 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::header::{CONNECTION, HOST, USER_AGENT};
+use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -20,32 +20,56 @@ use weir_discovery::{ANSWER_BYTES_MAX, Answer, ApiUrl, PollFailure};
 
 use crate::tls::{TowardsPatroni, fault};
 
-/// Asks for `path`.
+/// What is asked.
+pub(super) enum Call<'a> {
+    /// For what is at a path.
+    Get(&'a str),
+    /// To do something.
+    Post {
+        /// Where.
+        path: &'a str,
+        /// JSON.
+        body: String,
+        /// Who asks, as the header `Authorization` says it.
+        authorization: Option<HeaderValue>,
+    },
+}
+
+/// Asks.
 ///
 /// # Errors
-/// When there is no whole answer within `deadline`.
-pub(super) async fn get(
+/// When there is no whole answer within `deadline`. [`PollFailure::Unreachable`] and [`PollFailure::Tls`] before the
+/// question was sent; a refused client certificate may come later, but then nobody has heard the question either. What
+/// breaks off in the middle is [`PollFailure::Broken`].
+pub(super) async fn call(
     url: &ApiUrl,
-    path: &str,
+    call: Call<'_>,
     tls: Option<&TowardsPatroni>,
     deadline: Duration,
 ) -> Result<Answer, PollFailure> {
-    timeout(deadline, reach(url, path, tls)).await.unwrap_or(Err(PollFailure::TimedOut))
+    timeout(deadline, reach(url, call, tls)).await.unwrap_or(Err(PollFailure::TimedOut))
 }
 
-async fn reach(url: &ApiUrl, path: &str, tls: Option<&TowardsPatroni>) -> Result<Answer, PollFailure> {
-    let connect = TcpStream::connect((url.host(), url.port()));
+async fn reach(url: &ApiUrl, call: Call<'_>, tls: Option<&TowardsPatroni>) -> Result<Answer, PollFailure> {
+    // A host that is gone keeps nobody waiting for the whole of a long call.
+    let connect = async {
+        let connecting = TcpStream::connect((url.host(), url.port()));
+        let in_time = timeout(CONNECT_TIME_MAX, connecting).await;
+        in_time
+            .map_err(|_| PollFailure::Unreachable("no answer in time".to_owned()))?
+            .map_err(|error| unreachable(&error))
+    };
     if !url.is_https() {
-        return ask(connect.await.map_err(|error| unreachable(&error))?, url, path).await;
+        return ask(connect.await?, url, call).await;
     }
     let no_authorities = || PollFailure::Tls("its URL is https, but there is no patroni.ca_file".to_owned());
     let tls = tls.ok_or_else(no_authorities)?;
-    let stream = connect.await.map_err(|error| unreachable(&error))?;
-    let stream = tls.connect(stream, url.host()).await.map_err(|why| PollFailure::Tls(why.to_string()))?;
-    ask(stream, url, path).await
+    let stream =
+        tls.connect(connect.await?, url.host()).await.map_err(|why| PollFailure::Tls(why.to_string()))?;
+    ask(stream, url, call).await
 }
 
-async fn ask<S>(stream: S, url: &ApiUrl, path: &str) -> Result<Answer, PollFailure>
+async fn ask<S>(stream: S, url: &ApiUrl, call: Call<'_>) -> Result<Answer, PollFailure>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -60,14 +84,7 @@ where
             tracing::trace!("connection to a REST API: {error}");
         }
     }));
-    let request = Request::builder()
-        .method(Method::GET)
-        .uri(path)
-        .header(HOST, url.authority())
-        .header(USER_AGENT, concat!("weir/", env!("CARGO_PKG_VERSION")))
-        .header(CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| PollFailure::Broken(error.to_string()))?;
+    let request = request(url, call).map_err(|error| PollFailure::Broken(error.to_string()))?;
     let answer = sender.send_request(request).await.map_err(|error| broken(&error))?;
     let status = answer.status().as_u16();
     let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|error| {
@@ -79,6 +96,23 @@ where
     })?;
     drop(connection);
     Ok(Answer { status, body: body.to_bytes().to_vec() })
+}
+
+fn request(url: &ApiUrl, call: Call<'_>) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
+    let builder = Request::builder()
+        .header(HOST, url.authority())
+        .header(USER_AGENT, concat!("weir/", env!("CARGO_PKG_VERSION")))
+        .header(CONNECTION, "close");
+    match call {
+        Call::Get(path) => builder.method(Method::GET).uri(path).body(Full::default()),
+        Call::Post { path, body, authorization } => {
+            let mut builder = builder.method(Method::POST).uri(path).header(CONTENT_TYPE, "application/json");
+            if let Some(authorization) = authorization {
+                builder = builder.header(AUTHORIZATION, authorization);
+            }
+            builder.body(Full::new(Bytes::from(body)))
+        }
+    }
 }
 
 /// Short and without the address, which the reader knows: it becomes part of a sentence about the member.
@@ -95,6 +129,9 @@ fn broken(error: &(dyn Error + 'static)) -> PollFailure {
     fault(error)
         .map_or_else(|| PollFailure::Broken(error.to_string()), |why| PollFailure::Tls(why.to_string()))
 }
+
+/// Polls have a shorter deadline as a whole.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Longest head of an answer; Patroni's has a few hundred bytes.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;

@@ -9,9 +9,10 @@ use std::time::Instant;
 
 use tokio::sync::{Notify, mpsc};
 use weir_admin::averages::Averages;
-use weir_admin::snapshot::Snapshot;
+use weir_admin::snapshot::{Snapshot, UnfinishedRow};
 use weir_config::{Config, Upstream};
 use weir_discovery::{Address, Discovery, Event, SessionEvidence, Topology};
+use weir_pool::ClientId;
 
 use super::follow;
 use crate::Reload;
@@ -19,7 +20,7 @@ use crate::handle::WorkerHandle;
 use crate::resolver::Resolver;
 use crate::tls::TlsBundle;
 use crate::unix_socket::SocketFile;
-use weir_worker::Order;
+use weir_worker::{Asker, Order};
 
 /// The control thread's state.
 pub(super) struct Control {
@@ -41,6 +42,12 @@ pub(super) struct Control {
     files: RefCell<Vec<SocketFile>>,
     /// The end that began gives no server connection out.
     pub(super) holds_back: Cell<bool>,
+    /// A SWITCHOVER is under way.
+    pub(super) switching: Cell<bool>,
+    /// SWITCHOVERs that ended with another leader.
+    pub(super) switchovers_done: Cell<u64>,
+    /// SWITCHOVERs that did not.
+    pub(super) switchovers_failed: Cell<u64>,
     /// Counts RESUMEs: a PAUSE that still waits for quiet learns that it was undone.
     pub(super) resumed: Cell<u64>,
 }
@@ -115,6 +122,9 @@ impl Control {
             changed: Notify::new(),
             files: RefCell::default(),
             holds_back: Cell::new(false),
+            switching: Cell::new(false),
+            switchovers_done: Cell::new(0),
+            switchovers_failed: Cell::new(0),
             resumed: Cell::new(0),
         };
         (Rc::new(control), events)
@@ -191,6 +201,18 @@ impl Control {
             sum.totals.max_client_conn = totals.max_client_conn;
         }
         sum
+    }
+
+    /// Who is in a transaction on the leader, and what has become of whoever gave a command.
+    pub(super) async fn unfinished(&self, (worker, client): (u16, ClientId)) -> (Vec<UnfinishedRow>, Asker) {
+        let (mut rows, mut asker) = (Vec::new(), Asker::IsGone);
+        for handle in &self.workers {
+            let own = (handle.index() == worker).then_some(client);
+            let Some((more, seen)) = handle.unfinished(own).await else { continue };
+            rows.extend(more);
+            asker = seen.unwrap_or(asker);
+        }
+        (rows, asker)
     }
 
     /// Passes on what a session met. With that many events waiting a poll is about to start anyway.

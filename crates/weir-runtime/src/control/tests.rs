@@ -8,6 +8,7 @@ mod fakes;
 mod following;
 mod pages;
 mod rest;
+mod switchover;
 
 use std::future::Future;
 use std::time::Duration;

@@ -51,6 +51,7 @@ pub(super) fn metrics(control: &Control, snapshot: &Snapshot, topology: &Topolog
         snapshot,
         topology,
         failovers: failovers(control).last().map_or(0, |last| last.number),
+        switchovers: [control.switchovers_done.get(), control.switchovers_failed.get()],
         uptime: uptime(control),
         version: VERSION,
         expiring: control.tls.borrow().expiring(),

@@ -24,7 +24,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 use tokio::task;
-use weir_admin::snapshot::Snapshot;
+use weir_admin::snapshot::{Snapshot, UnfinishedRow};
 use weir_auth::scram::DerivedKeys;
 use weir_config::{Dns, Tcp};
 use weir_pool::{ClientId, ServerId};
@@ -36,8 +36,8 @@ use crate::machine::Machine;
 use crate::tls::TlsBundle;
 use crate::tls::tests::no_tls;
 use weir_worker::{
-    Accepted, ConnId, DialError, Dialed, Effect, Effects, Encrypted, Order, ReferralTicket, Role, Ticket,
-    Verdict,
+    Accepted, Asker, ConnId, DialError, Dialed, Effect, Effects, Encrypted, Order, ReferralTicket, Role,
+    Ticket, Verdict,
 };
 
 /// What the machine was told.
@@ -115,6 +115,14 @@ impl<S: FnMut(&Event, &mut Effects) + 'static> Machine for Scripted<S> {
 
     fn snapshot(&self, _now: Instant) -> Snapshot {
         Snapshot::default()
+    }
+
+    fn unfinished(&self, _: Instant) -> Vec<UnfinishedRow> {
+        Vec::new()
+    }
+
+    fn asker(&self, _: ClientId) -> Asker {
+        Asker::IsGone
     }
 
     fn is_console(&self, _conn: ConnId) -> bool {

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use weir_auth::StoredSecret;
 use weir_config::DEFAULT_AUTH_QUERY;
-use weir_discovery::Leadership;
 use weir_pool::ClientId;
 
 use super::{Question, Wanted, Whose};
@@ -135,8 +134,7 @@ impl Worker {
     }
 
     fn nobody_leads(&self, database: &str) -> bool {
-        matches!(self.topology.leader, Leadership::Leaderless { .. })
-            && places::follows_cluster(&self.config, database)
+        self.topology.why_held().is_some() && places::follows_cluster(&self.config, database)
     }
 
     fn note_cached(&mut self, id: ClientId, whose: &Whose) {
@@ -151,9 +149,9 @@ impl Worker {
         if places::has_hosts(&self.config, database) {
             return Role::Write;
         }
-        match (&self.topology.leader, self.topology.replicas.is_empty()) {
-            (Leadership::Leaderless { .. }, false) => Role::Read,
-            (Leadership::Leaderless { .. }, true) | (Leadership::Led { .. }, _) => Role::Write,
+        match self.topology.why_held() {
+            Some(_) if !self.topology.replicas.is_empty() => Role::Read,
+            Some(_) | None => Role::Write,
         }
     }
 

@@ -3,7 +3,7 @@
 use weir_pool::ClientId;
 use weir_protocol::backend;
 use weir_protocol::frontend::{self, NO_TYPES, TargetKind};
-use weir_worker::{ConnId, Order, Role};
+use weir_worker::{Asker, ConnId, Order, Role};
 
 use crate::settings::PASSWORD;
 use crate::world::{World, batch};
@@ -167,4 +167,29 @@ fn a_goodbye_or_nonsense_ends_it() {
     world.send(odd, b"F\0\0\0\x04".to_vec());
     assert_eq!(world.heard(odd), ["FATAL 08P01"]);
     assert!(world.snapshot().clients.is_empty());
+}
+
+#[test]
+fn control_learns_whether_a_command_is_still_wanted() {
+    let mut world = World::new();
+    let client = console(&mut world, "admin");
+    world.heard(client);
+    world.cancel(client);
+    world.query(client, "SWITCHOVER");
+    let id = world.shell.asked[0].client;
+    assert_eq!(world.worker.asker(id), Asker::Waits, "what came before is for nothing");
+    let mut notice = Vec::new();
+    backend::notice(&weir_protocol::message::Report::notice("so far"), &mut notice);
+    world.order(Order::ConsoleNotice(id, notice.clone()));
+    assert_eq!(world.heard(client), ["NOTICE 00000"]);
+    world.cancel(client);
+    assert_eq!(world.worker.asker(id), Asker::ThinksBetterOfIt);
+    answer(&mut world, "called off");
+    world.order(Order::ConsoleNotice(id, notice));
+    assert_eq!(world.heard(client), ["row called off", "SHOW", "ready I"], "nothing follows the answer");
+    world.query(client, "SWITCHOVER");
+    assert_eq!(world.worker.asker(id), Asker::Waits);
+    world.vanish(client);
+    assert_eq!(world.worker.asker(id), Asker::IsGone);
+    assert_eq!(world.worker.asker(ClientId(77)), Asker::IsGone);
 }

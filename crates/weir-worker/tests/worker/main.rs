@@ -29,6 +29,7 @@ mod looking_up;
 mod losing;
 mod ordering;
 mod overdue;
+mod planned;
 mod pooling;
 mod reading;
 mod referring;

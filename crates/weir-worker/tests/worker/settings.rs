@@ -92,6 +92,7 @@ pub(crate) fn led(leader: &str, timeline: u32, replicas: &[&str]) -> Topology {
         fallback: weir_discovery::ReadFallback::Primary,
         is_standby_cluster: false,
         failover: u64::from(timeline) - 1,
+        planned: None,
         members: Vec::new(),
     }
 }

@@ -75,7 +75,10 @@ pub(super) fn configuration(
         local["ssl_cert_file"] = json!(node.folder.join("server.crt"));
         local["ssl_key_file"] = json!(node.folder.join("server.key"));
     }
-    let (api, control) = rest_api(layout, node);
+    let (mut api, control) = rest_api(layout, node);
+    if let Some((username, password)) = &options.api_login {
+        api["authentication"] = json!({"username": username, "password": password});
+    }
     json!({
         "scope": options.scope,
         "name": node.name,

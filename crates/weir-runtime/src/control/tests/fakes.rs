@@ -11,13 +11,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
-use weir_admin::snapshot::Snapshot;
+use weir_admin::snapshot::{Snapshot, UnfinishedRow};
 use weir_config::{Config, FileContents, Files, Source};
 use weir_protocol::backend::{self, Column};
 use weir_protocol::frame;
 use weir_protocol::message::Report as Error;
 use weir_protocol::sqlstate::SqlState;
-use weir_worker::Order;
+use weir_worker::{Asker, Order};
 
 use crate::Reload;
 use crate::control::follow;
@@ -61,6 +61,10 @@ pub(super) fn patroni(seed: SocketAddr) -> Config {
 pub(super) struct Worker {
     pub(super) orders: mpsc::UnboundedReceiver<Order>,
     pub(super) snapshot: Rc<RefCell<Snapshot>>,
+    /// Who is in a transaction, and what has become of whoever gave a command.
+    pub(super) unfinished: Rc<RefCell<(Vec<UnfinishedRow>, Asker)>>,
+    /// How often that was asked.
+    pub(super) looks: Rc<Cell<u32>>,
 }
 
 /// A control thread's state with one worker, following if there is something to follow.
@@ -69,11 +73,20 @@ pub(super) fn control(config: Config, reload: Option<Reload>) -> (Rc<Control>, W
     let (told, orders) = mpsc::unbounded_channel();
     let snapshot = Rc::new(RefCell::new(Snapshot::default()));
     let shown = Rc::clone(&snapshot);
+    let unfinished = Rc::new(RefCell::new((Vec::new(), Asker::Waits)));
+    let open = Rc::clone(&unfinished);
+    let looks: Rc<Cell<u32>> = Rc::default();
+    let counted = Rc::clone(&looks);
     spawn_local(async move {
         while let Some(word) = inbox.recv().await {
             match word {
                 ToWorker::Order(order) => drop(told.send(order)),
                 ToWorker::Snapshot(answer) => drop(answer.send(shown.borrow().clone())),
+                ToWorker::Unfinished(asker, answer) => {
+                    counted.set(counted.get() + 1);
+                    let (rows, fate) = open.borrow().clone();
+                    drop(answer.send((rows, asker.map(|_| fate))));
+                }
                 ToWorker::Tls(_) | ToWorker::Doors(_) => {}
                 ToWorker::Stop => return,
             }
@@ -82,7 +95,7 @@ pub(super) fn control(config: Config, reload: Option<Reload>) -> (Rc<Control>, W
     let tls = Arc::new(TlsBundle::load(&config).unwrap());
     let (control, events) = Control::new(Arc::new(config), vec![handle], reload, tls);
     spawn_local(follow::follow(Rc::clone(&control), events));
-    (control, Worker { orders, snapshot })
+    (control, Worker { orders, snapshot, unfinished, looks })
 }
 
 /// A REST API that answers every request with `answer(path)`, raw bytes, and closes as Patroni does.
@@ -96,7 +109,7 @@ pub(super) async fn rest(answer: impl Fn(&str) -> Vec<u8> + 'static) -> SocketAd
             let answer = Rc::clone(&answer);
             spawn_local(async move {
                 let mut request = Vec::new();
-                while !request.ends_with(b"\r\n\r\n") {
+                while !request.windows(4).any(|bytes| bytes == b"\r\n\r\n") {
                     if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
                         return;
                     }

@@ -2,14 +2,20 @@
 
 use std::time::{Duration, Instant};
 
+use hyper::header::HeaderValue;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use weir_discovery::{ANSWER_BYTES_MAX, Answer, ApiUrl, PollFailure};
 
 use super::fakes::{http, rest};
 use super::on_control_thread;
-use crate::control::patroni::get;
+use crate::control::patroni::{Call, call};
 
 const DEADLINE: Duration = Duration::from_millis(500);
+
+async fn get(url: &ApiUrl, deadline: Duration) -> Result<Answer, PollFailure> {
+    call(url, Call::Get("/primary"), None, deadline).await
+}
 
 fn url(text: &str) -> ApiUrl {
     text.parse().unwrap()
@@ -17,7 +23,7 @@ fn url(text: &str) -> ApiUrl {
 
 async fn ask(answer: Vec<u8>) -> Result<Answer, PollFailure> {
     let address = rest(move |path| if path == "/primary" { answer.clone() } else { Vec::new() }).await;
-    get(&url(&format!("http://{address}/patroni")), "/primary", None, DEADLINE).await
+    get(&url(&format!("http://{address}/patroni")), DEADLINE).await
 }
 
 #[test]
@@ -74,13 +80,42 @@ fn nobody_there_is_known_at_once_and_silence_within_the_deadline() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let began = Instant::now();
-        let silent = get(&url(&format!("http://{address}")), "/primary", None, DEADLINE).await;
+        let silent = get(&url(&format!("http://{address}")), DEADLINE).await;
         assert_eq!(silent, Err(PollFailure::TimedOut));
         assert!((DEADLINE..DEADLINE * 4).contains(&began.elapsed()));
         drop(listener);
-        let gone = get(&url(&format!("http://{address}")), "/primary", None, DEADLINE).await;
+        let gone = get(&url(&format!("http://{address}")), DEADLINE).await;
         assert_eq!(gone, Err(PollFailure::Unreachable("connection refused".to_owned())));
-        let secure = get(&url("https://127.0.0.1:1"), "/primary", None, DEADLINE).await;
+        let secure = get(&url("https://127.0.0.1:1"), DEADLINE).await;
         assert!(matches!(secure, Err(PollFailure::Tls(_))), "{secure:?}");
+    });
+}
+
+#[test]
+fn a_post_says_who_asks() {
+    on_control_thread(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = url(&format!("http://{}", listener.local_addr().unwrap()));
+        let body = r#"{"leader":"n1"}"#;
+        let authorization = Some(HeaderValue::from_static("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="));
+        let question = Call::Post { path: "/switchover", body: body.to_owned(), authorization };
+        let patroni = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(body.as_bytes()) {
+                assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0);
+            }
+            stream.write_all(&http(401, "no auth")).await.unwrap();
+            drop(stream);
+            String::from_utf8(request).unwrap().to_ascii_lowercase()
+        };
+        let (answer, request) = tokio::join!(call(&url, question, None, DEADLINE), patroni);
+        assert_eq!(answer, Ok(Answer { status: 401, body: b"no auth".to_vec() }));
+        assert!(request.starts_with("post /switchover http/1.1\r\n"), "{request}");
+        for header in
+            ["authorization: basic qwxhzgrpbjpvcgvuihnlc2ftzq==", "content-length: 15", "connection: close"]
+        {
+            assert!(request.contains(&format!("\r\n{header}\r\n")), "{header} in {request}");
+        }
     });
 }

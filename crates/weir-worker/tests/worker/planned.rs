@@ -1,0 +1,106 @@
+//! A leader that is about to go by plan: nobody begins anything there, whoever has begun may end.
+
+use std::time::Duration;
+
+use weir_config::PoolMode;
+use weir_discovery::Topology;
+use weir_worker::Role;
+
+use crate::settings::{led, size, target};
+use crate::world::{World, echo};
+
+/// n1 leads and is about to go.
+fn leaving(replicas: &[&str]) -> Topology {
+    Topology { planned: Some("a switchover is under way".to_owned()), ..led("n1", 1, replicas) }
+}
+
+/// A transaction that PostgreSQL knows of.
+fn begin(world: &mut World, client: usize) {
+    assert_eq!(world.ask(client, "begin"), ["BEGIN", "ready T"]);
+    world.ask(client, "select 0");
+}
+
+#[test]
+fn open_transactions_end_and_nothing_begins() {
+    let mut world = World::new();
+    let [open, waits] = world.clients();
+    begin(&mut world, open);
+    world.adopt(leaving(&["n2"]));
+    world.query(waits, "select 1");
+    world.pass(Duration::from_millis(300));
+    let unfinished = world.worker.unfinished(world.now);
+    assert_eq!(unfinished.len(), 1);
+    assert_eq!((unfinished[0].user.as_str(), unfinished[0].running_for), ("app", None));
+    assert!(unfinished[0].open_for >= Duration::from_millis(300));
+    assert_eq!(world.ask(open, "commit"), ["COMMIT", "ready I"]);
+    assert!(world.worker.unfinished(world.now).is_empty());
+    world.query(open, "select 2");
+    world.pass(Duration::from_secs(5));
+    assert_eq!((world.heard(open), world.heard(waits)), (vec![], vec![]));
+    world.promote("n2", 2);
+    world.adopt(led("n2", 2, &["n3"]));
+    assert_eq!(world.heard(waits), echo("select 1"));
+    assert_eq!(world.heard(open), echo("select 2"));
+}
+
+#[test]
+fn everybody_is_served_again_by_a_leader_that_stays() {
+    let mut world = World::configured(|config| config.pool.size = size(1));
+    let clients: [usize; 3] = world.clients();
+    assert_eq!(world.ask(clients[0], "select 0"), echo("select 0"));
+    world.adopt(leaving(&["n2"]));
+    for client in clients {
+        world.query(client, &format!("select {client}"));
+    }
+    assert!(world.worker.unfinished(world.now).is_empty());
+    world.adopt(led("n1", 1, &["n2"]));
+    for client in clients {
+        assert_eq!(world.heard(client), echo(&format!("select {client}")));
+    }
+    assert!(world.ran().iter().all(|line| line.starts_with("n1: ")));
+}
+
+#[test]
+fn a_session_is_waited_for_in_a_transaction_only_and_begins_nothing() {
+    let mut world = World::configured(|config| config.pool.mode = PoolMode::Session);
+    let [busy, idle] = world.clients();
+    begin(&mut world, busy);
+    assert_eq!(world.ask(idle, "select 1"), echo("select 1"));
+    world.adopt(leaving(&["n2"]));
+    assert_eq!(world.worker.unfinished(world.now).len(), 1);
+    assert_eq!(world.ask(busy, "commit"), ["COMMIT", "ready I"]);
+    world.query(busy, "select 2");
+    world.query(idle, "select 3");
+    assert_eq!((world.heard(busy), world.heard(idle)), (vec![], vec![]));
+    assert!(world.worker.unfinished(world.now).is_empty());
+    world.adopt(led("n1", 1, &["n2"]));
+    assert_eq!(world.heard(busy), echo("select 2"));
+    assert_eq!(world.heard(idle), echo("select 3"));
+}
+
+#[test]
+fn reads_that_fall_back_to_the_leader_wait_as_well() {
+    let fallback = Topology { replicas: vec![target("n1", true)], ..led("n1", 1, &[]) };
+    let mut world = World::new();
+    world.adopt(fallback);
+    let [open, waits] = [world.client_of(Role::Read, "app"), world.client_of(Role::Read, "app")];
+    begin(&mut world, open);
+    world.adopt(leaving(&[]));
+    world.query(waits, "select 1");
+    assert_eq!(world.heard(waits), [""; 0]);
+    assert_eq!(world.worker.unfinished(world.now).len(), 1);
+    assert_eq!(world.ask(open, "commit"), ["COMMIT", "ready I"]);
+    assert!(world.worker.unfinished(world.now).is_empty());
+    world.promote("n2", 2);
+    world.adopt(Topology { replicas: vec![target("n2", true)], ..led("n2", 2, &[]) });
+    assert_eq!(world.heard(waits), echo("select 1"));
+}
+
+#[test]
+fn reads_on_replicas_go_on() {
+    let mut world = World::new();
+    let reader = world.client_of(Role::Read, "app");
+    world.adopt(leaving(&["n2"]));
+    assert_eq!(world.ask(reader, "select 1"), echo("select 1"));
+    assert!(world.worker.unfinished(world.now).is_empty());
+}
