@@ -3,7 +3,8 @@
 //!
 //! Owns the order of things. What can happen is in [`event`], how it is made in `act`; the clients are in [`load`], the
 //! eyes on PostgreSQL itself in [`watch`]; what is measured is judged in [`journal`] and [`report`] and shown by
-//! [`table`]. Knows of the pooler only its two ports.
+//! [`table`]. Knows of the pooler only its two ports, and one command of weir's
+//! console.
 
 mod act;
 pub mod event;
@@ -68,7 +69,7 @@ pub async fn run(
         prepare(cluster, event).await.with_context(|| format!("before {}", event.name()))?;
         progress.say(&format!("drill: {} on {}", event.name(), describe(&cluster.members().await?)));
         journal.forget_before(Instant::now());
-        let report = play(cluster, event, &mut load, &journal).await;
+        let report = play(cluster, front, event, &mut load, &journal).await;
         let report = report.with_context(|| format!("the event {}", event.name()))?;
         progress.say(&table::line(&report));
         reports.push(report);
@@ -91,19 +92,25 @@ async fn prepare(cluster: &mut Cluster, event: Event) -> Result<()> {
     Ok(())
 }
 
-async fn play(cluster: &mut Cluster, event: Event, load: &mut Load, journal: &Journal) -> Result<Report> {
+async fn play(
+    cluster: &mut Cluster,
+    front: Front,
+    event: Event,
+    load: &mut Load,
+    journal: &Journal,
+) -> Result<Report> {
     let old = cluster.leader().await.context("no leader before the event")?.clone();
     let watch = Watch::start(cluster.layout(), &old).await?;
     let began = Instant::now();
-    let made = Stage { cluster: &mut *cluster, load: &mut *load, journal, watch: &watch, old: &old }
-        .make(event)
-        .await?;
+    let mut stage =
+        Stage { cluster: &mut *cluster, front, load: &mut *load, journal, watch: &watch, old: &old };
+    let made = stage.make(event).await?;
     recover(cluster).await?;
     let seen = watch.finish().await;
     let woken = load.wake_idle().await;
     let ended = Instant::now();
     let loss = match (event.fate(), seen.lost_at, &seen.promotion) {
-        (Fate::Stays, _, _) | (_, _, None) => None,
+        (Fate::Stays | Fate::Moves, _, _) | (_, _, None) => None,
         (Fate::Silent, _, Some(promotion)) => Some(Loss { from: began, until: promotion.seen }),
         (Fate::Lost | Fate::MayReturn, Some(at), _) => Some(Loss { from: at, until: at }),
         (Fate::Lost | Fate::MayReturn, None, _) => None,

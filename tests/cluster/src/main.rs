@@ -15,7 +15,7 @@ const USAGE: &str = "usage: demo.sh              bring up a cluster with weir in
        demo.sh stop         end the demo
        demo.sh drill [EVENT...] [--all] [--rounds N] [--patroni 3|4] [--front WRITE,READ]
                             switchover and crash (or what is named) under load, unattended, with a table at the end:
-                            switchover crash postmaster freeze cut api etcd-failsafe etcd replica lag rolling
+                            switchover planned crash postmaster freeze cut api etcd-failsafe etcd replica lag rolling
 ";
 
 fn main() -> ExitCode {

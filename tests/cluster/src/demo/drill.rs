@@ -61,6 +61,10 @@ impl Order {
                 }
             }
         }
+        if order.foreign.is_some() {
+            // Weir's own command.
+            order.events.retain(|event| *event != Event::Planned);
+        }
         if order.events.is_empty() {
             order.events = vec![Event::Switchover, Event::Crash];
         }

@@ -9,16 +9,18 @@ use tokio_postgres::NoTls;
 use super::journal::Journal;
 use super::load::{IdleCount, Load};
 use super::watch::{Promotion, Watch};
-use super::{Event, present_rows};
+use super::{Event, Front, present_rows};
 use crate::cluster::{Cluster, Node};
+use crate::front::ADMIN;
 use crate::schema;
-use crate::sql;
+use crate::sql::{self, Login};
 use crate::wait::{Limit, until};
 
 /// Everything that an event needs.
 #[derive(Debug)]
 pub(super) struct Stage<'a> {
     pub(super) cluster: &'a mut Cluster,
+    pub(super) front: Front,
     pub(super) load: &'a mut Load,
     pub(super) journal: &'a Journal,
     pub(super) watch: &'a Watch,
@@ -53,6 +55,10 @@ impl Stage<'_> {
         match event {
             Event::Switchover => {
                 self.cluster.patronictl("switchover", &["--leader", old]).await?;
+                self.watch.promoted(FAILOVER_PATIENCE).await?;
+            }
+            Event::Planned => {
+                sql::rows(self.front.write, CONSOLE, "SWITCHOVER").await?;
                 self.watch.promoted(FAILOVER_PATIENCE).await?;
             }
             Event::Crash => {
@@ -233,6 +239,7 @@ async fn wait_reads(node: &Node, wanted: bool) -> Result<()> {
     .await
 }
 
+const CONSOLE: Login<'static> = Login { user: ADMIN.0, password: ADMIN.1, database: "weir" };
 const CANCEL_WAITING: &str =
     "SELECT pg_catalog.pg_cancel_backend(pid) FROM pg_catalog.pg_stat_activity WHERE wait_event = 'SyncRep'";
 /// Application sessions that began after a moment, so many milliseconds ago.

@@ -5,6 +5,8 @@
 pub enum Event {
     /// A planned change of leader by `patronictl switchover`.
     Switchover,
+    /// The same by weir's console command SWITCHOVER.
+    Planned,
     /// `kill -9` of Patroni and every PostgreSQL process of the leader's node at once.
     Crash,
     /// `kill -9` of the leader's PostgreSQL; its Patroni lives and starts it again, or another node takes over.
@@ -30,8 +32,9 @@ pub enum Event {
 
 impl Event {
     /// All, in an order in which each finds a cluster that is well.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Switchover,
+        Self::Planned,
         Self::Crash,
         Self::Postmaster,
         Self::Freeze,
@@ -49,6 +52,7 @@ impl Event {
     pub fn name(self) -> &'static str {
         match self {
             Self::Switchover => "switchover",
+            Self::Planned => "planned",
             Self::Crash => "crash",
             Self::Postmaster => "postmaster",
             Self::Freeze => "freeze",
@@ -73,6 +77,7 @@ impl Event {
     pub fn fate(self) -> Fate {
         match self {
             Self::Switchover | Self::Crash | Self::Rolling => Fate::Lost,
+            Self::Planned => Fate::Moves,
             Self::Freeze | Self::Cut => Fate::Silent,
             Self::Postmaster | Self::Etcd => Fate::MayReturn,
             Self::SilentApis | Self::EtcdFailsafe | Self::Replica | Self::Lag => Fate::Stays,
@@ -85,6 +90,8 @@ impl Event {
 pub enum Fate {
     /// Its sessions end and another node leads. What was on it may fail.
     Lost,
+    /// Another node leads, after everything on it has ended. Nothing may fail.
+    Moves,
     /// It answers nothing any more and another node leads. What was sent until then may fail.
     Silent,
     /// Its sessions end; it or another node leads afterwards. What was on it may fail.

@@ -70,7 +70,7 @@ impl Report {
     fn check_leader(&self, promise: &mut impl FnMut(bool, String)) {
         let (from, to) = (&self.from, &self.to);
         match self.event.fate() {
-            Fate::Lost | Fate::Silent => promise(from != to, format!("{from} still leads")),
+            Fate::Lost | Fate::Moves | Fate::Silent => promise(from != to, format!("{from} still leads")),
             Fate::Stays => promise(from == to, format!("{to} leads, and {from} had nothing")),
             Fate::MayReturn => {}
         }
