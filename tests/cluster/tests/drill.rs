@@ -27,6 +27,14 @@ async fn check(patroni: Patroni, base: Ipv4Addr) -> Result<()> {
     let reports = process::with_log(reports, weir.log())?;
     let broken: Vec<String> = reports.iter().flat_map(Report::broken).collect();
     progress.say(&format!("the drill's table\n{}", table::render(&reports)));
-    ensure!(broken.is_empty(), "{}\n{}", broken.join("\n"), weir.log_text());
+    ensure!(broken.is_empty(), "{}\n{}", broken.join("\n"), story(&weir.log_text()));
     Ok(())
+}
+
+/// The log without the comings and goings of clients.
+fn story(log: &str) -> String {
+    log.lines()
+        .filter(|line| line.contains("cluster: ") || !line.contains(" LOG "))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
