@@ -241,7 +241,7 @@ fn longest_gap(mut moments: Vec<Instant>) -> Duration {
 }
 
 /// The two honest answers about a request that was on the old leader.
-const IN_DOUBT: &str = "08007";
+pub(super) const IN_DOUBT: &str = "08007";
 const ROLLED_BACK: &str = "40001";
 /// PostgreSQL ends its sessions one after the other; ours may not be the last.
 const SLACK: Duration = Duration::from_millis(150);

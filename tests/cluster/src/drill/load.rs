@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Error, Statement};
 
 use super::Front;
-use super::journal::{Attempt, Journal, Kind, Outcome, Port};
+use super::journal::{Attempt, IN_DOUBT, Journal, Kind, Outcome, Port};
 use crate::schema;
 use crate::sql;
 
@@ -231,34 +231,36 @@ impl Worker {
         let outcome = match done {
             Err(_) => Outcome::Failed(NO_ANSWER.to_owned()),
             Ok(Ok(())) => Outcome::Done,
-            Ok(Err(problem)) => after_error(&connected.client, &problem).await,
+            Ok(Err(trouble)) => after_error(&connected.client, &trouble).await,
         };
         let alive = done_or_told(&outcome);
         self.note(began, rows, outcome);
         alive
     }
 
-    async fn once(&self, connected: &Connected, rows: &[i64]) -> Result<(), Error> {
+    async fn once(&self, connected: &Connected, rows: &[i64]) -> Result<(), Trouble> {
         let client = &connected.client;
-        match (rows, &connected.insert) {
+        let single = match (rows, &connected.insert) {
             ([], _) => client.simple_query("SELECT max(id) FROM public.drill").await.map(|_| ()),
             (&[id], Some(insert)) => client.execute(insert, &[&id, &self.name()]).await.map(|_| ()),
             (&[id], None) => client.simple_query(&insert(id, &self.name(), 0)).await.map(|_| ()),
-            (ids, _) => self.transaction(client, ids).await,
-        }
+            (ids, _) => return self.transaction(client, ids).await,
+        };
+        single.map_err(|problem| Trouble { problem, may_be_applied: true })
     }
 
-    async fn transaction(&self, client: &Client, ids: &[i64]) -> Result<(), Error> {
+    async fn transaction(&self, client: &Client, ids: &[i64]) -> Result<(), Trouble> {
+        let inside = |problem| Trouble { problem, may_be_applied: false };
         // The rows of one transaction share a name and say how many they are.
         let name = format!("{} {}", self.name(), ids[0]);
-        client.simple_query("BEGIN").await?;
+        client.simple_query("BEGIN").await.map_err(inside)?;
         for id in ids {
-            client.simple_query(&insert(*id, &name, ids.len())).await?;
+            client.simple_query(&insert(*id, &name, ids.len())).await.map_err(inside)?;
             tokio::time::sleep(THINK_PAUSE).await;
         }
         // Whatever the tag says: an acknowledged COMMIT promises the rows, and a rolled-back one shows as lost.
-        client.simple_query("COMMIT").await?;
-        Ok(())
+        let committed = client.simple_query("COMMIT").await;
+        committed.map(|_| ()).map_err(|problem| Trouble { problem, may_be_applied: true })
     }
 
     fn name(&self) -> String {
@@ -287,9 +289,20 @@ fn done_or_told(outcome: &Outcome) -> bool {
     }
 }
 
+/// What a statement failed with.
+#[derive(Debug)]
+struct Trouble {
+    problem: Error,
+    /// Whether nobody can know if it was done: not so inside a transaction, before its COMMIT.
+    may_be_applied: bool,
+}
+
 /// Tells whether the connection survived the error, and ends the transaction if there was one.
-async fn after_error(client: &Client, problem: &Error) -> Outcome {
-    let code = code_of(problem);
+async fn after_error(client: &Client, trouble: &Trouble) -> Outcome {
+    let mut code = code_of(&trouble.problem);
+    if code == IN_DOUBT && !trouble.may_be_applied {
+        code += " before COMMIT";
+    }
     // A farewell is read before the end of the connection is.
     tokio::time::sleep(Duration::from_millis(20)).await;
     if client.is_closed() {
