@@ -12,8 +12,12 @@ count=$1 from=${2:-0}
 # Small enough that a failure ends the run soon.
 share=64
 
-cargo build --quiet --locked --profile simulate -p weir-sim
-simulate=${CARGO_TARGET_DIR:-target}/simulate/simulate
+# Another build of it, such as one with a bug in it.
+simulate=${SIMULATE:-}
+if [ -z "$simulate" ]; then
+  cargo build --quiet --locked --profile simulate -p weir-sim
+  simulate=${CARGO_TARGET_DIR:-target}/simulate/simulate
+fi
 stories=$(mktemp -d)
 trap 'rm -rf "$stories"' EXIT
 

@@ -270,6 +270,8 @@ impl Application {
             Request::Commit if self.status != b'E' => "COMMIT",
             Request::Commit | Request::Rollback => "ROLLBACK",
         };
+        let may_succeed = self.status != b'E' || matches!(request, Request::Commit | Request::Rollback);
+        Law::OwnAnswers.holds(may_succeed, || format!("{request:?} is done in a failed transaction"));
         let done = || Heard::Done(tag.to_owned());
         let echoes = request.echoes();
         let mut expected: Vec<Heard> =

@@ -39,6 +39,8 @@ pub(crate) struct Backend {
     pub(crate) cancels: Option<u32>,
     /// The other side has closed; noticed when there is nothing else to do.
     pub(crate) hung_up: bool,
+    /// It was asked to be so at its login.
+    pub(crate) is_read_only: bool,
     /// The connection whose transaction block is open.
     holder: Option<u32>,
     application_name: String,
@@ -99,6 +101,7 @@ impl Backend {
             wire,
             system,
             cancels: None,
+            is_read_only: false,
             holder: None,
             application_name: String::new(),
             syncing: false,
@@ -244,6 +247,7 @@ impl Backend {
             FirstPacket::Ssl | FirstPacket::GssEnc => Law::Border.broken("there is no TLS here"),
         };
         startup.user().clone_into(&mut self.user);
+        self.is_read_only = startup.parameter("default_transaction_read_only") == Some("on");
         if !data.is_open() {
             self.die(SqlState::CANNOT_CONNECT_NOW);
             return true;

@@ -8,6 +8,7 @@ use weir_worker::{ConnId, Order};
 use crate::Summary;
 use crate::backend::Backend;
 use crate::laws::Law;
+use crate::node::Node;
 use crate::world::{Event, World};
 
 impl World {
@@ -73,6 +74,11 @@ impl World {
             let waiting: u32 = known.pools.iter().map(|pool| pool.cl_waiting).sum();
             Law::Progress.holds(waiting == 0, || format!("{waiting} clients wait: {:?}", known.pools));
             for server in known.servers.iter().filter(|server| server.state == "idle") {
+                let of = |node: &Node| {
+                    node.backends.get(&server.remote_pid).map(|it| (it.is_read_only, node.data.writes()))
+                };
+                let may_write = self.nodes.iter().find_map(of) == Some((false, true));
+                Law::ReadOnly.holds(server.role != "read" || !may_write, || format!("{server:?}"));
                 let backend = self.nodes.iter().find_map(|node| node.backends.get(&server.remote_pid));
                 Law::PooledAtRest.holds(backend.is_none_or(Backend::is_at_rest), || format!("{backend:?}"));
             }

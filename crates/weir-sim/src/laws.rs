@@ -16,6 +16,8 @@ pub(crate) enum Law {
     Limits,
     /// Nothing is written to a leader of an older timeline than the one that this weir has followed, nor to a stranger.
     Fence,
+    /// The read door gives out no session that could write, once it had time to leave one.
+    ReadOnly,
     /// What was applied is not reported as failed, but for 08007.
     HonestFailures,
     /// Nothing is applied twice.
@@ -55,6 +57,7 @@ impl fmt::Display for Law {
             Self::PooledAtRest => "pooled at rest",
             Self::Limits => "limits",
             Self::Fence => "fence",
+            Self::ReadOnly => "read door reads",
             Self::HonestFailures => "honest failures",
             Self::AppliedOnce => "applied once",
             Self::Kept => "acknowledged is kept",

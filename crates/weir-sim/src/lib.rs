@@ -1,10 +1,20 @@
 //! A simulator: whole weirs (the real worker and the real discovery) in front of a Patroni cluster made of memory, with
 //! applications and a network, on virtual time, all from one seed. The same seed tells the same story.
 //!
-//! While a story goes on, laws are checked: rows answer who asked for them; no row is written twice, none is written that
-//! was reported as failed (but for 08007), none is lost that was acknowledged (with a synchronous standby); nothing is
-//! written to a leader of an older timeline than the one followed; nobody idle is cut off; limits hold. When faults stop,
-//! everybody is served again, and a drain leaves nothing behind.
+//! While a story goes on laws are checked, each where what it is about happens: see `laws`. They go by what the shell has
+//! open and what PostgreSQL gets, not by what weir believes.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `world`, `agenda`, `dice` | everything that exists, and the loop that makes it happen; virtual time; chance |
+//! | `plan`, `faults` | what kind of story it is; what goes wrong, and when it is mended |
+//! | `ending` | calm and drain, and the laws that hold there |
+//! | `process`, `weir`, `rest` | a weir and its shell of memory; what it hears from REST APIs |
+//! | `application`, `requests`, `clients` | who connects, what is asked, and whether that is answered |
+//! | `backend`, `server`, `database` | PostgreSQL: a session, the server, the data |
+//! | `patroni`, `dcs`, `node` | Patroni's loop, the store, a machine |
+//! | `wire`, `traffic` | the network |
+//! | `ledger`, `laws` | what was written and what was said about it; what has to hold |
 
 mod agenda;
 mod application;

@@ -37,7 +37,13 @@ pub(crate) struct Wish<'a> {
 impl Wish<'_> {
     pub(crate) fn draw(mut self) -> Vec<Request> {
         match (self.status, self.is_calm) {
-            (b'E', _) | (b'T', true) => vec![Request::Rollback],
+            (b'E' | b'T', true) => vec![Request::Rollback],
+            // Some applications do not look.
+            (b'E', false) => match self.dice.below(4) {
+                0 => vec![Request::Commit],
+                1 => vec![self.statement()],
+                _ => vec![Request::Rollback],
+            },
             (b'T', false) => match self.dice.below(10) {
                 0..3 => vec![Request::Commit],
                 3 => vec![Request::Rollback],
