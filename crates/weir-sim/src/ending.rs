@@ -88,9 +88,12 @@ impl World {
     /// weir ends: every application is let go, and nothing is left.
     pub(crate) fn drain(&mut self) {
         (self.is_calm, self.is_draining) = (false, true);
+        // Some are at work when it begins, others are idle.
         for client in 0..self.clients.len() {
-            let delay = self.dice.millis(0, 100);
-            self.agenda.after(delay, Event::Act { client });
+            if !self.dice.once_in(3) {
+                let delay = self.dice.millis(0, 100);
+                self.agenda.after(delay, Event::Act { client });
+            }
         }
         self.run_for(Duration::from_millis(50));
         for weir in 0..self.weirs.len() {
