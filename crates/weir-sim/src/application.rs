@@ -41,6 +41,8 @@ pub(crate) struct Application {
     pub(crate) served: u64,
     /// What a cancel request has to name.
     pub(crate) key: Option<(u32, Vec<u8>)>,
+    /// Errors and ends that it has met, but for those that it has asked for.
+    pub(crate) failures: u32,
     /// It has asked to cancel something on this connection.
     pub(crate) has_canceled: bool,
     /// An operator has forced connections to end while this one was there.
@@ -95,6 +97,7 @@ impl Application {
             status: b'I',
             served: 0,
             key: None,
+            failures: 0,
             has_canceled: false,
             is_forced: false,
             dice,
@@ -250,6 +253,7 @@ impl Application {
         Law::OwnAnswers.holds(is_own, || format!("{code} for {request:?} in {}", char::from(self.status)));
         self.named.clear();
         self.is_behind_failure = !self.waits_for.is_empty();
+        self.failures += u32::from(!self.has_canceled);
         let fate = if code == "08007" { Fate::InDoubt } else { Fate::Denied(code.to_owned()) };
         ledger.told(&request.rows(), &fate);
         if *request == Request::Commit {

@@ -92,6 +92,7 @@ impl World {
         }
         let was_idle = self.clients[client].lost(&mut self.ledger);
         let (kind, is_forced) = (self.clients[client].kind, self.clients[client].is_forced);
+        self.clients[client].failures += 1;
         let may = self.is_draining || kind == Kind::Sitter || is_forced;
         Law::NobodyCutOff.holds(may || !was_idle, || format!("c{client} was idle"));
         self.note(format!("c{client}: cut off{}", if is_told { ", and told why" } else { "" }));

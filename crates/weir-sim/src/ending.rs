@@ -6,6 +6,7 @@ use weir_discovery::Leadership;
 use weir_worker::{ConnId, Order};
 
 use crate::Summary;
+use crate::application::Kind;
 use crate::backend::Backend;
 use crate::laws::Law;
 use crate::node::Node;
@@ -22,6 +23,9 @@ impl World {
                 format!("nobody leads, or is followed: {}", self.scene())
             });
             self.run_for(Duration::from_millis(500));
+            if self.is_by_hand && patience - self.agenda.now() < CALM_WITHIN / 2 {
+                self.accept_leader();
+            }
         }
         let before: Vec<u64> = self.clients.iter().map(|client| client.served).collect();
         let patience = self.agenda.now() + SERVED_WITHIN;
@@ -36,7 +40,25 @@ impl World {
         }
         self.is_calm = true;
         self.run_for(SILENCE);
+        // Whoever keeps a server connection goes with it.
+        let movable = self.clients.iter().filter(|client| client.kind != Kind::Sitter);
+        let failures: u32 = movable.map(|client| client.failures).sum();
+        Law::PlannedIsInvisible
+            .holds(!self.plan.is_planned || failures == 0, || format!("{failures} failures"));
         self.check_rest();
+    }
+
+    /// Somebody was promoted by hand, and is gone: it takes an administrator's word to go back to an older timeline.
+    fn accept_leader(&mut self) {
+        let Some(leader) = self.nodes.iter().position(|node| node.data.writes()) else { return };
+        let now = self.instant();
+        for weir in 0..self.weirs.len() {
+            if self.weirs[weir].discovery.accept_leader(now, &format!("n{leader}")).is_ok() {
+                self.is_lossy = true;
+                self.weirs[weir].followed = self.nodes[leader].data.timeline;
+                self.follow_up(weir);
+            }
+        }
     }
 
     fn run_for(&mut self, time: Duration) {

@@ -53,6 +53,7 @@ pub(crate) enum Wish {
     Kill,
     KillClient,
     Reload,
+    Switchover,
 }
 
 type Mending = Option<(Duration, Fault)>;
@@ -81,6 +82,9 @@ impl World {
     }
 
     fn draw(&self, dice: &mut Dice) -> (Fault, Mending) {
+        if self.plan.is_planned {
+            return (Fault::Console(0, Wish::Switchover), None);
+        }
         let node = dice.index(self.plan.nodes);
         let short = dice.millis(50, 3_000);
         let long = dice.millis(500, 15_000);
@@ -139,7 +143,8 @@ impl World {
     fn draw_order(&self, dice: &mut Dice, time: Duration) -> (Fault, Mending) {
         let weir = dice.index(self.plan.weirs);
         let resume = Some((time, Fault::Console(weir, Wish::Resume)));
-        match dice.below(6) {
+        match dice.below(8) {
+            6 | 7 => (Fault::Console(weir, Wish::Switchover), None),
             0 | 1 => (Fault::Console(weir, Wish::Pause), resume),
             2 => (Fault::Console(weir, Wish::Kill), resume),
             3 => (Fault::Console(weir, Wish::KillClient), None),
@@ -183,6 +188,7 @@ impl World {
                 data.replay_stops_at = on.then_some(data.log.len());
             }
             Fault::ClientVanishes(client) => self.vanish_client(client),
+            Fault::Console(weir, Wish::Switchover) => self.begin_switchover(weir),
             Fault::Console(weir, wish) => {
                 let order = self.order_for(weir, wish);
                 self.agenda.after(Duration::ZERO, Event::Operator { weir, order });
@@ -200,7 +206,7 @@ impl World {
 
     fn order_for(&mut self, weir: usize, wish: Wish) -> Order {
         match wish {
-            Wish::Pause => Order::Pause(None),
+            Wish::Switchover | Wish::Pause => Order::Pause(None),
             Wish::Resume => Order::Resume(None),
             Wish::Reconnect => Order::Reconnect(None),
             Wish::Kill => Order::Kill(None),

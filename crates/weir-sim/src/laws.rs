@@ -26,6 +26,8 @@ pub(crate) enum Law {
     Kept,
     /// Nobody is cut off by what befalls a server.
     NobodyCutOff,
+    /// Where nothing happens but SWITCHOVER no statement fails, and nobody is cut off.
+    PlannedIsInvisible,
     /// Once faults have stopped everybody is served.
     Progress,
     /// A drain ends, and nothing is left behind it; what the shell holds open is what the worker knows of.
@@ -62,6 +64,7 @@ impl fmt::Display for Law {
             Self::AppliedOnce => "applied once",
             Self::Kept => "acknowledged is kept",
             Self::NobodyCutOff => "nobody is cut off",
+            Self::PlannedIsInvisible => "planned is invisible",
             Self::Progress => "progress",
             Self::NothingLeft => "nothing is left",
             Self::Border => "border",

@@ -12,6 +12,7 @@
 //! | `process`, `weir`, `rest` | a weir and its shell of memory; what it hears from REST APIs |
 //! | `application`, `requests`, `clients` | who connects, what is asked, and whether that is answered |
 //! | `backend`, `server`, `database` | PostgreSQL: a session, the server, the data |
+//! | `planned` | SWITCHOVER at the console |
 //! | `patroni`, `dcs`, `node` | Patroni's loop, the store, a machine |
 //! | `wire`, `traffic` | the network |
 //! | `ledger`, `laws` | what was written and what was said about it; what has to hold |
@@ -30,6 +31,7 @@ mod ledger;
 mod node;
 mod patroni;
 mod plan;
+mod planned;
 mod process;
 mod requests;
 mod rest;

@@ -24,6 +24,8 @@ pub(crate) struct Plan {
     pub(crate) paces: Vec<u32>,
     /// What is killed in the middle of a failover, and at which step.
     pub(crate) crash_at: Option<Step>,
+    /// Nothing happens but SWITCHOVER at the console.
+    pub(crate) is_planned: bool,
     pub(crate) faults: u64,
     pub(crate) retry_bytes_max: usize,
 }
@@ -50,9 +52,10 @@ impl Plan {
         let small = |dice: &mut Dice| 1 + u32::try_from(dice.below(4)).unwrap_or(0);
         let sitters = clients.iter().filter(|kind| **kind == Kind::Sitter).count();
         let nodes = 3;
+        let is_planned = dice.once_in(8);
         Self {
             nodes,
-            weirs: if dice.once_in(4) { 2 } else { 1 },
+            weirs: if dice.once_in(4) && !is_planned { 2 } else { 1 },
             pool_size: small(dice),
             // Whoever has a server connection keeps it in session pooling: these do not share.
             max_db_connections: dice.once_in(3).then(|| u32::try_from(sitters).unwrap_or(0) + small(dice)),
@@ -62,7 +65,8 @@ impl Plan {
             ttl: loop_wait * 3,
             loop_wait,
             paces: (0..nodes).map(|_| 80 + u32::try_from(dice.below(50)).unwrap_or(0)).collect(),
-            crash_at: dice.once_in(3).then(|| Step::draw(dice)),
+            crash_at: dice.once_in(3).then(|| Step::draw(dice)).filter(|_| !is_planned),
+            is_planned,
             faults: 3 + dice.below(8),
             retry_bytes_max: if dice.once_in(8) { 0 } else { 64 * 1024 },
             clients,

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use weir_config::{AuthMethod, Config, FileContents, Files, PoolMode, Source, User};
 use weir_discovery::{
-    Address, Answer, ApiUrl, Discovery, MonitorReport, PollFailure, ReadFallback, Settings, Topology,
+    Address, Answer, ApiUrl, Discovery, MonitorReport, PollFailure, ReadFallback, Settings, Switchover,
+    Topology,
 };
 use weir_worker::{ConnId, Effects, Worker};
 
@@ -31,6 +32,7 @@ pub(crate) struct Process {
     pub(crate) pool_size: u32,
     pub(crate) max_db_connections: Option<u32>,
     config: Config,
+    pub(crate) switchover: Option<Switchover>,
     /// Questions without an answer yet.
     pub(crate) questions: HashMap<u64, Question>,
     pub(crate) last_question: u64,
@@ -83,6 +85,7 @@ impl Process {
             pool_size: plan.pool_size,
             max_db_connections: plan.max_db_connections,
             config,
+            switchover: None,
             questions: HashMap::new(),
             last_question: 0,
             published: None,

@@ -227,7 +227,7 @@ impl World {
     }
 
     /// Asks what is due, and publishes.
-    fn follow_up(&mut self, weir: usize) {
+    pub(crate) fn follow_up(&mut self, weir: usize) {
         let now = self.instant();
         for request in self.weirs[weir].discovery.due(now) {
             self.ask(weir, request);

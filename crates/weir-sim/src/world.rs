@@ -49,6 +49,8 @@ pub(crate) enum Event {
     Cancel { client: usize, who: u32 },
     /// A kernel has asked whether the other end is there, and it is not.
     Probed { wire: WireId },
+    /// The next step of a SWITCHOVER.
+    Planned { weir: usize },
     /// An operator's order.
     Operator { weir: usize, order: Order },
     /// Something goes wrong, or is mended.
@@ -85,6 +87,7 @@ pub(crate) struct World {
     pub(crate) cut_off: u32,
     /// An operator has promoted a standby that may not have had everything.
     pub(crate) is_lossy: bool,
+    pub(crate) is_by_hand: bool,
     /// The last number of an application's connection.
     pub(crate) last_who: u32,
     /// What happened, for the message of a failure; bounded.
@@ -113,6 +116,7 @@ impl World {
             is_draining: false,
             cut_off: 0,
             is_lossy: !plan.synchronous,
+            is_by_hand: false,
             last_who: 0,
             story: Vec::new(),
             epoch,
@@ -179,6 +183,7 @@ impl World {
             | Event::MonitorEnded { weir, .. }
             | Event::Tick { weir }
             | Event::Due { weir, .. }
+            | Event::Planned { weir }
             | Event::Operator { weir, .. } => [Some(Place::Host(Host::Weir(weir))), None],
             Event::Probed { .. } | Event::Act { .. } | Event::Cancel { .. } | Event::Fault(_) => [None; 2],
         }
@@ -201,6 +206,7 @@ impl World {
             Event::Act { client } => self.act(client),
             Event::Cancel { client, who } => self.cancel(client, who),
             Event::Probed { wire } => self.transmit(wire, 1, Segment::Reset),
+            Event::Planned { weir } => self.switch_over(weir),
             Event::Operator { weir, order } => self.operate(weir, order),
             Event::Fault(fault) => self.befall(fault),
         }

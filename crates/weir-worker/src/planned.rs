@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use weir_admin::snapshot::UnfinishedRow;
+use weir_discovery::Leadership;
 use weir_pool::ClientId;
 
 use crate::client::Stage;
@@ -79,11 +80,13 @@ impl Worker {
         }
     }
 
-    /// Writes, and reads that fall back.
+    /// Writes, reads that fall back, and reads that began there when it was a replica.
     fn goes_to_leader(&self, conn: &ServerConn) -> bool {
         let pool = &self.pools.entry(conn.pool).key;
         let follows = places::follows_cluster(&self.config, &pool.database);
-        follows && (pool.role == Role::Write || conn.reads_from_primary)
+        let leads =
+            matches!(&self.topology.leader, Leadership::Led { address, .. } if *address == *conn.address);
+        follows && (pool.role == Role::Write || conn.reads_from_primary || leads)
     }
 
     /// A client that keeps its server connection on the leader, and must not begin anything on it now. What it sends waits

@@ -44,6 +44,19 @@ fn open_transactions_end_and_nothing_begins() {
 }
 
 #[test]
+fn reads_that_began_before_the_promotion_are_waited_for() {
+    let mut world = World::new();
+    world.adopt(led("n1", 1, &["n2"]));
+    let reader = world.client_of(Role::Read, "app");
+    begin(&mut world, reader);
+    world.promote("n2", 2);
+    world.adopt(Topology { planned: Some("another one is under way".to_owned()), ..led("n2", 2, &["n3"]) });
+    assert_eq!(world.worker.unfinished(world.now).len(), 1, "it reads on n2");
+    assert_eq!(world.ask(reader, "commit"), ["COMMIT", "ready I"]);
+    assert!(world.worker.unfinished(world.now).is_empty());
+}
+
+#[test]
 fn everybody_is_served_again_by_a_leader_that_stays() {
     let mut world = World::configured(|config| config.pool.size = size(1));
     let clients: [usize; 3] = world.clients();
