@@ -32,7 +32,7 @@ fn read(body: &[u8]) {
     let within = |part: &[u8]| assert!(part.len() <= body.len());
     let _ = frontend::read::query(body).map(|text| {
         within(text);
-        let _ = (sql::classify(text), sql::classify_prefix(text), sql::is_lone_begin(text));
+        let _ = (sql::classify(text), sql::classify_prefix(text), sql::lone_begin(text));
     });
     let _ = frontend::read::parse(body);
     let _ = frontend::read::describe(body);

@@ -182,6 +182,7 @@ pub const KEYS: &[Key] = &[
     live("pool.server_reset_query", Text("DISCARD ALL"), |c| c.pool.server_reset_query.clone()),
     live("pool.server_reset_query_always", Truth(false), |c| c.pool.server_reset_query_always.to_string()),
     live("pool.server_fast_close", Truth(false), |c| c.pool.server_fast_close.to_string()),
+    live("pool.defer_begin", Truth(true), |c| c.pool.defer_begin.to_string()),
     live("pool.max_prepared_statements", Number(200), |c| c.pool.max_prepared_statements.to_string()),
     live("limits.max_client_conn", Number(1000), |c| c.limits.max_client_conn.to_string()),
     live("limits.max_db_connections", Number(0), |c| c.limits.max_db_connections.to_string()),

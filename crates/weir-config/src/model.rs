@@ -221,6 +221,8 @@ pub struct PoolSettings {
     pub server_reset_query_always: bool,
     /// A server connection that is to be replaced closes at the end of its transaction even in session mode.
     pub server_fast_close: bool,
+    /// In transaction pooling, BEGIN is answered by weir and goes out with the first statement of its transaction.
+    pub defer_begin: bool,
     /// Deadline of dialing plus login to PostgreSQL.
     pub server_connect_timeout: Duration,
     /// Sent to a server connection when a session-mode client leaves it.

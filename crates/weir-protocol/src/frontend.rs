@@ -3,6 +3,7 @@
 
 pub mod read;
 
+use crate::sql::Begin;
 use crate::startup::{CANCEL_CODE, GSSENC_CODE, ProtocolVersion, SSL_CODE};
 use crate::tag::FromClient;
 use crate::wire::{length_word, message, put_list, put_text, put_value, untagged};
@@ -62,6 +63,20 @@ pub fn cancel_request(pid: u32, secret: &[u8], out: &mut Vec<u8>) {
 /// A simple query.
 pub fn query(sql: &[u8], out: &mut Vec<u8>) {
     message(FromClient::Query.byte(), out, |out| put_text(sql, out));
+}
+
+/// A batch without a Sync that begins a transaction: Parse, Bind and Execute of the unnamed statement, and Close of the
+/// unnamed portal. If it fails, PostgreSQL skips what is sent behind it, a Query as well, up to the next Sync.
+pub fn begin(begin: Begin, out: &mut Vec<u8>) {
+    message(FromClient::Parse.byte(), out, |out| {
+        out.push(0);
+        begin.put_sql(out);
+        out.push(0);
+        out.extend_from_slice(NO_TYPES);
+    });
+    bind_text(b"", b"", &[], out);
+    execute(b"", 0, out);
+    close(TargetKind::Portal, b"", out);
 }
 
 /// Parse. `types_raw` is the list of parameter types as it stands on the wire, count included: what

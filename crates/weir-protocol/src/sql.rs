@@ -9,6 +9,7 @@
 //! more than [`CLASSIFY_BYTES_MAX`] bytes.
 
 mod assignments;
+mod begin;
 mod block;
 mod keyword;
 mod lexer;
@@ -16,6 +17,7 @@ mod marks;
 mod quote;
 
 pub use assignments::{Assignments, assignments};
+pub use begin::Begin;
 pub use keyword::Keyword;
 pub use marks::Marks;
 pub use quote::{quote_identifier, quote_literal, quote_name};
@@ -69,11 +71,12 @@ pub fn classify_prefix(sql: &[u8]) -> Classified {
     scan(sql.get(..CLASSIFY_BYTES_MAX).unwrap_or(sql), true)
 }
 
-/// True for one BEGIN or START TRANSACTION that says nothing but isolation level, READ ONLY or WRITE, and DEFERRABLE.
-pub fn is_lone_begin(sql: &[u8]) -> bool {
+/// What one BEGIN or START TRANSACTION asks for that says nothing but isolation level, READ ONLY or WRITE, and DEFERRABLE;
+/// `None` for everything else.
+pub fn lone_begin(sql: &[u8]) -> Option<Begin> {
     // An honest one is short. The bound keeps a huge comment from being read twice.
-    if sql.len() > LONE_BEGIN_BYTES_MAX {
-        return false;
+    if sql.len() > LONE_BEGIN_BYTES_MAX || !begin::may_be(sql) {
+        return None;
     }
     let mut lexer = Lexer::new(sql);
     let mut begin = [Token::Other; LONE_BEGIN_TOKENS_MAX];
@@ -86,11 +89,12 @@ pub fn is_lone_begin(sql: &[u8]) -> bool {
         }
         match begin.get_mut(length) {
             Some(place) if !ended => *place = token,
-            Some(_) | None => return false,
+            Some(_) | None => return None,
         }
         length += 1;
     }
-    !lexer.doubtful() && keyword::is_plain_begin(begin.get(..length).unwrap_or_default())
+    let begin = Begin::read(begin.get(..length).unwrap_or_default());
+    begin.filter(|_| !lexer.doubtful())
 }
 
 fn scan(sql: &[u8], cut: bool) -> Classified {

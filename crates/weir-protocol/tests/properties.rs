@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use weir_protocol::backend::read::Authentication;
 use weir_protocol::frontend::TargetKind;
 use weir_protocol::message::{Report, Severity};
-use weir_protocol::sql::{Count, classify, classify_prefix, is_lone_begin, quote_identifier, quote_literal};
+use weir_protocol::sql::{Count, classify, classify_prefix, lone_begin, quote_identifier, quote_literal};
 use weir_protocol::sqlstate::SqlState;
 use weir_protocol::startup::{FirstPacket, ProtocolVersion, first_packet, parse_options};
 use weir_protocol::tag::{FromClient, FromServer};
@@ -69,7 +69,7 @@ fn read_everything(bytes: &[u8]) {
     let _ = frontend::read::sasl_initial_response(bytes);
     let _ = frontend::read::password(bytes);
     let _ = classify(bytes);
-    let _ = is_lone_begin(bytes);
+    let _ = lone_begin(bytes);
     let _ = SqlState::parse(bytes);
     let _ = Severity::parse(bytes);
 }
@@ -215,7 +215,7 @@ proptest! {
         prop_assert!(!whole.doubtful || whole.statements == Count::Several);
         prop_assert!(!whole.chain || whole.ends_transaction);
         prop_assert_eq!(classify_prefix(&sql).statements, Count::Several);
-        if is_lone_begin(&sql) {
+        if lone_begin(&sql).is_some() {
             prop_assert_eq!(whole.statements, Count::One);
             prop_assert!(whole.first.begins_transaction());
         }

@@ -114,7 +114,9 @@ impl Session {
         }
         match &mut self.phase {
             Phase::Aborted(block) => block,
-            Phase::Relaying | Phase::Skipping | Phase::Refusing(_) => unreachable!("set just above"),
+            Phase::Relaying | Phase::Skipping | Phase::Deferred(_) | Phase::Refusing(_) => {
+                unreachable!("set just above")
+            }
         }
     }
 

@@ -63,6 +63,12 @@ impl Session {
         self.stalled = false;
         loop {
             at += self.stream_through(&bytes[at..], &mut server, wires);
+            if server.is_none()
+                && let Some(answered) = self.answer_deferred(now, &bytes[at..], catalog, wires)
+            {
+                at += answered;
+                continue;
+            }
             let cut = match self.cut(&bytes[at..]) {
                 Ok(Some(cut)) => cut,
                 Ok(None) => break,
@@ -127,6 +133,11 @@ impl Session {
         }
         match &mut self.phase {
             Phase::Relaying => {}
+            Phase::Deferred(_) => {
+                if let Some(server) = server {
+                    self.begin_block(server, wires);
+                }
+            }
             Phase::Skipping => return Ok(self.skip(tag, cut, wires)),
             Phase::Aborted(_) => return self.play_aborted(tag, cut, catalog, wires),
             Phase::Refusing(_) => return Ok(self.refuse(tag, cut, wires)),
@@ -193,7 +204,7 @@ impl Session {
         if server.is_skipping() && tag != FromClient::Sync {
             return Ok(self.swallow(cut));
         }
-        if server.owed.len() >= OWED_MAX {
+        if server.owed.len() >= OWED_MAX || server.holds_requests_back() {
             self.stalled = true;
             return Ok(Step::NeedMore);
         }
@@ -217,6 +228,7 @@ impl Session {
                 server.replay.give_up();
                 server.unsynced = Unsynced::Nothing;
                 server.owed.push(Owed::Query(StatementKind::Other));
+                server.opening.request_sent();
                 Ok(self.forward(cut, wires))
             }
             FromClient::CopyData => Ok(self.copy_data(cut, server, wires)),
@@ -247,6 +259,7 @@ impl Session {
         self.statements.forget_unnamed();
         server.unsynced = Unsynced::Nothing;
         server.owed.push(Owed::Query(kind));
+        server.opening.request_sent();
         self.forward(cut, wires)
     }
 
@@ -260,6 +273,7 @@ impl Session {
             server.unsynced = Unsynced::Nothing;
             server.replay.sync(cut.bytes, self.rules.retry_bytes_max);
             server.owed.push(Owed::Sync);
+            server.opening.request_sent();
         }
         Ok(self.forward(cut, wires))
     }

@@ -10,17 +10,18 @@ use weir_protocol::sqlstate::SqlState;
 use weir_protocol::tag::FromServer;
 
 use crate::again::Again;
+use crate::deferred::Opening;
 use crate::owed::{Owed, ParseOf};
 use crate::prepared::{Catalog, StatementKind};
 use crate::run::Run;
 use crate::server::{Ended, Server, TxStatus, Unsynced};
-use crate::session::{Mode, Session, Then, Turn};
+use crate::session::{Mode, Phase, Session, Then, Turn};
 use crate::settings::IN_HOT_STANDBY;
 use crate::state::is_last_word;
 use crate::wires::Wires;
 
 /// What to do with one frame from the server.
-enum Fate {
+pub(crate) enum Fate {
     Forward,
     Drop,
     /// Kept back until it is known whether these were its last words.
@@ -117,6 +118,11 @@ impl Session {
         if server.owed.head().is_some_and(Owed::is_hidden_query) {
             return self.fate_of_hidden(tag, body, whole, server, catalog);
         }
+        if matches!(server.owed.head(), Some(Owed::HiddenBegin))
+            && let Some(fate) = self.fate_of_begin(tag, body, server)
+        {
+            return fate;
+        }
         match tag {
             FromServer::ReadyForQuery => self.ready(now, body, server),
             FromServer::ErrorResponse => self.error(body, server),
@@ -149,15 +155,7 @@ impl Session {
             FromServer::CommandComplete | FromServer::EmptyQueryResponse | FromServer::PortalSuspended => {
                 self.completed(tag, body, server)
             }
-            FromServer::CopyInResponse | FromServer::CopyBothResponse => {
-                let copy = server.owed.copy_in_started();
-                server.copy_in = copy.open;
-                server.syncs_in_doubt += copy.syncs_ignored;
-                if copy.syncs_ignored > 0 && server.owed.ready_owed() == 0 {
-                    server.unsynced = Unsynced::Work;
-                }
-                Fate::Forward
-            }
+            FromServer::CopyInResponse | FromServer::CopyBothResponse => copy_in_started(server),
             FromServer::Authentication
             | FromServer::BackendKeyData
             | FromServer::NegotiateProtocolVersion => {
@@ -185,8 +183,15 @@ impl Session {
         wires: &mut W,
     ) -> Option<Then> {
         self.answer_locally(server, run, wires);
+        if tag == FromServer::ErrorResponse {
+            self.sync_failed_begin(server, wires);
+        }
         if tag != FromServer::ReadyForQuery {
             return None;
+        }
+        if matches!(self.phase, Phase::Aborted(_)) {
+            // BEGIN has failed: PostgreSQL's own ReadyForQuery was not forwarded.
+            wires.to_client(|out| backend::ready_for_query(self.tx.byte(), out));
         }
         if self.mode == Mode::Statement {
             if server.status != TxStatus::Idle {
@@ -261,7 +266,20 @@ impl Session {
             return Fate::Last(if elsewhere { Then::Elsewhere(bytes) } else { Then::Again(bytes) });
         }
         server.count_ready(now);
+        if server.opening == Opening::Failed {
+            self.end_failed_begin(server);
+            return Fate::Drop;
+        }
         Fate::Forward
+    }
+
+    /// An error in a batch: PostgreSQL skips everything up to the Sync, which may not have been sent yet.
+    pub(crate) fn skip_to_sync(&mut self, server: &mut Server) {
+        let skipped: Vec<Owed> = std::iter::from_fn(|| server.owed.pop_skipped()).collect();
+        for owed in skipped.into_iter().rev() {
+            self.undo(owed, server);
+        }
+        server.waits_for_sync();
     }
 
     fn error(&mut self, body: &[u8], server: &mut Server) -> Fate {
@@ -277,14 +295,7 @@ impl Session {
             None => return Fate::Forward,
             Some(Owed::Query(_)) => {}
             Some(_) => {
-                let skipped: Vec<Owed> = std::iter::from_fn(|| server.owed.pop_skipped()).collect();
-                for owed in skipped.into_iter().rev() {
-                    self.undo(owed, server);
-                }
-                if server.owed.ready_owed() == 0 {
-                    // PostgreSQL waits for a Sync that has not been sent.
-                    server.unsynced = Unsynced::Work;
-                }
+                self.skip_to_sync(server);
             }
         }
         server.failed = true;
@@ -327,6 +338,7 @@ impl Session {
             | Owed::HiddenClose(None)
             | Owed::HiddenSettings
             | Owed::HiddenState { .. }
+            | Owed::HiddenBegin
             | Owed::CopyEnd => {}
         }
     }
@@ -486,6 +498,17 @@ impl Session {
         }
         Fate::Drop
     }
+}
+
+/// PostgreSQL reads a COPY from here on.
+fn copy_in_started(server: &mut Server) -> Fate {
+    let copy = server.owed.copy_in_started();
+    server.copy_in = copy.open;
+    server.syncs_in_doubt += copy.syncs_ignored;
+    if copy.syncs_ignored > 0 && server.owed.ready_owed() == 0 {
+        server.unsynced = Unsynced::Work;
+    }
+    Fate::Forward
 }
 
 /// What a statement that has succeeded did to the transaction.

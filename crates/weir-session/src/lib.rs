@@ -15,6 +15,7 @@
 //! | [`state`] | what clients would leave behind on a shared server connection, and the policies for it |
 //! | [`replay`] | the bytes of a request that may be sent once more |
 //! | [`lost`], [`cause`] | what a client is told when its server connection dies, and in which words |
+//! | `deferred` | transactions that have only said BEGIN |
 //! | `aborted` | the aborted transaction block that weir plays afterwards |
 //! | [`tunnel`] | where messages end on a connection that is relayed unread (replication) |
 //! | [`client_login`], [`server_login`] | the two logins |
@@ -35,6 +36,7 @@ pub mod wires;
 
 mod aborted;
 mod again;
+mod deferred;
 mod extended;
 mod from_client;
 mod from_server;

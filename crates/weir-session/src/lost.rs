@@ -105,7 +105,7 @@ impl Session {
         match &mut self.phase {
             Phase::Aborted(block) => block.explanation.as_mut(),
             Phase::Refusing(report) => Some(report),
-            Phase::Relaying | Phase::Skipping => None,
+            Phase::Relaying | Phase::Skipping | Phase::Deferred(_) => None,
         }
     }
 
@@ -115,7 +115,7 @@ impl Session {
         match &self.phase {
             Phase::Aborted(block) => block.explanation.is_some(),
             Phase::Refusing(_) => true,
-            Phase::Relaying | Phase::Skipping => false,
+            Phase::Relaying | Phase::Skipping | Phase::Deferred(_) => false,
         }
     }
 
@@ -266,6 +266,7 @@ impl Session {
                 | Owed::HiddenClose(_)
                 | Owed::HiddenSettings
                 | Owed::HiddenState { .. }
+                | Owed::HiddenBegin
                 | Owed::CopyEnd => {}
             });
         }
@@ -375,6 +376,7 @@ fn kind_of_request(owed: &Owed) -> Option<StatementKind> {
         | Owed::HiddenClose(_)
         | Owed::HiddenSettings
         | Owed::HiddenState { .. }
+        | Owed::HiddenBegin
         | Owed::CopyEnd => None,
     }
 }

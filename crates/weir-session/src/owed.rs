@@ -44,6 +44,8 @@ pub enum Owed {
         /// It asks what there is; otherwise it sets what the client began with.
         question: bool,
     },
+    /// The whole reply to a BEGIN that weir sent in front of a transaction's first statement: swallowed.
+    HiddenBegin,
     /// Marks where the client ended (or failed) a COPY: no reply.
     CopyEnd,
 }
@@ -191,7 +193,11 @@ impl Owed {
     pub fn is_hidden(&self) -> bool {
         matches!(
             self,
-            Owed::HiddenParse(_) | Owed::HiddenClose(_) | Owed::HiddenSettings | Owed::HiddenState { .. }
+            Owed::HiddenParse(_)
+                | Owed::HiddenClose(_)
+                | Owed::HiddenSettings
+                | Owed::HiddenState { .. }
+                | Owed::HiddenBegin
         )
     }
 }

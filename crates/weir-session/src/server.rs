@@ -7,6 +7,7 @@ use std::time::Instant;
 use weir_protocol::sqlstate::SqlState;
 
 use crate::again::Again;
+use crate::deferred::Opening;
 use crate::owed::{Owed, OwedQueue};
 use crate::prepared::{ServerStatements, Statement};
 use crate::replay::Replay;
@@ -114,6 +115,8 @@ pub struct Server {
     pub(crate) failed: bool,
     /// Whether the request in flight has ended the transaction that the last ReadyForQuery spoke of.
     pub(crate) ended: Ended,
+    /// The BEGIN that was sent in front of the transaction's first statement.
+    pub(crate) opening: Opening,
     /// Syncs sent in this pairing; names a batch.
     pub(crate) batch: u64,
     /// Uses of statements up to this count have been answered.
@@ -187,6 +190,7 @@ impl Server {
             unsynced: Unsynced::Nothing,
             failed: false,
             ended: Ended::No,
+            opening: Opening::Over,
             batch: 0,
             answered_uses: 0,
             again: None,
@@ -238,6 +242,7 @@ impl Server {
             | Owed::HiddenClose(_)
             | Owed::HiddenSettings
             | Owed::HiddenState { .. }
+            | Owed::HiddenBegin
             | Owed::CopyEnd => Unsynced::Names,
         };
         self.unsynced = self.unsynced.max(weight);

@@ -8,9 +8,10 @@ use weir_protocol::backend;
 use weir_protocol::message::Report;
 
 use crate::aborted::Aborted;
+use crate::deferred::Deferred;
 use crate::owed::{OWED_MAX, Owed};
 use crate::prepared::{ClientStatements, StatementKind};
-use crate::server::{Server, TxStatus};
+use crate::server::{Server, Tally, TxStatus};
 use crate::settings::{Reported, Settings};
 use crate::state::{Policies, Watch};
 use crate::wires::Wires;
@@ -72,6 +73,8 @@ pub struct Rules {
     pub message_bytes_max: u32,
     /// Clients that send a simple Query are closed.
     pub refuses_simple_queries: bool,
+    /// A transaction that has only said BEGIN takes no server connection.
+    pub defers_begin: bool,
     /// What becomes of session state in transaction and statement pooling.
     pub policies: Policies,
     /// Stands for the client's database, user and role: a statement means the same only to clients that have them in common.
@@ -101,6 +104,8 @@ pub struct Session {
     pub(crate) stalled: bool,
     /// Parse messages answered without a server connection that no figures count yet.
     pub(crate) parses_uncounted: u64,
+    /// What was answered without a server connection and no figures count yet.
+    pub(crate) answered: Tally,
     /// Something has run on the server connection it holds (session mode).
     pub(crate) has_run: bool,
     /// Stands for [`Rules::scope`], client_encoding and search_path in the key of prepared statements.
@@ -119,6 +124,8 @@ pub(crate) enum Phase {
     Relaying,
     /// Drops everything up to the next Sync, which it answers.
     Skipping,
+    /// The client has begun a transaction that PostgreSQL knows nothing of yet.
+    Deferred(Deferred),
     /// Plays an aborted transaction block: its server connection is lost.
     Aborted(Box<Aborted>),
     /// Answers the next request with this error instead of running it.
@@ -142,6 +149,7 @@ impl Session {
             retried: false,
             stalled: false,
             parses_uncounted: 0,
+            answered: Tally::default(),
             has_run: false,
             context: context(&rules, &settings),
             startup: Rc::clone(&settings),
@@ -230,7 +238,7 @@ impl Session {
     /// Its input waited for replies to what is in flight, and can go on.
     #[must_use]
     pub fn wants_turn(&self, server: &Server) -> bool {
-        self.stalled && server.owed.len() <= OWED_MAX / 2
+        self.stalled && server.owed.len() <= OWED_MAX / 2 && !server.holds_requests_back()
     }
 
     /// Its input waits for replies to what is in flight.
@@ -241,7 +249,16 @@ impl Session {
 
     /// The client's next request is answered with this error instead of being run: its wait is over.
     pub fn refuse_next(&mut self, report: Report) {
-        self.phase = Phase::Refusing(Box::new(report));
+        self.phase = match self.phase {
+            // Its block has failed.
+            Phase::Deferred(_) => {
+                self.tx = TxStatus::Failed;
+                Phase::Aborted(Box::new(Aborted::owing(report)))
+            }
+            Phase::Relaying | Phase::Skipping | Phase::Aborted(_) | Phase::Refusing(_) => {
+                Phase::Refusing(Box::new(report))
+            }
+        };
     }
 
     /// The client holds a server connection only until the end of its transaction, and that is reached.

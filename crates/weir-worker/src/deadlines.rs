@@ -163,7 +163,8 @@ impl Worker {
         }
         let server = open.server.and_then(|server| self.servers.get(key(server.0))?.open());
         let transaction = own(|user| user.transaction_timeout, general.transaction_timeout);
-        if over(transaction, server.and_then(|server| server.transaction_started())).is_some() {
+        let begun = server.and_then(|server| server.transaction_started()).or(open.session.deferred_since());
+        if over(transaction, begun).is_some() {
             return Some(Overdue::Transaction);
         }
         if let Some(server) = server.filter(|server| server.is_owing()) {

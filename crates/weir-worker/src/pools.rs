@@ -321,6 +321,7 @@ pub(crate) fn rules(config: &Config, pool: &PoolEntry) -> Rules {
         shares_statements: config.pool.max_prepared_statements > 0,
         message_bytes_max: config.limits.max_packet_size,
         refuses_simple_queries: config.session.disable_simple_protocol,
+        defers_begin: config.pool.defer_begin,
         policies: policies(&config.session),
         scope: pool.scope,
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use weir_admin::snapshot::{Buffered, ClientRow, PeerPoolRow, PoolRow, PoolStats, ServerRow, Snapshot};
 use weir_pool::PoolCounts;
 use weir_session::Mode;
+use weir_session::server::TxStatus;
 
 use crate::cancel::Lane;
 use crate::client::{Client, Stage};
@@ -160,6 +161,8 @@ impl Worker {
                 row.state = match (open.server, open.waiting_since) {
                     (_, Some(_)) => "waiting",
                     (Some(_), None) => "active",
+                    // In a transaction that PostgreSQL knows nothing of (yet, or any more).
+                    (None, None) if open.session.tx() != TxStatus::Idle => "active",
                     (None, None) => "idle",
                 };
                 row.request_age = now.saturating_duration_since(open.request_at);

@@ -113,6 +113,12 @@ impl Worker {
             // What a retry has put there in the meantime comes first.
             client.carry.extend_from_slice(rest);
         }
+        if let Some(open) = client.open_mut()
+            && let Some(answered) = open.session.take_answered()
+        {
+            let pool = open.pool;
+            self.pools.entry_mut(pool).add(answered);
+        }
         self.balance_reading(id, effects);
         self.part_if_done(now, id, effects);
     }

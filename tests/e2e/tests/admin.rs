@@ -307,8 +307,10 @@ async fn time_runs_out() -> Result<()> {
         stack.wire().await?,
     ];
     slow.send(&wire::query("SELECT pg_sleep(100)")).await?;
-    idle.query("BEGIN").await?;
-    long.query("BEGIN").await?;
+    for wire in [&mut idle, &mut long] {
+        wire.query("BEGIN").await?;
+        wire.query("SELECT 1").await?;
+    }
     queued.send(&wire::query("SELECT 7")).await?;
     let notice = queued.read().await?;
     assert_eq!(notice.field(b'S').as_deref(), Some("NOTICE"), "{notice:?}");
@@ -349,7 +351,7 @@ async fn signals_pause_resume_and_end() -> Result<()> {
     let silent = ["connections = false", "disconnections = false", "pooler_errors = false", "stats = false"];
     let setup = silent.iter().fold(Setup::new(), |setup, line| setup.set("log", line));
     let setup = setup.set("log", "stats_period = \"1s\"").set("limits", "shutdown_timeout = \"forever\"");
-    let mut stack = setup.start().await?;
+    let mut stack = setup.set("pool", "defer_begin = false").start().await?;
     let mut busy = stack.wire().await?;
     let mut idle = stack.wire().await?;
     stack.weir.signal(Signal::USR1);

@@ -26,6 +26,7 @@ pub(super) fn check_pool(reader: &mut Reader<'_>) -> PoolSettings {
         server_check_delay: reader.required("pool.server_check_delay", duration(Duration::ZERO..=YEAR)),
         server_reset_query_always: reader.required("pool.server_reset_query_always", truth),
         server_fast_close: reader.required("pool.server_fast_close", truth),
+        defer_begin: reader.required("pool.defer_begin", truth),
         server_idle_timeout: reader.required("pool.server_idle_timeout", limit()),
         server_lifetime: reader.required("pool.server_lifetime", server_lifetime),
         server_connect_timeout: reader

@@ -279,6 +279,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     weir("poll_interval", "1", "patroni.poll_interval", Seconds),
     weir("poll_timeout", "1", "patroni.poll_timeout", Seconds),
     weir("hold_timeout", "60", "patroni.hold_timeout", Seconds),
+    weir("defer_begin", "1", "pool.defer_begin", Truth),
     weir("monitor_user", "", "patroni.monitor_user", Text),
     weir("monitor_password_file", "", "patroni.monitor_password_file", Text),
     weir("monitor_database", "postgres", "patroni.monitor_database", Text),

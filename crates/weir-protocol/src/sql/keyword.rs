@@ -127,33 +127,6 @@ pub(super) fn says_and_chain(rest: &[Token<'_>]) -> bool {
     next_is(rest, b"AND") && next_is(rest.get(1..).unwrap_or_default(), b"CHAIN")
 }
 
-/// True for a whole BEGIN or START TRANSACTION with nothing but transaction modes.
-pub(super) fn is_plain_begin(tokens: &[Token<'_>]) -> bool {
-    let modes = match tokens {
-        [begin, rest @ ..] if is(begin, b"BEGIN") => behind_noise(rest),
-        [start, transaction, rest @ ..] if is(start, b"START") && is(transaction, b"TRANSACTION") => rest,
-        _ => return false,
-    };
-    let mut rest = modes;
-    while !rest.is_empty() {
-        let Some(behind) = behind_mode(rest) else { return false };
-        rest = match behind {
-            [Token::Comma, next @ ..] if !next.is_empty() => next,
-            behind => behind,
-        };
-    }
-    true
-}
-
-/// What follows one transaction mode, or `None` when there is none in front.
-fn behind_mode<'t, 's>(tokens: &'t [Token<'s>]) -> Option<&'t [Token<'s>]> {
-    MODES.iter().find_map(|mode| {
-        let (front, rest) = tokens.split_at_checked(mode.len())?;
-        let all = front.iter().zip(*mode).all(|(token, word)| is(token, word));
-        all.then_some(rest)
-    })
-}
-
 /// PREPARE TRANSACTION takes a string; a statement to prepare may itself be named `transaction`.
 fn prepare(rest: &[Token<'_>]) -> Keyword {
     match rest {
@@ -168,7 +141,7 @@ fn prepare(rest: &[Token<'_>]) -> Keyword {
     }
 }
 
-fn behind_noise<'t, 's>(tokens: &'t [Token<'s>]) -> &'t [Token<'s>] {
+pub(super) fn behind_noise<'t, 's>(tokens: &'t [Token<'s>]) -> &'t [Token<'s>] {
     match tokens {
         [noise, rest @ ..] if is(noise, b"WORK") || is(noise, b"TRANSACTION") => rest,
         tokens => tokens,
@@ -179,7 +152,7 @@ fn next_is(tokens: &[Token<'_>], word: &[u8]) -> bool {
     tokens.first().is_some_and(|token| is(token, word))
 }
 
-fn is(token: &Token<'_>, word: &[u8]) -> bool {
+pub(super) fn is(token: &Token<'_>, word: &[u8]) -> bool {
     matches!(token, Token::Word(text) if text.eq_ignore_ascii_case(word))
 }
 
@@ -194,17 +167,6 @@ const fn key(word: &[u8]) -> u128 {
     }
     key
 }
-
-const MODES: &[&[&[u8]]] = &[
-    &[b"ISOLATION", b"LEVEL", b"SERIALIZABLE"],
-    &[b"ISOLATION", b"LEVEL", b"REPEATABLE", b"READ"],
-    &[b"ISOLATION", b"LEVEL", b"READ", b"COMMITTED"],
-    &[b"ISOLATION", b"LEVEL", b"READ", b"UNCOMMITTED"],
-    &[b"READ", b"ONLY"],
-    &[b"READ", b"WRITE"],
-    &[b"DEFERRABLE"],
-    &[b"NOT", b"DEFERRABLE"],
-];
 
 const WORD_BYTES_MAX: usize = 10;
 

@@ -30,6 +30,7 @@ fn letter(owed: &Owed) -> char {
         Owed::HiddenClose(_) => 'x',
         Owed::HiddenSettings => '!',
         Owed::HiddenState { .. } => '?',
+        Owed::HiddenBegin => 'b',
         Owed::CopyEnd => '.',
     }
 }

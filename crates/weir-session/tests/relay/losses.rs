@@ -321,7 +321,7 @@ impl Reply {
     }
 }
 
-fn play(clients: &[Vec<Work>], dice: &[u16], deaths: u32) -> (u32, u32) {
+fn play(clients: &[Vec<Work>], dice: &[u16], deaths: u32, defers: bool) -> (u32, u32) {
     let mut world = World {
         stage: Stage::new(usize::MAX),
         backends: vec![Postgres::new()],
@@ -331,6 +331,7 @@ fn play(clients: &[Vec<Work>], dice: &[u16], deaths: u32) -> (u32, u32) {
         deaths_left: deaths,
     };
     world.stage.clients.clear();
+    world.stage.rules.defers_begin = defers;
     world.add_server();
     let mut drivers = Vec::new();
     for at in 0..clients.len() {
@@ -369,8 +370,9 @@ proptest! {
         clients in proptest::collection::vec(proptest::collection::vec(work(), 1..8), 1..3),
         dice in proptest::collection::vec(any::<u16>(), 50..400),
         deaths in 0..8u32,
+        defers in any::<bool>(),
     ) {
-        play(&clients, &dice, deaths);
+        play(&clients, &dice, deaths, defers);
     }
 }
 
@@ -386,6 +388,6 @@ fn without_losses_everything_is_committed() {
             Work::Burst { rows: 2, form },
         ];
         let dice: Vec<u16> = (0..997u16).map(|n| n.wrapping_mul(7919)).collect();
-        assert_eq!(play(&[works], &dice, 0), (7, 2));
+        assert_eq!(play(&[works], &dice, 0, false), (7, 2));
     }
 }

@@ -5,6 +5,7 @@
 
 mod aborted;
 mod copy;
+mod deferred;
 mod extended;
 mod hostile;
 mod losses;

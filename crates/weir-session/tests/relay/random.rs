@@ -223,15 +223,17 @@ struct World {
 }
 
 impl World {
-    fn new(scripts: Vec<Script>, servers: usize, statements_max: usize, shares: bool) -> Self {
+    fn new(scripts: Vec<Script>, history: &History) -> Self {
         let mut stage = Stage::new(usize::MAX);
         stage.clients.clear();
         stage.servers.clear();
-        stage.statements_max = statements_max;
-        stage.rules.shares_statements = shares;
+        stage.statements_max = history.statements_max;
+        stage.rules.shares_statements = history.shares;
+        stage.rules.defers_begin = history.defers;
         for _ in &scripts {
             stage.client(Mode::Transaction);
         }
+        let servers = history.servers;
         for _ in 0..servers {
             stage.server();
         }
@@ -290,18 +292,20 @@ struct History {
     servers: usize,
     statements_max: usize,
     shares: bool,
+    defers: bool,
     dice: Vec<(u16, u8)>,
 }
 
 fn history() -> impl Strategy<Value = History> {
     let rounds = proptest::collection::vec(proptest::collection::vec(op(), 0..14), 1..6);
     let dice = proptest::collection::vec((any::<u16>(), any::<u8>()), 1..300);
-    (proptest::collection::vec(rounds, 1..4), 1..4usize, 1..4usize, any::<bool>(), dice).prop_map(
-        |(clients, servers, statements_max, shares, dice)| History {
+    (proptest::collection::vec(rounds, 1..4), 1..4usize, 1..4usize, any::<[bool; 2]>(), dice).prop_map(
+        |(clients, servers, statements_max, [shares, defers], dice)| History {
             clients,
             servers,
             statements_max,
             shares,
+            defers,
             dice,
         },
     )
@@ -310,7 +314,7 @@ fn history() -> impl Strategy<Value = History> {
 fn play(history: &History) {
     let scripts: Vec<Script> = history.clients.iter().map(|rounds| Script::of(rounds)).collect();
     let expected: Vec<Vec<u8>> = scripts.iter().map(|script| script.direct.output.clone()).collect();
-    let mut world = World::new(scripts, history.servers, history.statements_max, history.shares);
+    let mut world = World::new(scripts, history);
     let mut dice = history.dice.iter().cycle();
     for _ in 0..200_000 {
         let moves = world.moves();

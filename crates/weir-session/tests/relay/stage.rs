@@ -81,6 +81,7 @@ impl Stage {
                 shares_statements: false,
                 message_bytes_max: u32::MAX,
                 refuses_simple_queries: false,
+                defers_begin: false,
                 policies: Policies::default(),
                 scope: 0,
             },

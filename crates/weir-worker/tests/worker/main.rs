@@ -17,6 +17,7 @@ mod world;
 mod cancelling;
 mod consoles;
 mod databases;
+mod deferring;
 mod deriving;
 mod entering;
 mod errands;

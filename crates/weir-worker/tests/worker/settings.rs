@@ -31,6 +31,8 @@ pub(crate) fn config() -> Config {
     config.auth.users = users;
     // Stories that wait are not about this.
     config.pool.query_wait_notify = None;
+    // In most of them BEGIN is there to hold a server connection.
+    config.pool.defer_begin = false;
     config
 }
 

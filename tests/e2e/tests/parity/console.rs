@@ -12,7 +12,7 @@ use weir_e2e::peer::{Kind, Peer, command, rows, transcript};
 use weir_e2e::stack::STATS;
 use weir_e2e::wire::{PATIENCE, query};
 
-use crate::{asked, compare, to_the_end, until_pools};
+use crate::{HOLDS, asked, compare, to_the_end, until_pools};
 
 const TRUST: &str = "auth_type = trust";
 
@@ -143,7 +143,7 @@ async fn show_tells_the_same_of_the_same_clients() -> Result<()> {
     compare(lines, async |peer, diary| {
         let console = peer.console().await?;
         let (mut busy, mut waiting) = (peer.wire().await?, peer.wire().await?);
-        asked(&mut busy, "BEGIN").await?;
+        asked(&mut busy, HOLDS).await?;
         waiting.send(&query("SELECT 1")).await?;
         until_pools(peer, "cl_waiting", 1).await?;
         for (what, columns) in SAME {
@@ -239,7 +239,7 @@ async fn shutting_down() -> Result<()> {
         let console = peer.console().await?;
         let (mut idle, mut busy) = (peer.wire().await?, peer.wire().await?);
         asked(&mut idle, "SELECT 1").await?;
-        asked(&mut busy, "BEGIN").await?;
+        asked(&mut busy, HOLDS).await?;
         diary.note("SHUTDOWN", command(&console, "SHUTDOWN").await);
         diary.note("idle", to_the_end(&mut idle).await?);
         diary.note("busy", to_the_end(&mut busy).await?);
@@ -253,7 +253,7 @@ async fn interrupted() -> Result<()> {
     compare("auth_type = trust\npool_mode = transaction", async |peer, diary| {
         let (mut idle, mut busy) = (peer.wire().await?, peer.wire().await?);
         asked(&mut idle, "SELECT 1").await?;
-        asked(&mut busy, "BEGIN").await?;
+        asked(&mut busy, HOLDS).await?;
         peer.signal(Signal::INT);
         until("the signal to be heard", Limit::quick(PATIENCE), async || {
             peer.log().contains("SIGINT").then_some(())

@@ -7,7 +7,7 @@ use weir_cluster::{Postgres, PostgresOptions};
 use weir_e2e::peer::{Peer, transcript};
 use weir_e2e::wire::{Wire, query};
 
-use crate::{Diary, asked, compare, compare_before, to_the_end, until_pools};
+use crate::{Diary, HOLDS, asked, compare, compare_before, to_the_end, until_pools};
 
 // covers: max_client_conn
 #[tokio::test]
@@ -25,7 +25,7 @@ async fn too_many_clients() -> Result<()> {
 async fn one_after_the_other(peer: &Peer, diary: &mut Diary, second: Login<'_>) -> Result<()> {
     let mut holder = peer.wire().await?;
     let mut waiter = Wire::login(peer.address, second).await?;
-    diary.note("begin", asked(&mut holder, "BEGIN").await?);
+    diary.note("begin", asked(&mut holder, HOLDS).await?);
     waiter.send(&query("SELECT 'served'")).await?;
     until_pools(peer, "cl_waiting", 1).await?;
     diary.note("commit", asked(&mut holder, "COMMIT").await?);
@@ -68,7 +68,7 @@ async fn waiting_too_long() -> Result<()> {
     compare(lines, async |peer, diary| {
         let mut holder = peer.wire().await?;
         let mut waiter = peer.wire().await?;
-        diary.note("begin", asked(&mut holder, "BEGIN").await?);
+        diary.note("begin", asked(&mut holder, HOLDS).await?);
         waiter.send(&query("SELECT 1")).await?;
         diary.note("waiter", to_the_end(&mut waiter).await?);
         diary.note("holder", asked(&mut holder, "COMMIT").await?);
@@ -85,8 +85,8 @@ async fn a_reserve_for_those_who_wait() -> Result<()> {
     compare(lines, async |peer, diary| {
         let mut wires = [peer.wire().await?, peer.wire().await?, peer.wire().await?];
         let [first, second, third] = &mut wires;
-        diary.note("first", asked(first, "BEGIN").await?);
-        diary.note("second, by the reserve", asked(second, "BEGIN").await?);
+        diary.note("first", asked(first, HOLDS).await?);
+        diary.note("second, by the reserve", asked(second, HOLDS).await?);
         third.send(&query("SELECT 1")).await?;
         diary.note("third", to_the_end(third).await?);
         Ok(())

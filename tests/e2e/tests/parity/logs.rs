@@ -7,7 +7,7 @@ use weir_cluster::wait::{Limit, until};
 use weir_e2e::peer::{Peer, command};
 use weir_e2e::wire::{PATIENCE, query, terminate};
 
-use crate::{Diary, asked, compare, to_the_end};
+use crate::{Diary, HOLDS, asked, compare, to_the_end};
 
 /// `2026-11-21 08:16:27.605 UTC [9744] LOG C-0x55: x/y@127.0.0.1:5 ...` without what differs from run to run.
 fn masked(line: &str) -> Option<String> {
@@ -89,7 +89,7 @@ async fn why_connections_close() -> Result<()> {
     compare(lines, async |peer, diary| {
         let console = peer.console().await?;
         let (mut holder, mut waiter) = (peer.wire().await?, peer.wire().await?);
-        asked(&mut holder, "BEGIN").await?;
+        asked(&mut holder, HOLDS).await?;
         waiter.send(&query("SELECT 1")).await?;
         to_the_end(&mut waiter).await?;
         note_line(peer, diary, "closing because: query_wait_timeout").await?;

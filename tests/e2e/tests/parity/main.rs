@@ -69,6 +69,9 @@ async fn to_the_end(wire: &mut Wire) -> Result<String> {
     Ok(transcript(&wire.until_closed().await?))
 }
 
+/// Begins a transaction that holds a server connection: weir takes none for BEGIN alone.
+const HOLDS: &str = "BEGIN; SELECT 1";
+
 async fn asked(wire: &mut Wire, sql: &str) -> Result<String> {
     wire.send(&query(sql)).await?;
     Ok(transcript(&wire.until_ready().await?))

@@ -8,7 +8,7 @@ use weir_cluster::{Postgres, PostgresOptions};
 use weir_e2e::peer::{Peer, transcript};
 use weir_e2e::wire::{self, PATIENCE, Wire, query};
 
-use crate::{asked, compare, compare_before, to_the_end, until_pools};
+use crate::{HOLDS, asked, compare, compare_before, to_the_end, until_pools};
 
 // covers: pool_mode
 #[tokio::test]
@@ -130,7 +130,7 @@ async fn cancelling() -> Result<()> {
         diary.note("behind it", transcript(&queued.until_ready().await?));
         cancel(peer, &wire).await?;
         diary.note("nothing to cancel", asked(&mut wire, "SELECT 1").await?);
-        asked(&mut wire, "BEGIN").await?;
+        asked(&mut wire, HOLDS).await?;
         queued.send(&query("SELECT 'cancelled in the queue'")).await?;
         until_pools(peer, "cl_waiting", 1).await?;
         cancel(peer, &queued).await?;

@@ -107,6 +107,7 @@ const OTHER: &[(&str, &str)] = &[
     ("poll_interval", "0.5"),
     ("poll_timeout", "0.25"),
     ("hold_timeout", "30"),
+    ("defer_begin", "0"),
     ("monitor_user", "watcher"),
     ("monitor_password_file", "/password"),
     ("monitor_database", "watched"),
