@@ -246,21 +246,20 @@ impl Worker {
             (&[id], None) => client.simple_query(&insert(id, &self.name(), 0)).await.map(|_| ()),
             (ids, _) => return self.transaction(client, ids).await,
         };
-        single.map_err(|problem| Trouble { problem, may_be_applied: true })
+        single.map_err(|problem| Trouble { problem, stage: Stage::Outside })
     }
 
     async fn transaction(&self, client: &Client, ids: &[i64]) -> Result<(), Trouble> {
-        let inside = |problem| Trouble { problem, may_be_applied: false };
+        let at = |stage| move |problem| Trouble { problem, stage };
         // The rows of one transaction share a name and say how many they are.
         let name = format!("{} {}", self.name(), ids[0]);
-        client.simple_query("BEGIN").await.map_err(inside)?;
+        client.simple_query("BEGIN").await.map_err(at(Stage::Outside))?;
         for id in ids {
-            client.simple_query(&insert(*id, &name, ids.len())).await.map_err(inside)?;
+            client.simple_query(&insert(*id, &name, ids.len())).await.map_err(at(Stage::Inside))?;
             tokio::time::sleep(THINK_PAUSE).await;
         }
         // Whatever the tag says: an acknowledged COMMIT promises the rows, and a rolled-back one shows as lost.
-        let committed = client.simple_query("COMMIT").await;
-        committed.map(|_| ()).map_err(|problem| Trouble { problem, may_be_applied: true })
+        client.simple_query("COMMIT").await.map(|_| ()).map_err(at(Stage::Outside))
     }
 
     fn name(&self) -> String {
@@ -293,20 +292,31 @@ fn done_or_told(outcome: &Outcome) -> bool {
 #[derive(Debug)]
 struct Trouble {
     problem: Error,
-    /// Whether nobody can know if it was done: not so inside a transaction, before its COMMIT.
-    may_be_applied: bool,
+    stage: Stage,
+}
+
+/// Where it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Outside a transaction, at its first word, or at the COMMIT that ends it.
+    Outside,
+    /// In a transaction that has not said COMMIT: it is rolled back, and nothing else may be said of it.
+    Inside,
 }
 
 /// Tells whether the connection survived the error, and ends the transaction if there was one.
 async fn after_error(client: &Client, trouble: &Trouble) -> Outcome {
     let mut code = code_of(&trouble.problem);
-    if code == IN_DOUBT && !trouble.may_be_applied {
+    if code == IN_DOUBT && trouble.stage == Stage::Inside {
         code += " before COMMIT";
     }
     // A farewell is read before the end of the connection is.
     tokio::time::sleep(Duration::from_millis(20)).await;
     if client.is_closed() {
         return Outcome::Dropped(code);
+    }
+    if trouble.stage == Stage::Outside {
+        return Outcome::Failed(code);
     }
     match tokio::time::timeout(ANSWER_PATIENCE, client.simple_query("ROLLBACK")).await {
         Ok(Ok(_)) => Outcome::Failed(code),
