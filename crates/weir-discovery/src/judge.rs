@@ -63,6 +63,8 @@ pub(crate) struct Followed {
     pub epoch: Epoch,
     /// False after a loss: then only a fresh claim brings the member back.
     pub holding_on: bool,
+    /// It was lost just now, for less time than any failover takes, and its server was not started anew since.
+    pub lately: bool,
 }
 
 /// What to do.
@@ -281,7 +283,7 @@ fn still_writing<'a>(
 /// Nobody may be followed by a claim. A leader whose REST API is silent keeps its place while its PostgreSQL is not
 /// known to be gone: a sick API must not cut healthy sessions.
 fn keep_or_hold(followed: Option<&Followed>, members: &[Sighting<'_>], standings: &[Standing]) -> Verdict {
-    let Some(leader) = followed.filter(|followed| followed.holding_on) else {
+    let Some(leader) = followed.filter(|followed| followed.holding_on || is_back(followed, members)) else {
         return Verdict::Hold { why: nobody(followed, members, standings) };
     };
     let Some(index) = members.iter().position(|member| member.name == leader.member) else {
@@ -299,6 +301,25 @@ fn keep_or_hold(followed: Option<&Followed>, members: &[Sighting<'_>], standings
             degraded: Some("its REST API does not answer".to_owned()),
         },
     }
+}
+
+/// A leader that stood still for a moment while no REST API answers: PostgreSQL itself says that it is as it was, it was
+/// away for less time than a failover takes, and nobody else writes.
+fn is_back(leader: &Followed, members: &[Sighting<'_>]) -> bool {
+    let as_it_was = PostgresSays::Primary {
+        timeline: Some(leader.epoch.timeline),
+        system_identifier: Some(leader.epoch.system_identifier),
+    };
+    leader.lately
+        && members.iter().all(|member| match &member.postgres {
+            PostgresSays::Primary { .. } => member.name == leader.member,
+            PostgresSays::Unwatched
+            | PostgresSays::Pending
+            | PostgresSays::Standby
+            | PostgresSays::Suspect
+            | PostgresSays::Gone(_) => true,
+        })
+        && members.iter().any(|member| member.name == leader.member && member.postgres == as_it_was)
 }
 
 /// Why the leader that we follow leads no more; `None` while only its API is silent.

@@ -8,7 +8,7 @@ use crate::cadence::ClusterAsk;
 use crate::endpoint::{Endpoint, Heard};
 use crate::event::{Event, PollFailure, Settings};
 use crate::journal::{FailoverRecord, Journal, Note, Succession};
-use crate::judge::{Followed, Sighting, Standing, Verdict, judge, standby_leader, standing};
+use crate::judge::{ApiSays, Followed, Sighting, Standing, Verdict, judge, standby_leader, standing};
 use crate::member::{Member, api_says, foreign, monitor_told};
 use crate::patroni::{Answer, Listing, MEMBERS_MAX, Status};
 use crate::planned::Asked;
@@ -31,6 +31,8 @@ pub struct Discovery {
     pub(crate) followed_at: Instant,
     /// [`Member::incarnation`] of the leader when it was followed.
     followed_incarnation: u64,
+    /// When the leader was given up last.
+    lost_at: Option<Instant>,
     /// When the judge was last asked.
     pub(crate) concluded_at: Instant,
     /// Scope of the first leader that was followed.
@@ -69,6 +71,7 @@ impl Discovery {
             followed: None,
             followed_at: now,
             followed_incarnation: 0,
+            lost_at: None,
             concluded_at: now,
             scope_seen: None,
             epoch_number: 0,
@@ -238,7 +241,6 @@ impl Discovery {
         for member in &mut self.members {
             member.in_list = false;
         }
-        self.rename(now, &listing);
         for listed in listing.members {
             if let Some(member) = self.members.iter_mut().find(|member| member.listed.name == listed.name) {
                 member.relist(now, listed);
@@ -250,28 +252,6 @@ impl Discovery {
         self.forget(now);
         self.members.sort_by(|a, b| a.listed.name.cmp(&b.listed.name));
         self.match_endpoints();
-    }
-
-    /// Who is listed under a new name at an address that was another's, who is listed no more, is the same server: writes
-    /// that go there stay.
-    fn rename(&mut self, now: Instant, listing: &Listing) {
-        let is_known =
-            |members: &[Member], name: &str| members.iter().any(|member| member.listed.name == name);
-        for new in &listing.members {
-            if new.address.is_none() || is_known(&self.members, &new.name) {
-                continue;
-            }
-            let old = self.members.iter_mut().find(|member| {
-                member.listed.address == new.address
-                    && !listing.members.iter().any(|listed| listed.name == member.listed.name)
-            });
-            let Some(old) = old else { continue };
-            let before = std::mem::replace(&mut old.listed.name, new.name.clone());
-            if let Some(followed) = self.followed.as_mut().filter(|followed| followed.member == before) {
-                followed.member.clone_from(&new.name);
-            }
-            self.news(now, false, format!("{before}: is called {} now", new.name));
-        }
     }
 
     /// A member that `/cluster` has not named for a while is gone, unless writes go to it.
@@ -342,11 +322,24 @@ impl Discovery {
             .iter()
             .map(|member| Sighting {
                 name: &member.listed.name,
-                named: self.cluster.failures == 0 && member.in_list && member.listed.role == "leader",
-                api: api_says(self.heard_of(member), self.scope()),
+                named: self.is_named(member),
+                api: self.api_says(member),
                 postgres: member.postgres_says(),
             })
             .collect()
+    }
+
+    fn api_says(&self, member: &Member) -> ApiSays {
+        let heard = self.heard_of(member);
+        let said = api_says(heard, self.scope());
+        match said {
+            ApiSays::Denies { role, state }
+                if self.is_foreign_system(heard.status().and_then(|status| status.system_identifier)) =>
+            {
+                ApiSays::Denies { role: format!("{role} of another cluster"), state }
+            }
+            ApiSays::Denies { .. } | ApiSays::Unasked | ApiSays::Silent | ApiSays::Claims(_) => said,
+        }
     }
 
     /// Judges, and publishes if anything changed.
@@ -382,6 +375,7 @@ impl Discovery {
                 why: "all members are asked before the first leader is followed".to_owned(),
             };
         }
+        self.know_followed(now);
         let sightings = self.sightings();
         let claimant = sightings
             .iter()
@@ -405,6 +399,45 @@ impl Discovery {
                 Leadership::Leaderless { why }
             }
         }
+    }
+
+    /// Finds whom we follow under the name that it has now, and notes whether it may come back without a claim.
+    fn know_followed(&mut self, now: Instant) {
+        let Some(followed) = &self.followed else { return };
+        let known = self.members.iter().find(|member| member.listed.name == followed.member);
+        let Some(known) = known else { return };
+        let lately = !followed.holding_on
+            && known.incarnation == self.followed_incarnation
+            && self.lost_at.is_some_and(|at| now.saturating_duration_since(at) <= RETURN_MAX);
+        let heir = self.members.iter().find(|member| self.is_renamed(known, member));
+        let renamed =
+            heir.map(|heir| (known.listed.name.clone(), heir.listed.name.clone(), heir.incarnation));
+        if let Some((before, after, incarnation)) = renamed {
+            self.news(now, false, format!("{before}: is called {after} now"));
+            self.followed_incarnation = incarnation;
+            if let Some(followed) = &mut self.followed {
+                followed.member = after;
+            }
+        }
+        if let Some(followed) = &mut self.followed {
+            followed.lately = lately;
+        }
+    }
+
+    /// The same server under a new name. `/cluster` lists both names until the old one's key has run out, but its Patroni
+    /// knows its own; before Patroni 3.2, which does not tell it, the holder of the leader key counts.
+    fn is_renamed(&self, old: &Member, new: &Member) -> bool {
+        let same_server = old.listed.address.is_some() && old.listed.address == new.listed.address;
+        let says_so = match self.heard_of(new).status().and_then(|status| status.name.as_deref()) {
+            Some(name) => name == new.listed.name,
+            None => !old.in_list || self.is_named(new),
+        };
+        new.listed.name != old.listed.name && same_server && new.in_list && says_so
+    }
+
+    /// The last `/cluster` answer names it the holder of the leader key.
+    fn is_named(&self, member: &Member) -> bool {
+        self.cluster.failures == 0 && member.in_list && member.listed.role == "leader"
     }
 
     fn lead(&mut self, now: Instant, member: String, epoch: Epoch, degraded: Option<String>) -> Leadership {
@@ -434,7 +467,7 @@ impl Discovery {
             && incarnation == self.followed_incarnation;
         self.followed_incarnation = incarnation;
         let led = before.as_ref().is_some_and(|before| before.holding_on);
-        self.followed = Some(Followed { member: member.clone(), epoch, holding_on: true });
+        self.followed = Some(Followed { member: member.clone(), epoch, holding_on: true, lately: false });
         if same && led {
             return;
         }
@@ -481,6 +514,7 @@ impl Discovery {
         };
         if let Some(followed) = self.followed.as_mut().filter(|followed| followed.holding_on) {
             followed.holding_on = false;
+            self.lost_at = Some(now);
             let from = followed.member.clone();
             self.journal.lost(now, &from, &why, self.planned(now));
             self.news(now, true, format!("no leader: {why}"));
@@ -536,6 +570,10 @@ impl Discovery {
 fn behind(leader_location: Option<u64>, status: Option<&Status>) -> Option<u64> {
     Some(leader_location?.saturating_sub(status?.replayed?))
 }
+
+/// A leader that was given up and is back within this, on its timeline and without a restart, has had no successor: Patroni's
+/// leader keys last at least 20 s, and are renewed when half of that is over at the latest.
+const RETURN_MAX: Duration = Duration::from_secs(5);
 
 /// How long `/cluster` may leave a member out before it is forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(60);

@@ -113,7 +113,11 @@ pub(crate) fn api_says(heard: &Heard, scope: Option<&str>) -> ApiSays {
         Heard::Said(status) => status,
     };
     if !status.leads {
-        return ApiSays::Denies { role: status.role.clone(), state: status.state.clone() };
+        let role = match foreign(scope, status.scope.as_deref()) {
+            Some(scope) => format!("{} of another cluster, scope \"{scope}\"", status.role),
+            None => status.role.clone(),
+        };
+        return ApiSays::Denies { role, state: status.state.clone() };
     }
     ApiSays::Claims(Claim {
         role: status.role.clone(),

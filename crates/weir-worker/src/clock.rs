@@ -102,8 +102,9 @@ impl Worker {
 
     fn end_long_waits(&mut self, now: Instant, index: PoolIndex, effects: &mut Effects) {
         let held = self.pools.entry(index).pool.held();
-        let PoolKey { database, user, .. } = &self.pools.entry(index).key;
+        let &PoolKey { ref database, ref user, role, .. } = &self.pools.entry(index).key;
         let limit = match held {
+            true if why_not_held(&self.topology, role).is_some() => Some(Duration::ZERO),
             true => hold_timeout(&self.config.upstream),
             false => sizes::query_wait_timeout(&self.config, database, user),
         };
@@ -115,8 +116,13 @@ impl Worker {
         let Some(limit) = limit else { return };
         for id in self.pools.entry_mut(index).pool.overdue(now, limit) {
             self.pools.entry_mut(index).stats.wait_timeouts += 1;
-            self.end_wait(now, id, held, limit, effects);
+            let report = if held { self.why_nobody(role, limit) } else { waited_too_long(limit) };
+            self.end_wait(now, id, held, &report, effects);
         }
+    }
+
+    fn why_nobody(&self, role: Role, waited: Duration) -> Report {
+        why_not_held(&self.topology, role).unwrap_or_else(|| no_leader(&self.topology, waited))
     }
 
     fn end_long_waits_each(&mut self, now: Instant, index: PoolIndex, effects: &mut Effects) {
@@ -131,25 +137,24 @@ impl Worker {
         let overdue: Vec<_> = overdue.into_iter().map(|id| (id, limit(id).unwrap_or_default())).collect();
         for (id, limit) in overdue {
             self.pools.entry_mut(index).stats.wait_timeouts += 1;
-            self.end_wait(now, id, false, limit, effects);
+            self.end_wait(now, id, false, &waited_too_long(limit), effects);
         }
     }
 
-    fn end_wait(&mut self, now: Instant, id: ClientId, held: bool, limit: Duration, effects: &mut Effects) {
+    fn end_wait(&mut self, now: Instant, id: ClientId, held: bool, report: &Report, effects: &mut Effects) {
         let Some(client) = self.clients.get_mut(key(id.0)) else { return };
         let is_inside = client.inside.is_some();
-        let report = if held { no_leader(&self.topology, limit) } else { waited_too_long(limit) };
         let Some(open) = client.open_mut() else { return };
         open.waiting_since = None;
         if is_inside {
-            self.lookup_failed(now, id, &report, effects);
+            self.lookup_failed(now, id, report, effects);
         } else if held {
-            self.log_pooler_error(id, &report);
+            self.log_pooler_error(id, report);
             let Some(open) = self.clients.get_mut(key(id.0)).and_then(Client::open_mut) else { return };
-            open.session.refuse_next(report);
+            open.session.refuse_next(report.clone());
             self.client_turn(now, id, &[], effects);
         } else {
-            self.refuse_client(now, id, &report, effects);
+            self.refuse_client(now, id, report, effects);
         }
     }
 

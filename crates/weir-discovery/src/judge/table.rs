@@ -32,12 +32,16 @@ fn difference(row: &[&str]) -> Option<String> {
 }
 
 fn whom(cell: &str) -> Option<Followed> {
+    let (cell, lately) = match cell.strip_suffix(" lately") {
+        Some(cell) => (cell, true),
+        None => (cell, false),
+    };
     let (whom, holding_on) = match cell.strip_suffix(" lost") {
         Some(whom) => (whom, false),
         None => (cell, true),
     };
     let (member, timeline) = whom.split_once('@')?;
-    following(member, number(timeline)).map(|followed| Followed { holding_on, ..followed })
+    following(member, number(timeline)).map(|followed| Followed { holding_on, lately, ..followed })
 }
 
 fn sighting<'a>(name: &'a str, cell: &str) -> Sighting<'a> {

@@ -12,7 +12,7 @@ fn epoch(timeline: u32) -> Epoch {
 
 /// We follow `member` on `timeline` and have not lost it.
 pub(super) fn following(member: &str, timeline: u32) -> Option<Followed> {
-    Some(Followed { member: member.to_owned(), epoch: epoch(timeline), holding_on: true })
+    Some(Followed { member: member.to_owned(), epoch: epoch(timeline), holding_on: true, lately: false })
 }
 
 fn lost_leader(member: &str, timeline: u32) -> Option<Followed> {
@@ -193,9 +193,14 @@ fn postgres() -> impl Strategy<Value = PostgresSays> {
 }
 
 fn whom() -> impl Strategy<Value = Option<Followed>> {
-    proptest::option::of((0usize..4, 1u32..4, any::<bool>()).prop_map(|(index, timeline, holding_on)| {
-        Followed { member: ["a", "b", "c", "x"][index].to_owned(), epoch: epoch(timeline), holding_on }
-    }))
+    proptest::option::of((0usize..4, 1u32..4, any::<bool>(), any::<bool>()).prop_map(
+        |(index, timeline, holding_on, lately)| Followed {
+            member: ["a", "b", "c", "x"][index].to_owned(),
+            epoch: epoch(timeline),
+            holding_on,
+            lately,
+        },
+    ))
 }
 
 proptest! {
@@ -223,7 +228,7 @@ proptest! {
             let denies = matches!(leader.api, ApiSays::Denies { .. });
             prop_assert!(!denies);
             let claims = matches!(leader.api, ApiSays::Claims(_));
-            let kept = followed.as_ref().is_some_and(|followed| followed.holding_on && followed.member == leader.name);
+            let kept = followed.as_ref().is_some_and(|followed| (followed.holding_on || followed.lately) && followed.member == leader.name);
             prop_assert!(claims || kept, "silence promotes nobody");
         }
     }

@@ -410,14 +410,49 @@ fn members_come_and_go_but_seeds_stay() {
 
 #[test]
 fn a_leader_that_gets_another_name_stays_the_leader() {
+    for nameless in [false, true] {
+        let mut world = World::three();
+        world.nameless = nameless;
+        world.run_millis(500);
+        // Its Patroni is started again under another name; the old name's keys live on for a while.
+        let old = world.node("a").clone();
+        let new = world.node("a");
+        new.name = "primus".to_owned();
+        new.key = false;
+        world.nodes.push(old);
+        world.run_millis(3_000);
+        world.nodes.pop();
+        world.node("primus").key = true;
+        world.run_millis(3_000);
+        assert_eq!(world.leader().as_deref(), Some("primus"), "{}", world.why());
+        assert_eq!(world.reign(), Some((1, 1)));
+    }
+}
+
+#[test]
+fn a_stall_while_all_apis_hang_is_a_pause_and_no_more() {
     let mut world = World::three();
-    world.run_millis(500);
-    world.node("a").name = "primus".to_owned();
-    world.run_millis(3_000);
-    assert_eq!(world.leader().as_deref(), Some("primus"), "{}", world.why());
-    assert_eq!(world.reign(), Some((1, 1)));
-    assert_eq!(world.discovery.members(world.now).len(), 3);
-    assert_eq!(world.discovery.failovers().len(), 0);
+    world.run_millis(70_000);
+    for name in ["a", "b", "c"] {
+        world.node(name).api = Reach::Frozen;
+    }
+    world.run_millis(5_000);
+    assert_eq!(world.leader().as_deref(), Some("a"), "{}", world.why());
+    world.node("a").postgres = Reach::Frozen;
+    world.run_millis(2_500);
+    assert_eq!(world.leader(), None, "{}", world.why());
+    world.node("a").postgres = Reach::Up;
+    world.run_millis(1_500);
+    assert_eq!(world.reign(), Some((1, 1)), "{}", world.why());
+    // Away for as long as it takes others to elect somebody, only a claim brings it back.
+    world.node("a").postgres = Reach::Frozen;
+    world.run_millis(15_000);
+    world.node("a").postgres = Reach::Up;
+    world.run_millis(10_000);
+    assert_eq!(world.leader(), None, "{}", world.why());
+    world.node("a").api = Reach::Up;
+    world.run_millis(1_500);
+    assert_eq!(world.reign(), Some((1, 1)), "{}", world.why());
 }
 
 #[test]

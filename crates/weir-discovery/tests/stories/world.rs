@@ -241,7 +241,7 @@ impl World {
             }
             Request::Ping { member, address } => {
                 let (delay, report) = self.ping(&address.host);
-                ("ping", address.to_string(), delay, Event::Monitor { member, address, report })
+                ("ping", format!("{member} {address}"), delay, Event::Monitor { member, address, report })
             }
         };
         let outstanding = self.outstanding.entry(place_of).or_default();
@@ -333,7 +333,7 @@ impl World {
 fn place(event: &Event) -> String {
     match event {
         Event::Polled { url, .. } | Event::Cluster { url, .. } => url.to_string(),
-        Event::Monitor { address, .. } => address.to_string(),
+        Event::Monitor { member, address, .. } => format!("{member} {address}"),
         Event::Evidence(_) => String::new(),
     }
 }

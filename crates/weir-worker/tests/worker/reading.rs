@@ -80,7 +80,11 @@ fn nobody_waits_for_writes_to_a_standby_cluster() {
     standby.is_standby_cluster = true;
     let mut world = World::led_by(led("n1", 1, &["n2"]));
     let client = world.client_of(Role::Write, "app");
+    world.adopt(leaderless(&["n2"]));
+    assert_eq!(world.ask(client, "select 0"), [""; 0]);
     world.adopt(standby);
+    world.pass(Duration::from_millis(200));
+    assert_eq!(world.heard(client), ["ERROR 57P03", "ready I"], "who waits already need not wait on");
     assert_eq!(world.ask(client, "select 1"), ["ERROR 57P03", "ready I"]);
     assert!(world.error(client).contains("standby cluster"), "{}", world.error(client));
     world.promote("n1", 2);
