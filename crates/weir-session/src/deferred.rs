@@ -42,6 +42,8 @@ pub(crate) enum Opening {
     FailedInQuery,
     /// It has failed; the next ReadyForQuery is the end of it.
     Failed,
+    /// It has failed and PostgreSQL is done with it; the client has yet to be told of its aborted block.
+    Ended,
 }
 
 impl Opening {
@@ -193,9 +195,10 @@ impl Session {
         Fate::Forward
     }
 
-    /// Sends the Sync that PostgreSQL waits for behind a BEGIN that has failed in front of a Query.
+    /// Sends the Sync that PostgreSQL waits for behind a BEGIN that has failed in front of a Query, once the Query has been
+    /// sent to its end: a long one may still be on its way.
     pub(crate) fn sync_failed_begin<W: Wires>(&mut self, server: &mut Server, wires: &mut W) {
-        if server.opening == Opening::FailedInQuery {
+        if server.opening == Opening::FailedInQuery && self.passing == 0 {
             server.opening = Opening::Failed;
             wires.to_server(frontend::sync);
         }
@@ -203,9 +206,18 @@ impl Session {
 
     /// ReadyForQuery behind a BEGIN that has failed: PostgreSQL is outside of a transaction, and the client in an aborted one.
     pub(crate) fn end_failed_begin(&mut self, server: &mut Server) {
-        server.opening = Opening::Over;
+        server.opening = Opening::Ended;
         self.tx = TxStatus::Failed;
         self.phase = Phase::Aborted(Box::new(Aborted::told()));
+    }
+
+    /// The client's own ReadyForQuery in place of PostgreSQL's. No other one is weir's to give: what weir asks next on this
+    /// server connection is answered with one, too.
+    pub(crate) fn tell_of_failed_begin<W: Wires>(&mut self, server: &mut Server, wires: &mut W) {
+        if server.opening == Opening::Ended {
+            server.opening = Opening::Over;
+            wires.to_client(|out| backend::ready_for_query(self.tx.byte(), out));
+        }
     }
 
     /// Figures of requests that were answered without a server connection, since they were taken last.
@@ -227,7 +239,7 @@ impl Server {
     /// The client's next request has to wait until it is known whether its transaction has begun.
     pub(crate) fn holds_requests_back(&self) -> bool {
         match self.opening {
-            Opening::Over | Opening::Sent => false,
+            Opening::Over | Opening::Sent | Opening::Ended => false,
             Opening::SentWithRequest | Opening::FailedInQuery => true,
             Opening::Failed => self.owed.ready_owed() > 0,
         }

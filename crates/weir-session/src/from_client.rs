@@ -98,8 +98,9 @@ impl Session {
         let passed = self.passing.min(bytes.len());
         if passed > 0 {
             self.passing -= passed;
-            if server.is_some() {
+            if let Some(server) = server.as_deref_mut() {
                 wires.to_server(|out| out.extend_from_slice(&bytes[..passed]));
+                self.sync_failed_begin(server, wires);
             }
         }
         let swallowed = self.swallowing.min(bytes.len() - passed);

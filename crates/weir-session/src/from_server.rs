@@ -15,7 +15,7 @@ use crate::owed::{Owed, ParseOf};
 use crate::prepared::{Catalog, StatementKind};
 use crate::run::Run;
 use crate::server::{Ended, Server, TxStatus, Unsynced};
-use crate::session::{Mode, Phase, Session, Then, Turn};
+use crate::session::{Mode, Session, Then, Turn};
 use crate::settings::IN_HOT_STANDBY;
 use crate::state::is_last_word;
 use crate::wires::Wires;
@@ -189,10 +189,7 @@ impl Session {
         if tag != FromServer::ReadyForQuery {
             return None;
         }
-        if matches!(self.phase, Phase::Aborted(_)) {
-            // BEGIN has failed: PostgreSQL's own ReadyForQuery was not forwarded.
-            wires.to_client(|out| backend::ready_for_query(self.tx.byte(), out));
-        }
+        self.tell_of_failed_begin(server, wires);
         if self.mode == Mode::Statement {
             if server.status != TxStatus::Idle {
                 // Nobody is to believe that the block has begun.

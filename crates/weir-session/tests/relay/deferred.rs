@@ -177,6 +177,46 @@ fn if_it_fails_the_error_answers_the_statement() {
     });
 }
 
+/// What weir asks on its own account afterwards has a ReadyForQuery of its own, which is not the client's.
+#[test]
+fn if_it_fails_in_front_of_a_suspicious_statement_the_client_hears_so_once() {
+    deferring(|stage| {
+        asks(stage, query("BEGIN ISOLATION LEVEL SERIALIZABLE"), "C:BEGIN  Z:T");
+        stage.sends(query("SET work_mem = '8MB'"));
+        stage.replies("E:0A000");
+        stage.replies("Z:I");
+        stage.client_got("E:0A000  Z:E");
+        let got = std::mem::take(&mut stage.servers[0].got);
+        assert!(
+            got.windows(15).any(|bytes| bytes == b"current_setting"),
+            "weir asks what has become of work_mem"
+        );
+        stage.replies("T:what  C:SELECT 0  Z:I");
+        stage.client_got("");
+        asks(stage, query("ROLLBACK"), "C:ROLLBACK  Z:I");
+    });
+}
+
+/// A long statement may still be on its way when PostgreSQL says that BEGIN has failed: nothing is written into its middle.
+#[test]
+fn if_it_fails_under_a_long_statement_the_sync_waits_for_its_end() {
+    deferring(|stage| {
+        asks(stage, query("BEGIN"), "C:BEGIN  Z:T");
+        let long = query(&format!("select '{}'", "x".repeat(200_000)));
+        let (first, rest) = long.split_at(150_000);
+        stage.sends(first);
+        stage.replies("E:0A000");
+        stage.sends(rest);
+        let got = std::mem::take(&mut stage.servers[0].got);
+        let at = got.windows(8).position(|bytes| bytes == b"select '").expect("the statement");
+        assert_eq!(got[at + 8..at + 8 + 200_000], b"x".repeat(200_000)[..]);
+        assert!(got.ends_with(b"'\0S\0\0\0\x04"), "the Sync comes behind it");
+        stage.replies("Z:I");
+        stage.client_got("E:0A000  Z:E");
+        asks(stage, query("ROLLBACK"), "C:ROLLBACK  Z:I");
+    });
+}
+
 #[test]
 fn one_request_goes_with_it_and_the_others_wait_for_its_answer() {
     deferring(|stage| {
