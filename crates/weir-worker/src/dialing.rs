@@ -13,6 +13,7 @@ use weir_session::server_login::{Fence, LoginFailure, Ready, ServerLogin, Server
 use weir_session::settings::{Reported, Settings};
 
 use crate::io::{ConnId, DialError, Dialed, Effect, Effects, Encryption, Role};
+use crate::login::READ_ONLY;
 use crate::places;
 use crate::pools::{PoolIndex, PoolKey};
 use crate::server::{ServerConn, ServerStage};
@@ -46,7 +47,7 @@ impl Worker {
         let credential = self.server_credential(&entry.key);
         let read_only: &[(&str, &str)] = match entry.key.role {
             // On a replica, too: once promoted it would take writes until weir has heard of it.
-            Role::Read => &[("default_transaction_read_only", "on")],
+            Role::Read => &[(READ_ONLY, "on")],
             Role::Write => &[],
         };
         let own = self.replication_parameters(conn);

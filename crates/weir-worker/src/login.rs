@@ -1,5 +1,6 @@
 //! A client's way in: proof, limits, startup parameters, and the welcome that PostgreSQL would give.
 
+use std::rc::Rc;
 use std::time::Instant;
 
 use weir_auth::StoredSecret;
@@ -262,15 +263,19 @@ impl Worker {
     /// During a hold nobody can be asked what PostgreSQL reports; at the other door somebody may have been.
     fn borrow_reported(&mut self, index: PoolIndex) {
         let mut key = self.pools.entry(index).key.clone();
-        key.role = match key.role {
-            Role::Write => Role::Read,
-            Role::Read => Role::Write,
+        let is_read_only;
+        (key.role, is_read_only) = match key.role {
+            Role::Write => (Role::Read, "off"),
+            Role::Read => (Role::Write, "on"),
         };
-        let reported = self.pools.find(&key).and_then(|other| self.pools.entry(other).reported.clone());
-        // A leader that serves reads is asked for read-only transactions, which is true of that door only.
-        let is_read_only =
-            |reported: &Reported| reported.value("default_transaction_read_only") == Some("on");
-        self.pools.entry_mut(index).reported = reported.filter(|reported| !is_read_only(reported));
+        let mut reported = self.pools.find(&key).and_then(|other| self.pools.entry(other).reported.clone());
+        // Every connection for reads is asked for read-only transactions, which is true of that door only.
+        if let Some(reported) = reported.as_mut().map(Rc::make_mut)
+            && reported.value(READ_ONLY).is_some()
+        {
+            reported.note(READ_ONLY, is_read_only);
+        }
+        self.pools.entry_mut(index).reported = reported;
     }
 
     fn welcome(&mut self, now: Instant, id: ClientId, effects: &mut Effects) {
@@ -368,3 +373,6 @@ fn too_many_pools() -> Report {
 pub(crate) fn shutting_down() -> Report {
     Report::fatal(SqlState::ADMIN_SHUTDOWN, "weir is shutting down").hint("Connect again.")
 }
+
+/// What makes :6433 refuse writes, wherever its connections lead.
+pub(crate) const READ_ONLY: &str = "default_transaction_read_only";

@@ -232,7 +232,14 @@ impl Backend {
     fn welcome(&mut self, member: &Member) {
         self.stage = Stage::Ready;
         let standby = if member.in_recovery { "on" } else { "off" };
-        let own = [("server_version", "17.2"), ("client_encoding", "UTF8"), ("application_name", "")];
+        let asked = self.startup.iter().find(|(name, _)| name == "default_transaction_read_only");
+        let read_only = asked.map_or_else(|| "off".to_owned(), |(_, value)| value.clone());
+        let own = [
+            ("server_version", "17.2"),
+            ("client_encoding", "UTF8"),
+            ("application_name", ""),
+            ("default_transaction_read_only", read_only.as_str()),
+        ];
         self.reported = own.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         backend::authentication_ok(&mut self.out);
         for (name, value) in own.iter().chain([&("in_hot_standby", standby)]) {
