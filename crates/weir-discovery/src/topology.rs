@@ -70,6 +70,12 @@ impl Topology {
         }
     }
 
+    /// Number of the failover that is under way, as SHOW FAILOVERS has it; `None` while somebody leads, or nobody did yet.
+    pub fn failover_under_way(&self) -> Option<u64> {
+        let is_leaderless = matches!(self.leader, Leadership::Leaderless { .. });
+        Some(self.failover).filter(|number| is_leaderless && *number > 0)
+    }
+
     /// Nothing is behind weir but the servers that databases name themselves.
     pub fn nobody() -> Self {
         Self {

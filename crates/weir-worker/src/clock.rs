@@ -186,8 +186,8 @@ fn no_leader(topology: &Topology, limit: Duration) -> Report {
                 why.unwrap_or("no replica may serve reads")
             ))
             .hint("Nothing was executed. Try again; the connection to weir can go on being used.");
-    if let (Some(_), 1..) = (why, topology.failover) {
-        name_failover(&mut report, topology.failover);
+    if let Some(number) = topology.failover_under_way() {
+        name_failover(&mut report, number);
     }
     report
 }

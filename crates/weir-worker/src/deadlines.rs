@@ -9,7 +9,6 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use weir_config::{Config, User};
-use weir_discovery::Leadership;
 use weir_pool::ClientId;
 use weir_protocol::backend;
 use weir_protocol::message::Report;
@@ -235,17 +234,16 @@ impl Worker {
             return Report::notice(QUEUED);
         }
         let patience = "The request runs as soon as there is one; nothing has to be done.";
-        let Leadership::Leaderless { why } = &self.topology.leader else {
-            return Report::notice("waiting for a replica that may serve reads").hint(patience);
-        };
         let what = match entry.key.role {
             Role::Write => "waiting for a new leader",
             Role::Read => "waiting for a member that may serve reads",
         };
-        let mut report =
-            Report::notice(what).detail(format!("The cluster has no leader now: {why}.")).hint(patience);
-        if self.topology.failover > 0 {
-            name_failover(&mut report, self.topology.failover);
+        let mut report = Report::notice(what).hint(patience);
+        if let Some(why) = self.topology.why_held() {
+            report = report.detail(format!("Writes are held: {why}."));
+        }
+        if let Some(number) = self.topology.failover_under_way() {
+            name_failover(&mut report, number);
         }
         report
     }

@@ -11,14 +11,14 @@ pub(super) fn ready(topology: &Topology, draining: bool) -> (bool, String) {
     if draining {
         return (false, "weir is shutting down\n".to_owned());
     }
-    let text = match &topology.leader {
-        Leadership::Led { degraded: None, .. } => "ready\n".to_owned(),
-        Leadership::Led { degraded: Some(why), member, .. } => {
+    let text = match (&topology.leader, topology.why_held()) {
+        // Databases with hosts of their own need no leader.
+        (Leadership::Leaderless { .. }, _) if *topology == Topology::nobody() => "ready\n".to_owned(),
+        (_, Some(why)) => format!("ready, holding writes: {why}\n"),
+        (Leadership::Led { degraded: Some(why), member, .. }, None) => {
             format!("ready, leader {member} is degraded: {why}\n")
         }
-        // Databases with hosts of their own need no leader.
-        Leadership::Leaderless { .. } if *topology == Topology::nobody() => "ready\n".to_owned(),
-        Leadership::Leaderless { why } => format!("ready, holding writes: {why}\n"),
+        (Leadership::Led { .. } | Leadership::Leaderless { .. }, None) => "ready\n".to_owned(),
     };
     (true, text)
 }
