@@ -152,7 +152,13 @@ fn members(members: &[MemberView], page: &mut Page) {
     });
     gauge("weir_member_timeline", "Timeline of the member.", |m| m.timeline.map(Value::from));
     let help = "Write-ahead log the member has yet to replay.";
-    gauge("weir_member_lag_bytes", help, |m| m.lag_bytes.map(Value::from));
+    gauge("weir_member_lag_bytes", help, |m| m.lag.map(|lag| lag.bytes.into()));
+    let help = "Age of the position that the lag was computed from.";
+    gauge("weir_member_lag_age_seconds", help, |m| m.lag.map(|lag| lag.age.into()));
+    let help = "Part of the reads that the member gets, compared to the others.";
+    gauge("weir_member_read_weight", help, |m| m.read_weight.map(Value::from));
+    let help = "Shortest of the last round trips to the member's PostgreSQL.";
+    gauge("weir_member_round_trip_seconds", help, |m| m.round_trip.map(Value::from));
 }
 
 fn pools_now(pools: &[PoolRow], page: &mut Page) {

@@ -10,8 +10,8 @@ use crate::key::{Fallback, Key, fixed, live};
 use crate::model::{Config, Patroni, UNLIMITED, UnixListen, Upstream};
 use crate::quantity::{show_bytes, show_duration};
 use crate::value::{
-    AUTH_METHODS, CHANNEL_BINDINGS, LOG_FORMATS, POOL_MODES, READ_FALLBACKS, STATE_POLICIES, TLS_MODES,
-    name_of,
+    AUTH_METHODS, CHANNEL_BINDINGS, LOG_FORMATS, POOL_MODES, READ_FALLBACKS, READ_POLICIES, STATE_POLICIES,
+    TLS_MODES, name_of,
 };
 
 fn show_patroni(config: &Config, show: fn(&Patroni) -> String) -> String {
@@ -127,6 +127,9 @@ pub const KEYS: &[Key] = &[
     live("patroni.max_lag", Text("16MB"), |c| show_patroni(c, |p| show_bytes(p.max_lag_bytes))),
     live("patroni.read_fallback", Text("primary"), |c| {
         show_patroni(c, |p| name_of(READ_FALLBACKS, &p.read_fallback).to_owned())
+    }),
+    live("patroni.read_policy", Text("least-connections"), |c| {
+        show_patroni(c, |p| name_of(READ_POLICIES, &p.read_policy).to_owned())
     }),
     live("patroni.poll_interval", Text("1s"), |c| show_patroni(c, |p| show_duration(p.poll_interval))),
     live("patroni.poll_timeout", Text("1s"), |c| show_patroni(c, |p| show_duration(p.poll_timeout))),

@@ -132,6 +132,8 @@ pub struct Patroni {
     pub max_lag_bytes: u64,
     /// What `:6433` does while no replica is eligible.
     pub read_fallback: ReadFallback,
+    /// How reads are shared out.
+    pub read_policy: ReadPolicy,
     /// How often members are polled when all is quiet.
     pub poll_interval: Duration,
     /// Deadline of one REST call.
@@ -163,6 +165,19 @@ pub struct PatroniLogin {
     pub password_file: Option<PathBuf>,
     /// Its password; there is one if there is a name.
     pub password: Option<Secret>,
+}
+
+/// How reads are shared out over the replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadPolicy {
+    /// To the less busy of two drawn at random.
+    LeastConnections,
+    /// To one after the other.
+    RoundRobin,
+    /// To one after the other, as often as their Patroni tag `weir_weight` says.
+    Weighted,
+    /// To those with the shortest round trip, to the others for want of these.
+    Nearest,
 }
 
 /// What the read pool does without an eligible replica.

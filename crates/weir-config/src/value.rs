@@ -8,7 +8,8 @@ use std::time::Duration;
 use zeroize::Zeroize;
 
 use crate::model::{
-    AuthMethod, ChannelBinding, LoadBalance, LogFormat, PoolMode, ReadFallback, StatePolicy, TlsMode,
+    AuthMethod, ChannelBinding, LoadBalance, LogFormat, PoolMode, ReadFallback, ReadPolicy, StatePolicy,
+    TlsMode,
 };
 use crate::problem::Wrong;
 use crate::quantity::{parse_bytes, parse_duration, show_bytes, show_duration};
@@ -294,6 +295,13 @@ pub(crate) const AUTH_METHODS: &[(&str, AuthMethod)] = &[
 
 pub(crate) const READ_FALLBACKS: &[(&str, ReadFallback)] =
     &[("primary", ReadFallback::Primary), ("wait", ReadFallback::Wait), ("error", ReadFallback::Error)];
+
+pub(crate) const READ_POLICIES: &[(&str, ReadPolicy)] = &[
+    ("least-connections", ReadPolicy::LeastConnections),
+    ("round-robin", ReadPolicy::RoundRobin),
+    ("weighted", ReadPolicy::Weighted),
+    ("nearest", ReadPolicy::Nearest),
+];
 
 pub(crate) const LOG_FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
 

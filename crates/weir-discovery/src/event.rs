@@ -17,10 +17,25 @@ pub struct Settings {
     pub max_lag_bytes: u64,
     /// What the read door does without an eligible replica.
     pub fallback: ReadFallback,
+    /// How reads are shared out over the replicas.
+    pub policy: ReadPolicy,
     /// How often each REST API is asked when all is quiet.
     pub poll_interval: Duration,
     /// Whether monitor connections can be made (there are credentials for them).
     pub monitor: bool,
+}
+
+/// How reads are shared out over the replicas that may serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadPolicy {
+    /// Fewer busy connections of two drawn at random.
+    LeastConnections,
+    /// One after the other.
+    RoundRobin,
+    /// One after the other, each as often as its Patroni tag `weir_weight` says.
+    Weighted,
+    /// Those that answer monitors fastest, as in `LeastConnections`; the others for want of these.
+    Nearest,
 }
 
 /// Something the machine is told.
@@ -92,6 +107,15 @@ pub enum PollFailure {
     Broken(String),
 }
 
+/// What a ping has measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Vitals {
+    /// Position in the log: what a primary has written, what a standby has replayed. `None`: it was not asked.
+    pub location: Option<u64>,
+    /// From the question to its answer, without the time that opening the connection took.
+    pub round_trip: Option<Duration>,
+}
+
 /// What a monitor connection saw.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MonitorReport {
@@ -105,6 +129,8 @@ pub enum MonitorReport {
         system_identifier: Option<u64>,
         /// When its postmaster was started, in microseconds since 1970, if it was asked.
         started: Option<u64>,
+        /// What was measured.
+        vitals: Vitals,
     },
     /// An established connection ended, or a ping on it stayed unanswered.
     Lost {
@@ -116,9 +142,22 @@ pub enum MonitorReport {
         /// Why, as the rest of a sentence about the server.
         why: String,
     },
+    /// Nothing came back in time, neither on the established connection nor on a new one: what is under way there is as
+    /// good as lost.
+    Silent,
     /// PostgreSQL answers but does not let the monitor in.
     RoleUnknown {
         /// Why.
         why: String,
     },
+}
+
+impl MonitorReport {
+    /// What a ping that was answered has measured.
+    pub(crate) fn vitals(&self) -> Option<Vitals> {
+        match self {
+            Self::Answered { vitals, .. } => Some(*vitals),
+            Self::Lost { .. } | Self::Unreachable { .. } | Self::Silent | Self::RoleUnknown { .. } => None,
+        }
+    }
 }

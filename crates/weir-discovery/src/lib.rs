@@ -6,24 +6,27 @@ mod endpoint;
 mod event;
 mod journal;
 mod judge;
+mod lag;
 mod machine;
 mod member;
 mod patroni;
 mod planned;
 mod read;
+mod shares;
 mod slot;
 mod switchover;
 mod topology;
 mod url;
 mod views;
 
-pub use event::{Event, MonitorReport, PollFailure, Request, Settings};
+pub use event::{Event, MonitorReport, PollFailure, ReadPolicy, Request, Settings, Vitals};
 pub use journal::{FAILOVERS_MAX, FailoverRecord, Note, STEPS_MAX, Succession};
 pub use machine::Discovery;
 pub use patroni::{ANSWER_BYTES_MAX, Answer, MEMBERS_MAX};
 pub use planned::{Reign, SwitchoverPlan};
 pub use switchover::{Outcome, Step, Switchover};
 pub use topology::{
-    Address, Api, Epoch, Leadership, MemberView, Monitor, ReadFallback, ReadTarget, SessionEvidence, Topology,
+    Address, Api, Epoch, Lag, LagSource, Leadership, MemberView, Monitor, ReadFallback, ReadTarget,
+    SessionEvidence, Topology,
 };
 pub use url::{ApiUrl, NotAnApiUrl};

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use crate::cadence::ClusterAsk;
 use crate::endpoint::{Endpoint, Heard};
-use crate::event::{Event, PollFailure, Settings};
+use crate::event::{Event, MonitorReport, PollFailure, Settings};
 use crate::journal::{FailoverRecord, Journal, Note, Succession};
 use crate::judge::{ApiSays, Followed, Sighting, Standing, Verdict, judge, standby_leader, standing};
+use crate::lag::{Lateness, Told, Yardstick};
 use crate::member::{Member, api_says, foreign, monitor_told};
 use crate::patroni::{Answer, Listing, MEMBERS_MAX, Status};
 use crate::planned::Asked;
-use crate::topology::{Epoch, Leadership, Monitor, Topology};
+use crate::topology::{Address, Epoch, LagSource, Leadership, Monitor, Topology};
 use crate::url::ApiUrl;
 
 /// Follows one Patroni cluster. Time comes in with each call and never goes back.
@@ -38,8 +39,8 @@ pub struct Discovery {
     /// Scope of the first leader that was followed.
     scope_seen: Option<String>,
     pub(crate) epoch_number: u64,
-    /// Log position of the leader when it last told.
-    leader_location: Option<u64>,
+    /// What lags are measured by.
+    pub(crate) yardstick: Yardstick,
     /// `/cluster` says so: Patroni keeps its hands off.
     pub(crate) is_paused: bool,
     pub(crate) asked: Option<Asked>,
@@ -56,6 +57,7 @@ impl Discovery {
             leader: Leadership::Leaderless { why: "no member has answered yet".to_owned() },
             replicas: Vec::new(),
             fallback: settings.fallback,
+            silent: Vec::new(),
             is_standby_cluster: false,
             failover: 0,
             planned: None,
@@ -75,7 +77,7 @@ impl Discovery {
             concluded_at: now,
             scope_seen: None,
             epoch_number: 0,
-            leader_location: None,
+            yardstick: Yardstick::default(),
             is_paused: false,
             asked: None,
             topology: Arc::new(topology),
@@ -88,18 +90,7 @@ impl Discovery {
         match event {
             Event::Polled { url, result } => self.polled(now, &url, result),
             Event::Cluster { url, result } => self.listed(now, &url, result),
-            Event::Monitor { member, address, report } => {
-                if let Some(known) = self.members.iter_mut().find(|known| known.listed.name == member)
-                    && known.observe(&address, report)
-                {
-                    let warning = matches!(
-                        known.monitor,
-                        Monitor::Suspect(_) | Monitor::Gone(_) | Monitor::RoleUnknown(_)
-                    );
-                    let text = format!("{member}: {}", monitor_told(&known.monitor));
-                    self.news(now, warning, text);
-                }
-            }
+            Event::Monitor { member, address, report } => self.watched(now, &member, &address, report),
             // It starts a poll and decides nothing: any application can raise any SQLSTATE.
             Event::Evidence(_) => self.news_at = now,
         }
@@ -124,6 +115,10 @@ impl Discovery {
     /// Takes over settings after a reload. Seeds and scope stay: whom weir follows does not change under its feet.
     pub fn configure(&mut self, now: Instant, settings: Settings) {
         for member in &mut self.members {
+            // By another limit everybody is judged anew.
+            if settings.max_lag_bytes != self.settings.max_lag_bytes {
+                member.lateness = Lateness::default();
+            }
             match (&member.monitor, settings.monitor) {
                 (Monitor::Off, true) => member.monitor = Monitor::Pending,
                 (_, false) => member.monitor = Monitor::Off,
@@ -165,6 +160,25 @@ impl Discovery {
         Ok(format!("following {name} on timeline {}", epoch.timeline))
     }
 
+    fn watched(&mut self, now: Instant, name: &str, address: &Address, report: MonitorReport) {
+        let Some(index) = self.members.iter().position(|member| member.listed.name == name) else { return };
+        let known = &mut self.members[index];
+        let is_here = known.listed.address.as_ref() == Some(address);
+        let vitals = report.vitals().filter(|_| is_here).unwrap_or_default();
+        if known.observe(address, report) {
+            let warning =
+                matches!(known.monitor, Monitor::Suspect(_) | Monitor::Gone(_) | Monitor::RoleUnknown(_));
+            let text = format!("{name}: {}", monitor_told(&known.monitor));
+            self.news(now, warning, text);
+        }
+        if let Some(time) = vitals.round_trip {
+            self.members[index].round_trips.note(time);
+        }
+        if let Some(location) = vitals.location {
+            self.located(index, Told { location, at: now, source: LagSource::Monitor });
+        }
+    }
+
     fn polled(&mut self, now: Instant, url: &ApiUrl, result: Result<Answer, PollFailure>) {
         let Some(index) = self.endpoints.iter().position(|endpoint| endpoint.url == *url) else {
             return;
@@ -178,8 +192,9 @@ impl Discovery {
             let warning = matches!(heard, Heard::Failed { .. });
             self.news(now, warning, format!("{who}: {}", heard.told()));
         }
-        if let Some(member) = about {
-            self.measure(member, heard.status());
+        let location = heard.status().and_then(Status::position);
+        if let (Some(member), Some(location)) = (about, location) {
+            self.located(member, Told { location, at: now, source: LagSource::RestApi });
         }
     }
 
@@ -190,25 +205,6 @@ impl Discovery {
             .iter()
             .position(|member| name == Some(&member.listed.name))
             .or_else(|| self.members.iter().position(|member| member.listed.url.as_ref() == Some(url)))
-    }
-
-    /// Log positions. A lag is taken when the replica tells its own position, against the leader's last one; the
-    /// other way round would count what was written between two answers as lag.
-    fn measure(&mut self, index: usize, status: Option<&Status>) {
-        let member = &mut self.members[index];
-        if self.followed.as_ref().is_some_and(|followed| followed.member == member.listed.name) {
-            self.leader_location = status.and_then(|status| status.location).or(self.leader_location);
-        }
-        member.live_lag = behind(self.leader_location, status);
-    }
-
-    /// A new leader's position measures everybody anew.
-    fn measure_all(&mut self, leader_location: Option<u64>) {
-        self.leader_location = leader_location;
-        for index in 0..self.members.len() {
-            let status = self.heard_of(&self.members[index]).status();
-            self.members[index].live_lag = behind(leader_location, status);
-        }
     }
 
     fn listed(&mut self, now: Instant, url: &ApiUrl, result: Result<Answer, PollFailure>) {
@@ -252,6 +248,7 @@ impl Discovery {
         self.forget(now);
         self.members.sort_by(|a, b| a.listed.name.cmp(&b.listed.name));
         self.match_endpoints();
+        self.locate_newcomers(now);
     }
 
     /// A member that `/cluster` has not named for a while is gone, unless writes go to it.
@@ -346,7 +343,8 @@ impl Discovery {
     pub(crate) fn conclude(&mut self, now: Instant) {
         self.concluded_at = now;
         let leader = self.decide(now);
-        let planned = self.planned(now);
+        self.judge_lateness(now);
+        let (planned, silent) = (self.planned(now), self.silent());
         let replicas = self.read_targets(now, &leader, planned.is_some());
         let is_standby_cluster =
             matches!(leader, Leadership::Leaderless { .. }) && standby_leader(&self.sightings()).is_some();
@@ -357,6 +355,7 @@ impl Discovery {
             leader,
             replicas,
             fallback,
+            silent,
             is_standby_cluster,
             failover: self.journal.count(),
             planned,
@@ -481,13 +480,10 @@ impl Discovery {
             self.plan_is_done();
             self.epoch_number += 1;
             self.followed_at = now;
-            let status = self
-                .members
-                .iter()
-                .find(|known| known.listed.name == member)
-                .and_then(|known| self.heard_of(known).status());
+            let known = self.members.iter().find(|known| known.listed.name == member);
+            let status = known.and_then(|known| self.heard_of(known).status());
             let scope = status.and_then(|status| status.scope.clone());
-            self.measure_all(status.and_then(|status| status.location));
+            self.yardstick.restart(known.and_then(|known| known.told));
             self.scope_seen = self.scope_seen.take().or(scope);
         }
         let again = if same { " again" } else { "" };
@@ -564,11 +560,6 @@ impl Discovery {
             self.settings.seeds.iter().all(|seed| self.endpoints.iter().any(|e| e.seed && e.url == *seed))
         );
     }
-}
-
-/// Bytes that a replica has still to replay.
-fn behind(leader_location: Option<u64>, status: Option<&Status>) -> Option<u64> {
-    Some(leader_location?.saturating_sub(status?.replayed?))
 }
 
 /// A leader that was given up and is back within this, on its timeline and without a restart, has had no successor: Patroni's

@@ -5,7 +5,9 @@ use std::time::Instant;
 use crate::endpoint::Heard;
 use crate::event::MonitorReport;
 use crate::judge::{ApiSays, Claim, PostgresSays};
+use crate::lag::{Lateness, Told};
 use crate::patroni::Listed;
+use crate::shares::RoundTrips;
 use crate::slot::Slot;
 use crate::topology::{Address, Monitor};
 
@@ -23,8 +25,12 @@ pub(crate) struct Member {
     /// How often its PostgreSQL was found started anew. What was connected before is dead, whether it knows or not: a
     /// host that loses power says no goodbye.
     pub incarnation: u64,
-    /// Bytes behind the leader when its own REST API last answered; `None` if that failed.
-    pub live_lag: Option<u64>,
+    /// Where in the log it was when it told last, by its REST API or to a monitor.
+    pub told: Option<Told>,
+    pub lateness: Lateness,
+    pub round_trips: RoundTrips,
+    /// Nothing comes from its PostgreSQL any more.
+    pub silent: bool,
 }
 
 impl Member {
@@ -37,7 +43,10 @@ impl Member {
             ping: Slot::default(),
             started: None,
             incarnation: 0,
-            live_lag: None,
+            told: None,
+            lateness: Lateness::default(),
+            round_trips: RoundTrips::default(),
+            silent: false,
         }
     }
 
@@ -46,6 +55,7 @@ impl Member {
     pub(crate) fn relist(&mut self, now: Instant, listed: Listed) {
         if listed.address.is_some() && listed.address != self.listed.address {
             self.ping = Slot::default();
+            (self.told, self.round_trips, self.silent) = (None, RoundTrips::default(), false);
             if self.monitor != Monitor::Off {
                 self.monitor = Monitor::Pending;
             }
@@ -63,6 +73,12 @@ impl Member {
             return false;
         }
         self.ping.done();
+        self.silent = match report {
+            MonitorReport::Silent => true,
+            // No connection is no news about those that there were.
+            MonitorReport::Unreachable { .. } | MonitorReport::Lost { .. } => self.silent,
+            MonitorReport::Answered { .. } | MonitorReport::RoleUnknown { .. } => false,
+        };
         if let MonitorReport::Answered { started: Some(started), .. } = report
             && self.started.replace(started).is_some_and(|before| before != started)
         {
@@ -70,7 +86,7 @@ impl Member {
         }
         let seen = match report {
             MonitorReport::Answered { in_hot_standby: true, .. } => Monitor::Standby,
-            MonitorReport::Answered { in_hot_standby: false, timeline, system_identifier, started: _ } => {
+            MonitorReport::Answered { in_hot_standby: false, timeline, system_identifier, .. } => {
                 Monitor::Primary { timeline, system_identifier }
             }
             // What is known to be gone cannot be lost again; that report is a late one.
@@ -81,6 +97,7 @@ impl Member {
                 }
             },
             MonitorReport::Unreachable { why } => Monitor::Gone(why),
+            MonitorReport::Silent => Monitor::Gone("does not answer".to_owned()),
             MonitorReport::RoleUnknown { why } => Monitor::RoleUnknown(why),
         };
         let news = seen != self.monitor;

@@ -85,6 +85,11 @@ impl Status {
         })
     }
 
+    /// What a primary has written, or a replica replayed.
+    pub(crate) fn position(&self) -> Option<u64> {
+        self.location.or(self.replayed)
+    }
+
     /// `master` until Patroni 3, `primary` since 4.
     pub(crate) fn is_primary(&self) -> bool {
         matches!(self.role.as_str(), "primary" | "master")

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::lag::well_below;
 use crate::patroni::is_set;
 use crate::topology::Monitor;
 
@@ -20,6 +21,8 @@ pub(crate) struct Candidate<'a> {
     pub monitor: &'a Monitor,
     pub api: ApiHealth,
     pub lag: Option<u64>,
+    /// It has been too far behind, and has not shown for long enough that it is no longer.
+    pub late: bool,
     /// It is long since the leader started its timeline, and this one is still on an older one.
     pub left_behind: bool,
     /// It serves reads now: what was let in once needs a reason to be put out.
@@ -78,10 +81,13 @@ fn why_not_alive(member: &Candidate<'_>) -> Option<String> {
     }
 }
 
-/// Out above the limit, back in only well below it, so that a replica at the limit does not flap.
+/// Out above the limit, in only well below it, and back in only if it stays there.
 fn why_too_late(member: &Candidate<'_>, max_lag_bytes: u64) -> Option<String> {
-    let limit = if member.serving { max_lag_bytes } else { max_lag_bytes - max_lag_bytes / 5 };
+    let limit = if member.serving { max_lag_bytes } else { well_below(max_lag_bytes) };
     match member.lag {
+        Some(lag) if lag <= limit && member.late => {
+            Some(format!("it lagged more than {max_lag_bytes} bytes until a moment ago"))
+        }
         Some(lag) if lag <= limit => None,
         Some(lag) => Some(format!("it lags {lag} bytes, the limit is {limit}")),
         // Nobody in a standby cluster is ahead of its leader.
@@ -113,6 +119,7 @@ mod tests {
             monitor: &Monitor::Standby,
             api: ApiHealth::Ok,
             lag: Some(0),
+            late: false,
             left_behind: false,
             serving: false,
         }
@@ -153,6 +160,7 @@ mod tests {
         check(Candidate { lag: Some(1001), serving: true, ..good() }, "lags 1001");
         check(Candidate { lag: None, ..good() }, "not known");
         check(Candidate { lag: None, serving: true, ..good() }, "");
+        check(Candidate { lag: Some(0), late: true, ..good() }, "until a moment ago");
     }
 
     #[test]

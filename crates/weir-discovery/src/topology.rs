@@ -2,7 +2,7 @@
 //! back. Decides nothing.
 
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Where a PostgreSQL server listens: a host name or address (or a socket directory) and a port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,6 +40,8 @@ pub struct Topology {
     pub replicas: Vec<ReadTarget>,
     /// What the read door does while `replicas` is empty.
     pub fallback: ReadFallback,
+    /// Servers from which nothing comes any more: what is under way there is as good as lost.
+    pub silent: Vec<Address>,
     /// The cluster follows another one (Patroni's `standby_cluster`): by design nobody in it takes writes, so nobody
     /// need wait for a leader.
     pub is_standby_cluster: bool,
@@ -58,8 +60,8 @@ impl Topology {
     pub(crate) fn says_the_same(&self, other: &Self) -> bool {
         let said = |it: &Self| (it.fallback, it.is_standby_cluster);
         said(self) == said(other)
-            && (&self.leader, &self.replicas, &self.planned)
-                == (&other.leader, &other.replicas, &other.planned)
+            && (&self.leader, &self.replicas, &self.silent, &self.planned)
+                == (&other.leader, &other.replicas, &other.silent, &other.planned)
     }
 
     /// Why writes wait; `None` if they do not.
@@ -83,6 +85,7 @@ impl Topology {
             leader: Leadership::Leaderless { why: "no server is named for this database".to_owned() },
             replicas: Vec::new(),
             fallback: ReadFallback::Primary,
+            silent: Vec::new(),
             is_standby_cluster: false,
             failover: 0,
             planned: None,
@@ -107,8 +110,10 @@ impl Topology {
                 address: address.clone(),
                 is_primary: true,
                 system_identifier: None,
+                weight: 1,
             }],
             fallback: ReadFallback::Primary,
+            silent: Vec::new(),
             is_standby_cluster: false,
             failover: 0,
             planned: None,
@@ -157,6 +162,30 @@ pub struct ReadTarget {
     pub is_primary: bool,
     /// What the member's cluster calls itself, where known.
     pub system_identifier: Option<u64>,
+    /// Its part of the load, compared to the others; 0: it is there for want of others.
+    pub weight: u32,
+}
+
+/// How far a replica is behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lag {
+    /// Bytes of the log that it has still to replay.
+    pub bytes: u64,
+    /// Where its position comes from.
+    pub source: LagSource,
+    /// How long ago it told.
+    pub age: Duration,
+}
+
+/// Who tells a position in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LagSource {
+    /// PostgreSQL, by the monitor connection.
+    Monitor,
+    /// The member's own REST API.
+    RestApi,
+    /// `/cluster`, which is up to Patroni's `loop_wait` late.
+    Cluster,
 }
 
 /// What the read door does while no replica is eligible.
@@ -185,8 +214,12 @@ pub struct MemberView {
     pub state: String,
     /// Timeline, PostgreSQL's own word first, then Patroni's.
     pub timeline: Option<u32>,
-    /// Bytes of log not yet replayed; `None` if unknown, and for the leader.
-    pub lag_bytes: Option<u64>,
+    /// How far it is behind; `None` if unknown, and for the leader.
+    pub lag: Option<Lag>,
+    /// Shortest of the last round trips to its PostgreSQL, as a monitor measures them.
+    pub round_trip: Option<Duration>,
+    /// [`ReadTarget::weight`], if it serves reads.
+    pub read_weight: Option<u32>,
     /// Patroni tags, values as text.
     pub tags: Vec<(String, String)>,
     /// How its REST API does.
@@ -211,7 +244,9 @@ impl MemberView {
             role: String::new(),
             state: String::new(),
             timeline: None,
-            lag_bytes: None,
+            lag: None,
+            round_trip: None,
+            read_weight: None,
             tags: Vec::new(),
             api: Api::Unasked,
             monitor: Monitor::Off,

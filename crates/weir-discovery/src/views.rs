@@ -4,10 +4,12 @@ use std::time::{Duration, Instant};
 
 use crate::endpoint::{Endpoint, Heard};
 use crate::judge::{Standing, standing};
+use crate::lag::Lateness;
 use crate::machine::Discovery;
 use crate::member::{Member, foreign};
 use crate::read::{ApiHealth, Candidate, why_not_read};
-use crate::topology::{Leadership, MemberView, Monitor, ReadFallback, ReadTarget};
+use crate::shares::{Reader, weights};
+use crate::topology::{Address, Leadership, MemberView, Monitor, ReadFallback, ReadTarget};
 
 impl Discovery {
     /// Everybody as of now: the members by name, then seeds that belong to none of them.
@@ -22,16 +24,18 @@ impl Discovery {
         leader: &Leadership,
         is_planned: bool,
     ) -> Vec<ReadTarget> {
-        let replicas: Vec<ReadTarget> = self
-            .members
+        let readers = self.members.iter().filter(|member| self.why_not_read(now, member, leader).is_none());
+        let readers: Vec<&Member> = readers.collect();
+        let replicas: Vec<ReadTarget> = readers
             .iter()
-            .filter(|member| self.why_not_read(now, member, leader).is_none())
-            .filter_map(|member| {
+            .zip(self.weights_of(&readers))
+            .filter_map(|(member, weight)| {
                 Some(ReadTarget {
                     member: member.listed.name.clone(),
                     address: member.listed.address.clone()?,
                     is_primary: false,
                     system_identifier: self.system_of(member),
+                    weight,
                 })
             })
             .collect();
@@ -44,6 +48,7 @@ impl Discovery {
                     address: address.clone(),
                     is_primary: true,
                     system_identifier: epoch.map(|epoch| epoch.system_identifier),
+                    weight: 1,
                 }]
             }
             (
@@ -51,6 +56,31 @@ impl Discovery {
                 ReadFallback::Primary | ReadFallback::Wait | ReadFallback::Error,
             ) => replicas,
         }
+    }
+
+    fn weights_of(&self, readers: &[&Member]) -> Vec<u32> {
+        let readers: Vec<Reader<'_>> = readers
+            .iter()
+            .map(|&member| Reader {
+                tags: self.tags(member),
+                distance: member.round_trips.distance(),
+                is_near: self.target_of(member).is_some_and(|target| target.weight > 0),
+            })
+            .collect();
+        weights(self.settings.policy, &readers)
+    }
+
+    /// What was published of a replica that serves reads.
+    fn target_of(&self, member: &Member) -> Option<ReadTarget> {
+        let topology = self.topology();
+        let is_it = |target: &&ReadTarget| !target.is_primary && target.member == member.listed.name;
+        topology.replicas.iter().find(is_it).cloned()
+    }
+
+    /// Servers from which nothing comes any more.
+    pub(crate) fn silent(&self) -> Vec<Address> {
+        let silent = self.members.iter().filter(|member| member.silent);
+        silent.filter_map(|member| member.listed.address.clone()).collect()
     }
 
     pub(crate) fn views(&self, now: Instant, leader: &Leadership) -> Vec<MemberView> {
@@ -96,7 +126,9 @@ impl Discovery {
             role: status.map_or(&member.listed.role, |status| &status.role).clone(),
             state: status.map_or(&member.listed.state, |status| &status.state).clone(),
             timeline: timeline.or(status.and_then(|s| s.timeline)).or(member.listed.timeline),
-            lag_bytes: self.lag(member).filter(|_| !is_leader),
+            lag: self.lag(now, member).filter(|_| !is_leader),
+            round_trip: member.round_trips.distance(),
+            read_weight: self.target_of(member).map(|target| target.weight),
             tags: self.tags(member).to_vec(),
             api: heard.view(),
             monitor: member.monitor.clone(),
@@ -128,16 +160,12 @@ impl Discovery {
                     ApiHealth::FailingFor(now.saturating_duration_since(*since))
                 }
             },
-            lag: self.lag(member),
+            lag: self.lag(now, member).map(|lag| lag.bytes),
+            late: member.lateness != Lateness::InTime,
             left_behind: self.is_left_behind(now, status.and_then(|s| s.timeline).or(member.listed.timeline)),
             serving,
         };
         why_not_read(&candidate, self.settings.max_lag_bytes)
-    }
-
-    /// Its own word is fresh; the DCS's may be as old as Patroni's `loop_wait`.
-    fn lag(&self, member: &Member) -> Option<u64> {
-        member.live_lag.or(member.listed.lag)
     }
 
     fn tags<'a>(&'a self, member: &'a Member) -> &'a [(String, String)] {

@@ -181,6 +181,7 @@ fn first_topology(config: &Config) -> Topology {
                 weir_config::ReadFallback::Wait => ReadFallback::Wait,
                 weir_config::ReadFallback::Error => ReadFallback::Error,
             },
+            silent: Vec::new(),
             is_standby_cluster: false,
             failover: 0,
             planned: None,

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use weir_config::{AuthMethod, Config, FileContents, Files, PoolMode, Source, User};
 use weir_discovery::{
-    Address, Answer, ApiUrl, Discovery, MonitorReport, PollFailure, ReadFallback, Settings, Switchover,
-    Topology,
+    Address, Answer, ApiUrl, Discovery, MonitorReport, PollFailure, ReadFallback, ReadPolicy, Settings,
+    Switchover, Topology,
 };
 use weir_worker::{ConnId, Effects, Worker};
 
@@ -122,6 +122,7 @@ fn settings(plan: &Plan) -> Settings {
         scope: None,
         max_lag_bytes: 20,
         fallback: ReadFallback::Primary,
+        policy: ReadPolicy::LeastConnections,
         poll_interval: Duration::from_secs(1),
         monitor: plan.monitor,
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use weir_discovery::{Event as Seen, Leadership, MonitorReport, PollFailure, Request};
+use weir_discovery::{Event as Seen, Leadership, MonitorReport, PollFailure, Request, Vitals};
 use weir_pool::ClientId;
 use weir_worker::{Accepted, ConnId, DialError, Dialed, Effect, Effects, Order, Role, Worker};
 
@@ -332,6 +332,7 @@ impl World {
             timeline: writes.then_some(timeline),
             system_identifier: writes.then_some(system_identifier),
             started: Some(started),
+            vitals: Vitals::default(),
         }
     }
 
@@ -358,7 +359,7 @@ impl World {
             Question::Ping { member, address } => {
                 let node = node_at(&address.host).expect("a node of this address");
                 self.weirs[weir].watches[node] = false;
-                let report = MonitorReport::Unreachable { why: "does not answer".to_owned() };
+                let report = MonitorReport::Silent;
                 Seen::Monitor { member, address, report }
             }
         };

@@ -11,7 +11,7 @@ use weir_protocol::message::Report;
 use weir_protocol::sqlstate::SqlState;
 
 use crate::client::Client;
-use crate::io::{ConnId, Effect, Effects, Order};
+use crate::io::{ConnId, Effect, Effects, Order, Role};
 use crate::pools::PoolIndex;
 use crate::server::ServerConn;
 use crate::{Worker, client_id, places, pools, server_id, sizes};
@@ -58,6 +58,7 @@ impl Worker {
         for server in gone {
             self.forget_lost(now, server, MEMBER_LEFT, effects);
         }
+        self.give_up_silent(now, effects);
         for index in indices {
             self.hurry_sessions(now, index, effects);
             self.serve_waiting(now, index, effects);
@@ -67,6 +68,23 @@ impl Worker {
             self.resume_sessions(now, effects);
         }
         self.move_lookups(now, effects);
+    }
+
+    /// Connections of the read door to servers from which nothing comes any more: what runs there will not be answered.
+    /// Those of the write door wait for the next epoch, because the leader may be back before there is another one.
+    fn give_up_silent(&mut self, now: Instant, effects: &mut Effects) {
+        let topology = Arc::clone(&self.topology);
+        let is_lost = |conn: &ServerConn| {
+            let key = &self.pools.entry(conn.pool).key;
+            topology.silent.contains(&conn.address)
+                && key.role == Role::Read
+                && !places::has_hosts(&self.config, &key.database)
+        };
+        let lost: Vec<ServerId> =
+            self.servers.iter().filter(|(_, conn)| is_lost(conn)).map(|(at, _)| server_id(at)).collect();
+        for server in lost {
+            self.lose(now, server, SILENT, effects);
+        }
     }
 
     fn configure(&mut self, now: Instant, config: Arc<Config>, effects: &mut Effects) {
@@ -187,6 +205,9 @@ impl Worker {
 
 /// For the log: why connections are closed when the topology changes.
 pub(crate) const MEMBER_LEFT: &str = "the cluster has changed, and its member has another role now";
+
+/// For the log, and for the DETAIL of errors.
+const SILENT: &str = "its server does not answer any more";
 
 /// Likewise when the configuration changes.
 const DATABASE_MOVED: &str = "its database is somewhere else now";

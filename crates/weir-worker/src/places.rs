@@ -75,6 +75,13 @@ impl Places {
         targets
     }
 
+    /// What a member's part of the load is, by the topology.
+    pub(crate) fn weight(&self, topology: &Topology, member: MemberId) -> u32 {
+        let name = self.get(member).map(|place| &*place.member);
+        let target = topology.replicas.iter().find(|target| Some(target.member.as_str()) == name);
+        target.map_or(1, |target| target.weight)
+    }
+
     /// The name that pools use for a place.
     fn id(&mut self, place: Place) -> MemberId {
         let known = self.0.iter().position(|other| *other == place);

@@ -218,7 +218,13 @@ impl Worker {
             pool.hold(now);
             return Vec::new();
         }
-        pool.retarget(&targets, now)
+        let closed = pool.retarget(&targets, now);
+        if role == Role::Read && places::follows_cluster(&self.config, &database) {
+            let Pools { entries, places, .. } = &mut self.pools;
+            let weight = |target: Target| places.weight(&self.topology, target.member);
+            entries[index.0].pool.set_weights(weight);
+        }
+        closed
     }
 
     /// Serves those who wait from connections that were kept over a hold, and dials for the others.

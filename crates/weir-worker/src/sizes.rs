@@ -4,7 +4,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use weir_config::{Config, PoolMode};
+use weir_config::{Config, PoolMode, ReadPolicy, Upstream};
 use weir_pool::{Balance, Limits};
 use weir_session::Mode;
 
@@ -27,7 +27,7 @@ pub(crate) fn limits(config: &Config, key: &PoolKey) -> Limits {
         reserve_timeout: pool.reserve_timeout,
         min_size: database.and_then(|database| database.min_pool_size).unwrap_or(pool.min_size),
         round_robin: pool.round_robin,
-        balance: Balance::FewerBusy,
+        balance: balance(config, key),
         login_retry: fails_fast.then_some(pool.server_login_retry),
         idle_timeout: pool.server_idle_timeout,
         lifetime: database.and_then(|database| database.server_lifetime).or(pool.server_lifetime),
@@ -38,6 +38,19 @@ pub(crate) fn limits(config: &Config, key: &PoolKey) -> Limits {
     match key.purpose {
         Purpose::Clients => limits,
         Purpose::Lookups => Limits { size: LOOKUPS_AT_ONCE, reserve: 0, min_size: 0, ..limits },
+    }
+}
+
+/// How a pool chooses among replicas. The weights that come with it are discovery's.
+fn balance(config: &Config, key: &PoolKey) -> Balance {
+    match &config.upstream {
+        Upstream::Patroni(patroni) if !places::has_hosts(config, &key.database) => {
+            match patroni.read_policy {
+                ReadPolicy::LeastConnections | ReadPolicy::Nearest => Balance::FewerBusy,
+                ReadPolicy::RoundRobin | ReadPolicy::Weighted => Balance::InTurn,
+            }
+        }
+        Upstream::Patroni(_) | Upstream::Plain { .. } | Upstream::None => Balance::FewerBusy,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use weir_discovery::Address;
+use weir_discovery::{Address, Lag, LagSource};
 
 use super::*;
 
@@ -90,11 +90,21 @@ fn without_a_leader_and_without_pools() {
 #[test]
 fn members_in_every_condition() {
     let unknown = |name: &str| MemberView::unknown(name.to_owned(), String::new());
-    let replica = MemberView { api: Api::Ok, timeline: Some(3), lag_bytes: Some(512), ..unknown("n2") };
+    let replica = MemberView {
+        api: Api::Ok,
+        timeline: Some(3),
+        lag: Some(Lag { bytes: 512, source: LagSource::Monitor, age: Duration::from_millis(250) }),
+        round_trip: Some(Duration::from_micros(180)),
+        read_weight: Some(100),
+        ..unknown("n2")
+    };
     let seed = MemberView { why_not_read: Some("no role".to_owned()), ..unknown("n3") };
     let page = page(&Snapshot::default(), &Topology { members: vec![replica, seed], ..plain() });
     check(&page, "weir_member_api_up{member=\"n2\"} 1");
     check(&page, "weir_member_lag_bytes{member=\"n2\"} 512");
+    check(&page, "weir_member_lag_age_seconds{member=\"n2\"} 0.250000");
+    check(&page, "weir_member_read_weight{member=\"n2\"} 100");
+    check(&page, "weir_member_round_trip_seconds{member=\"n2\"} 0.000180");
     check(&page, "weir_member_timeline{member=\"n2\"} 3");
     check(&page, "weir_member_read_eligible{member=\"n3\"} 0");
     assert!(!page.contains("weir_member_api_up{member=\"n3\"}"));

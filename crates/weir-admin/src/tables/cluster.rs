@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use weir_discovery::{Api, FailoverRecord, MemberView, Monitor, Note};
+use weir_discovery::{Api, FailoverRecord, LagSource, MemberView, Monitor, Note};
 use weir_protocol::backend::Column;
 
 use super::cell::Cell;
 use super::{ConsoleView, clock};
 
-pub(super) const COLUMNS_MEMBERS: [Column<'static>; 11] = [
+pub(super) const COLUMNS_MEMBERS: [Column<'static>; 15] = [
     Column::text("member"),
     Column::text("role"),
     Column::text("state"),
@@ -20,6 +20,10 @@ pub(super) const COLUMNS_MEMBERS: [Column<'static>; 11] = [
     Column::text("read_eligible"),
     Column::text("why_not"),
     Column::text("followed"),
+    Column::text("lag_source"),
+    Column::int8("lag_age_ms"),
+    Column::int8("round_trip_us"),
+    Column::int8("weight"),
 ];
 
 pub(super) const COLUMNS_FAILOVERS: [Column<'static>; 10] = [
@@ -80,11 +84,11 @@ impl FailoverRow {
     }
 }
 
-pub(super) fn members(view: &ConsoleView<'_>) -> Vec<[Cell; 11]> {
+pub(super) fn members(view: &ConsoleView<'_>) -> Vec<[Cell; 15]> {
     view.topology.members.iter().map(|member| self::member(member, view)).collect()
 }
 
-fn member(member: &MemberView, view: &ConsoleView<'_>) -> [Cell; 11] {
+fn member(member: &MemberView, view: &ConsoleView<'_>) -> [Cell; 15] {
     let why_not: Vec<&str> =
         member.why_not_lead.iter().chain(&member.why_not_read).map(String::as_str).collect();
     [
@@ -93,13 +97,29 @@ fn member(member: &MemberView, view: &ConsoleView<'_>) -> [Cell; 11] {
         Cell::from(&member.state),
         Cell::from(member.address.as_ref().map(ToString::to_string)),
         Cell::from(member.timeline),
-        Cell::from(member.lag_bytes),
+        Cell::from(member.lag.map(|lag| lag.bytes)),
         Cell::from(api(&member.api, view)),
         Cell::from(monitor(&member.monitor)),
         Cell::yes_no(member.why_not_read.is_none()),
         Cell::from(why_not.join("; ")),
         Cell::yes_no(member.is_leader),
+        Cell::from(member.lag.map(|lag| lag_source(lag.source))),
+        Cell::from(member.lag.map(|lag| millis(lag.age))),
+        Cell::from(member.round_trip.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX))),
+        Cell::from(member.read_weight),
     ]
+}
+
+fn lag_source(source: LagSource) -> &'static str {
+    match source {
+        LagSource::Monitor => "monitor",
+        LagSource::RestApi => "api",
+        LagSource::Cluster => "cluster",
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn api(api: &Api, view: &ConsoleView<'_>) -> String {
@@ -126,7 +146,6 @@ fn monitor(monitor: &Monitor) -> String {
 }
 
 pub(super) fn failovers(view: &ConsoleView<'_>) -> Vec<[Cell; 10]> {
-    let millis = |after: Duration| u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
     let row = |failover: &FailoverRow| {
         [
             Cell::from(failover.number),

@@ -9,7 +9,7 @@ use crate::model::{Database, Patroni, PatroniLogin, Upstream};
 use crate::problem::{Place, Wrong};
 use crate::reader::Reader;
 use crate::url::{PostgresUrl, patroni_base};
-use crate::value::{READ_FALLBACKS, TLS_MODES, Value, bytes, duration, text, word, words};
+use crate::value::{READ_FALLBACKS, READ_POLICIES, TLS_MODES, Value, bytes, duration, text, word, words};
 
 /// Reads the URL and spreads what it says over the settings that say the same.
 pub(super) fn read_upstream_url(reader: &mut Reader<'_>) -> Option<PostgresUrl> {
@@ -112,6 +112,7 @@ pub(super) fn check_patroni(reader: &mut Reader<'_>) -> Option<Patroni> {
         scope: reader.optional("patroni.scope", text),
         max_lag_bytes: reader.required("patroni.max_lag", bytes(1 << 50)),
         read_fallback: reader.required("patroni.read_fallback", word(READ_FALLBACKS)),
+        read_policy: reader.required("patroni.read_policy", word(READ_POLICIES)),
         poll_interval: reader.required("patroni.poll_interval", duration(millis(100)..=MINUTE)),
         poll_timeout: reader.required("patroni.poll_timeout", duration(millis(50)..=MINUTE)),
         hold_timeout: reader.required("patroni.hold_timeout", duration(millis(1)..=DAY)),

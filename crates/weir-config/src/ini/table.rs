@@ -276,6 +276,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     weir("patroni_scope", "", "patroni.scope", Text),
     weir("max_lag", "16MB", "patroni.max_lag", Size),
     weir("read_fallback", "primary", "patroni.read_fallback", Word),
+    weir("read_policy", "least-connections", "patroni.read_policy", Word),
     weir("poll_interval", "1", "patroni.poll_interval", Seconds),
     weir("poll_timeout", "1", "patroni.poll_timeout", Seconds),
     weir("hold_timeout", "60", "patroni.hold_timeout", Seconds),

@@ -85,13 +85,15 @@ fn every_example_in_it_is_right() {
 #[test]
 fn every_word_has_a_name() {
     use crate::value::{
-        AUTH_METHODS, LOAD_BALANCES, LOG_FORMATS, POOL_MODES, READ_FALLBACKS, STATE_POLICIES, TLS_MODES,
+        AUTH_METHODS, LOAD_BALANCES, LOG_FORMATS, POOL_MODES, READ_FALLBACKS, READ_POLICIES, STATE_POLICIES,
+        TLS_MODES,
     };
     // One line per enum: the tables are found by value, and a missing variant would show as an empty name.
     assert_eq!(TLS_MODES.len(), crate::TlsMode::VerifyFull as usize + 1);
     assert_eq!(POOL_MODES.len(), crate::PoolMode::Statement as usize + 1);
     assert_eq!(AUTH_METHODS.len(), crate::AuthMethod::Hba as usize + 1);
     assert_eq!(READ_FALLBACKS.len(), crate::ReadFallback::Error as usize + 1);
+    assert_eq!(READ_POLICIES.len(), crate::ReadPolicy::Nearest as usize + 1);
     assert_eq!(STATE_POLICIES.len(), crate::StatePolicy::Forget as usize + 1);
     assert_eq!(LOAD_BALANCES.len(), crate::LoadBalance::Disable as usize + 1);
     assert_eq!(LOG_FORMATS.len(), crate::LogFormat::Json as usize + 1);

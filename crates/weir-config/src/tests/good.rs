@@ -31,6 +31,7 @@ fn a_full_file_says_what_it_says() {
     assert_eq!(patroni.monitor_password, Some(Secret::from("tick")));
     assert_eq!(patroni.login.password, Some(Secret::from("tick")));
     assert_eq!(patroni.read_fallback, ReadFallback::Wait);
+    assert_eq!(patroni.read_policy, crate::ReadPolicy::Weighted);
 }
 
 fn check_named(config: &crate::Config) {
@@ -106,6 +107,7 @@ const FULL_SHOWN: &[&str] = &[
     "patroni.scope = main",
     "patroni.max_lag = 1MB",
     "patroni.read_fallback = wait",
+    "patroni.read_policy = weighted",
     "patroni.poll_interval = 2s",
     "patroni.poll_timeout = 500ms",
     "patroni.hold_timeout = 90s",
@@ -247,6 +249,7 @@ const DEFAULTS_SHOWN: &[&str] = &[
     "patroni.urls = http://n1:8008, http://n2:8008",
     "patroni.max_lag = 16MB",
     "patroni.read_fallback = primary",
+    "patroni.read_policy = least-connections",
     "patroni.poll_interval = 1s",
     "patroni.poll_timeout = 1s",
     "patroni.hold_timeout = 1min",

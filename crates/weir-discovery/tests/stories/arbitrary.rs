@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use weir_discovery::{Answer, Discovery, Event, MonitorReport, PollFailure, SessionEvidence};
+use weir_discovery::{Answer, Discovery, Event, MonitorReport, PollFailure, SessionEvidence, Vitals};
 
 use crate::world::{address, an_instant, settings, url};
 
@@ -60,11 +60,17 @@ fn event() -> impl Strategy<Value = Event> {
             any::<bool>(),
             proptest::option::of(0u32..5),
             proptest::option::of(any::<u64>()),
-            proptest::option::of(0u64..3)
+            proptest::option::of(0u64..3),
+            proptest::option::of(any::<u64>()),
+            proptest::option::of((0u64..100_000).prop_map(Duration::from_micros)),
         )
-            .prop_map(|(in_hot_standby, timeline, system_identifier, started)| {
-                MonitorReport::Answered { in_hot_standby, timeline, system_identifier, started }
-            }),
+            .prop_map(
+                |(in_hot_standby, timeline, system_identifier, started, location, round_trip)| {
+                    let vitals = Vitals { location, round_trip };
+                    MonitorReport::Answered { in_hot_standby, timeline, system_identifier, started, vitals }
+                }
+            ),
+        Just(MonitorReport::Silent),
         Just(MonitorReport::Lost { why: why() }),
         Just(MonitorReport::Unreachable { why: why() }),
         Just(MonitorReport::RoleUnknown { why: why() }),

@@ -3,4 +3,5 @@
 mod arbitrary;
 mod following;
 mod histories;
+mod reading;
 mod world;

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use weir_discovery::{
-    Address, Answer, ApiUrl, Discovery, Event, Leadership, MonitorReport, PollFailure, ReadFallback, Request,
-    Settings,
+    Address, Answer, ApiUrl, Discovery, Event, Lag, Leadership, MonitorReport, PollFailure, ReadFallback,
+    ReadPolicy, Request, Settings, Vitals,
 };
 
 /// How a thing answers.
@@ -37,6 +37,9 @@ pub(crate) struct Node {
     /// When its PostgreSQL was started.
     pub(crate) started: u64,
     pub(crate) location: u64,
+    /// Round trip of a ping.
+    pub(crate) distance: Duration,
+    pub(crate) weight: Option<u32>,
     pub(crate) noloadbalance: bool,
     /// `/cluster` names it.
     pub(crate) listed: bool,
@@ -56,6 +59,8 @@ pub(crate) struct World {
     /// Patroni 3: no names in answers.
     pub(crate) nameless: bool,
     pub(crate) latency: Duration,
+    /// Monitors tell positions in the log.
+    pub(crate) measures: bool,
     in_flight: VecDeque<(Instant, Event)>,
     /// Requests without an answer yet, by place.
     outstanding: BTreeMap<String, u32>,
@@ -72,6 +77,7 @@ pub(crate) fn settings(seeds: &[&str]) -> Settings {
         scope: None,
         max_lag_bytes: 1000,
         fallback: ReadFallback::Wait,
+        policy: ReadPolicy::LeastConnections,
         poll_interval: Duration::from_secs(1),
         monitor: true,
     }
@@ -105,6 +111,8 @@ impl Node {
             system: SYSTEM,
             started: 1,
             location: 10_000,
+            distance: Duration::from_micros(300),
+            weight: None,
             noloadbalance: false,
             listed: true,
             dcs_away: false,
@@ -150,6 +158,7 @@ impl World {
             discovery: Discovery::new(start, settings),
             nameless: false,
             latency: Duration::from_millis(2),
+            measures: true,
             in_flight: VecDeque::new(),
             outstanding: BTreeMap::new(),
             sent: BTreeMap::new(),
@@ -207,6 +216,17 @@ impl World {
             Leadership::Led { degraded, .. } => degraded.clone().unwrap_or_default(),
             Leadership::Leaderless { why } => why.clone(),
         }
+    }
+
+    /// Weights of those that serve reads.
+    pub(crate) fn weights(&self) -> Vec<u32> {
+        self.discovery.topology().replicas.iter().map(|target| target.weight).collect()
+    }
+
+    /// How far a member is behind.
+    pub(crate) fn lag(&self, name: &str) -> Option<Lag> {
+        let members = self.discovery.members(self.now);
+        members.into_iter().find(|member| member.name == name).and_then(|member| member.lag)
     }
 
     pub(crate) fn readers(&self) -> Vec<String> {
@@ -274,7 +294,11 @@ impl World {
     fn primary_body(&self, node: &Node) -> Answer {
         let name = if self.nameless { String::new() } else { format!(r#", "name": "{}""#, node.name) };
         let xlog = if node.writes { "location" } else { "replayed_location" };
-        let tags = if node.noloadbalance { r#", "tags": {"noloadbalance": true}"# } else { "" };
+        let tags = match (node.noloadbalance, node.weight) {
+            (true, _) => r#", "tags": {"noloadbalance": true}"#.to_owned(),
+            (false, Some(weight)) => format!(r#", "tags": {{"weir_weight": {weight}}}"#),
+            (false, None) => String::new(),
+        };
         let body = format!(
             r#"{{"state": "{}", "role": "{}", "timeline": {}, "xlog": {{"{xlog}": {}}},
                 "database_system_identifier": "{}", "patroni": {{"version": "4.1.5", "scope": "s"{name}}}{tags}}}"#,
@@ -309,7 +333,7 @@ impl World {
     }
 
     fn ping(&mut self, host: &str) -> (Duration, MonitorReport) {
-        let latency = self.latency;
+        let (latency, measures) = (self.latency, self.measures);
         let Some(node) = self.nodes.iter_mut().find(|node| node.host == host) else {
             return (latency, MonitorReport::Unreachable { why: "refuses connections".to_owned() });
         };
@@ -322,10 +346,14 @@ impl World {
                     timeline: node.writes.then_some(node.timeline),
                     system_identifier: node.writes.then_some(node.system),
                     started: node.writes.then_some(node.started),
+                    vitals: Vitals {
+                        location: measures.then_some(node.location),
+                        round_trip: Some(node.distance),
+                    },
                 },
             ),
             Reach::Refused => (latency, MonitorReport::Unreachable { why: "refuses connections".to_owned() }),
-            Reach::Frozen => (TIMEOUT, MonitorReport::Unreachable { why: "does not answer".to_owned() }),
+            Reach::Frozen => (TIMEOUT, MonitorReport::Silent),
         }
     }
 }

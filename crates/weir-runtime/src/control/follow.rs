@@ -7,7 +7,7 @@ use std::rc::Rc;
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tokio::time::sleep_until;
-use weir_config::{Config, Patroni, ReadFallback};
+use weir_config::{Config, Patroni, ReadFallback, ReadPolicy};
 use weir_discovery::{Address, Discovery, Event, Request, Settings};
 
 use super::monitor::credential;
@@ -38,6 +38,12 @@ pub(super) fn settings(config: &Config, patroni: &Patroni) -> Settings {
             ReadFallback::Primary => weir_discovery::ReadFallback::Primary,
             ReadFallback::Wait => weir_discovery::ReadFallback::Wait,
             ReadFallback::Error => weir_discovery::ReadFallback::Error,
+        },
+        policy: match patroni.read_policy {
+            ReadPolicy::LeastConnections => weir_discovery::ReadPolicy::LeastConnections,
+            ReadPolicy::RoundRobin => weir_discovery::ReadPolicy::RoundRobin,
+            ReadPolicy::Weighted => weir_discovery::ReadPolicy::Weighted,
+            ReadPolicy::Nearest => weir_discovery::ReadPolicy::Nearest,
         },
         poll_interval: patroni.poll_interval,
         monitor: credential(config, patroni).is_some(),

@@ -147,7 +147,7 @@ impl Monitor {
                 report
             }
             Ok(Err(report)) => report,
-            Err(_) => unreachable("does not answer"),
+            Err(_) => MonitorReport::Silent,
         }
     }
 
@@ -177,7 +177,7 @@ fn not_dialed(error: DialError) -> MonitorReport {
         DialError::Refused(_) | DialError::NoAddress(_) => {
             unreachable(&format!("cannot be reached: {error}"))
         }
-        DialError::TimedOut => unreachable("does not answer"),
+        DialError::TimedOut => MonitorReport::Silent,
         // Somebody is there; that we cannot agree on TLS says nothing about its role.
         DialError::Tls(why) | DialError::Untrusted(why) => MonitorReport::RoleUnknown { why },
     }

@@ -48,7 +48,7 @@ pub(super) fn status(topology: &Topology, version: &str, uptime: Duration) -> St
 fn line(member: &MemberView) -> String {
     let address = member.address.as_ref().map(ToString::to_string).unwrap_or_else(|| "-".to_owned());
     let timeline = member.timeline.map_or_else(|| "-".to_owned(), |timeline| timeline.to_string());
-    let lag = member.lag_bytes.map_or_else(|| "-".to_owned(), |lag| lag.to_string());
+    let lag = member.lag.map_or_else(|| "-".to_owned(), |lag| lag.bytes.to_string());
     let mut line = format!(
         "{:<16} {address:<24} role {:<10} state {:<10} timeline {timeline:<4} lag {lag:<8} api {} monitor {}",
         member.name,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use weir_config::ReadPolicy;
 use weir_discovery::{ReadFallback, SessionEvidence};
 use weir_protocol::sqlstate::SqlState;
 use weir_worker::Role;
@@ -267,4 +268,87 @@ fn a_promoted_replica_is_left_before_discovery_knows() {
     assert_eq!(world.pids(), [0; 0], "its sessions are left");
     let evidence = SessionEvidence::NoStandby { address: address("n2") };
     assert!(world.shell.evidence.contains(&evidence));
+}
+
+#[test]
+fn a_server_that_has_fallen_silent_is_given_up() {
+    let mut world = World::new();
+    let reader = reader_of_both(&mut world);
+    let block = world.client_of(Role::Read, "app");
+    world.query(block, "begin");
+    world.heard(block);
+    let busy_on = world.shell.backends.values().find(|backend| backend.tx == b'T').unwrap().member;
+    let (name, other) = (world.members[busy_on].name, world.members[3 - busy_on].name);
+    // One request is under way there, and a transaction is open.
+    let more = world.client_of(Role::Read, "app");
+    for name in ["n2", "n3"] {
+        world.member(name).slow = Some("t 1");
+    }
+    for client in [reader, more] {
+        world.query(client, "select 1");
+    }
+    for name in ["n2", "n3"] {
+        world.member(name).slow = None;
+    }
+    world.ran();
+    world.member(name).silent = true;
+    let mut topology = led("n1", 1, &[other]);
+    topology.silent = vec![address(name)];
+    world.adopt(topology);
+    world.pass(Duration::from_millis(200));
+    world.wake("select 1");
+    let left = world.shell.backends.values().filter(|backend| backend.member == busy_on).count();
+    assert_eq!(left, 0, "nothing is waited for there");
+    for client in [reader, more] {
+        assert_eq!(world.heard(client), echo("select 1"));
+    }
+    assert_eq!(world.ask(block, "select 2"), ["ERROR 40001", "ready E"]);
+    assert!(world.ran().iter().all(|ran| ran.starts_with(other)));
+}
+
+#[test]
+fn a_leader_that_has_fallen_silent_keeps_its_connections_until_there_is_another() {
+    let mut world = World::new();
+    let client = world.client();
+    world.query(client, "begin");
+    let before = world.pids();
+    let mut topology = leaderless(&["n2", "n3"]);
+    topology.silent = vec![address("n1")];
+    world.adopt(topology);
+    assert_eq!(world.pids(), before);
+}
+
+/// Where 40 requests of one client after the other ran: on n2, on n3.
+fn shares(policy: ReadPolicy, weights: [u32; 2]) -> (usize, usize) {
+    let mut world = World::configured(|config| {
+        let weir_config::Upstream::Patroni(patroni) = &mut config.upstream else { panic!("no cluster") };
+        patroni.read_policy = policy;
+    });
+    let mut topology = led("n1", 1, &["n2", "n3"]);
+    for (target, weight) in topology.replicas.iter_mut().zip(weights) {
+        target.weight = weight;
+    }
+    world.adopt(topology);
+    let client = world.client_of(Role::Read, "app");
+    for _ in 0..8 {
+        world.query(client, "select 0");
+    }
+    world.ran();
+    for _ in 0..40 {
+        world.query(client, "select 1");
+    }
+    let ran = world.ran();
+    let on = |member: &str| ran.iter().filter(|ran| ran.starts_with(member)).count();
+    (on("n2"), on("n3"))
+}
+
+// covers: read_policy
+#[test]
+fn reads_are_shared_out_as_the_policy_says() {
+    assert_eq!(shares(ReadPolicy::RoundRobin, [1, 1]), (20, 20));
+    assert_eq!(shares(ReadPolicy::Weighted, [75, 25]), (30, 10));
+    assert_eq!(shares(ReadPolicy::Weighted, [0, 100]), (0, 40));
+    assert_eq!(shares(ReadPolicy::Nearest, [1, 0]), (40, 0));
+    let (one, other) = shares(ReadPolicy::LeastConnections, [1, 1]);
+    assert!(one > 5 && other > 5, "{one} {other}");
 }

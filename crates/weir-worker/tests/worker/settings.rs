@@ -92,6 +92,7 @@ pub(crate) fn led(leader: &str, timeline: u32, replicas: &[&str]) -> Topology {
         },
         replicas: replicas.iter().map(|member| target(member, false)).collect(),
         fallback: weir_discovery::ReadFallback::Primary,
+        silent: Vec::new(),
         is_standby_cluster: false,
         failover: u64::from(timeline) - 1,
         planned: None,
@@ -106,5 +107,6 @@ pub(crate) fn target(member: &str, is_primary: bool) -> ReadTarget {
         address: address(member),
         is_primary,
         system_identifier: Some(SYSTEM),
+        weight: 1,
     }
 }

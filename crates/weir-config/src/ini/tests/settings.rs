@@ -104,6 +104,7 @@ const OTHER: &[(&str, &str)] = &[
     ("patroni_scope", "main"),
     ("max_lag", "1048576"),
     ("read_fallback", "wait"),
+    ("read_policy", "nearest"),
     ("poll_interval", "0.5"),
     ("poll_timeout", "0.25"),
     ("hold_timeout", "30"),

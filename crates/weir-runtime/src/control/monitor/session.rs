@@ -1,9 +1,12 @@
-//! What is said on a monitor connection: the login, empty queries, and one question to a primary for its timeline and
-//! identity. Owns no deadline.
+//! What is said on a monitor connection: the login, empty queries, the question for the position in the log, and one to a
+//! primary for its timeline and identity. Owns no deadline.
+
+use std::time::Duration;
 
 use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 use weir_config::ChannelBinding;
-use weir_discovery::MonitorReport;
+use weir_discovery::{MonitorReport, Vitals};
 use weir_protocol::backend::read;
 use weir_protocol::frame;
 use weir_protocol::frontend;
@@ -22,6 +25,8 @@ pub(super) struct Session {
     in_hot_standby: Option<bool>,
     /// Asked once for each time a standby became a primary: a primary never changes its timeline inside a session.
     identity: Option<Identity>,
+    /// When its position in the log was last asked for.
+    measured: Option<Instant>,
 }
 
 /// Which primary it is.
@@ -73,7 +78,13 @@ impl Session {
                 }
                 ServerStep::Ready(ready) => {
                     let in_hot_standby = ready.in_hot_standby;
-                    return Ok(Self { link, buffer: ready.rest, in_hot_standby, identity: None });
+                    return Ok(Self {
+                        link,
+                        buffer: ready.rest,
+                        in_hot_standby,
+                        identity: None,
+                        measured: None,
+                    });
                 }
                 ServerStep::Failed(failure) => return Err(failure),
             }
@@ -85,12 +96,16 @@ impl Session {
     /// # Errors
     /// How the connection ended.
     pub(super) async fn ping(&mut self) -> Result<MonitorReport, String> {
+        let began = Instant::now();
+        let measures = self.measured.is_none_or(|last| began.duration_since(last) >= MEASURED_EVERY);
+        let rows = self.query(if measures { POSITION } else { "" }).await?;
+        let vitals = Vitals { location: position(&rows), round_trip: Some(began.elapsed()) };
+        if measures {
+            self.measured = Some(began);
+        }
         let in_hot_standby = match self.in_hot_standby {
             // It is reported with the ReadyForQuery behind any query, the empty one included.
-            Some(_) => {
-                self.query("").await?;
-                self.in_hot_standby.unwrap_or(true)
-            }
+            Some(in_hot_standby) => in_hot_standby,
             None => {
                 self.query(IN_RECOVERY).await?.first().and_then(|row| row.first())
                     != Some(&Some("f".to_owned()))
@@ -107,6 +122,7 @@ impl Session {
             timeline: identity.map(|identity| identity.timeline),
             system_identifier: identity.map(|identity| identity.system_identifier),
             started: identity.map(|identity| identity.started),
+            vitals,
         })
     }
 
@@ -190,6 +206,11 @@ impl Session {
     }
 }
 
+/// Reads the answer to [`POSITION`].
+fn position(rows: &Rows) -> Option<u64> {
+    rows.first()?.first()?.as_ref()?.parse().ok()
+}
+
 /// Reads the answer to [`IDENTITY`].
 fn identity(row: &[Option<String>]) -> Option<Identity> {
     let [Some(timeline), Some(system), Some(started)] = row else { return None };
@@ -208,6 +229,13 @@ fn nonce() -> String {
 }
 
 const NAME: &str = "weir monitor";
+
+/// How far a primary has written, or a standby replayed; everybody may ask. One question for both, because a promotion may come
+/// in between. Half a second is often enough: promotions are looked out for by empty queries in between.
+const POSITION: &str = "SELECT pg_catalog.pg_wal_lsn_diff(CASE WHEN pg_catalog.pg_is_in_recovery() \
+    THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_lsn() END, '0/0')";
+
+const MEASURED_EVERY: Duration = Duration::from_millis(500);
 
 const IN_RECOVERY: &str = "SELECT pg_catalog.pg_is_in_recovery()";
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use weir_discovery::{Leadership, Monitor, ReadFallback, SessionEvidence, Topology};
+use weir_discovery::{Leadership, Monitor, ReadFallback, ReadPolicy, SessionEvidence, Topology};
 use weir_protocol::sqlstate::SqlState;
 use weir_worker::Order;
 
@@ -191,12 +191,12 @@ fn evidence_is_taken_as_a_hint_only() {
     });
 }
 
-// covers: patroni_urls patroni_scope max_lag read_fallback poll_interval
+// covers: patroni_urls patroni_scope max_lag read_fallback read_policy poll_interval
 #[test]
 fn discovery_is_told_what_the_configuration_says() {
     let config = config(
         "[patroni]\nurls = [\"http://127.0.0.1:1\", \"http://127.0.0.1:2\"]\nscope = \"x\"\nmax_lag = \"5kB\"\n\
-         read_fallback = \"wait\"\npoll_interval = \"7s\"",
+         read_fallback = \"wait\"\nread_policy = \"nearest\"\npoll_interval = \"7s\"",
     );
     let weir_config::Upstream::Patroni(patroni) = &config.upstream else { panic!("no cluster") };
     let told = settings(&config, patroni);
@@ -204,6 +204,7 @@ fn discovery_is_told_what_the_configuration_says() {
     assert_eq!(seeds, ["http://127.0.0.1:1", "http://127.0.0.1:2"]);
     assert_eq!((told.scope.as_deref(), told.max_lag_bytes), (Some("x"), 5 << 10));
     assert_eq!((told.fallback, told.poll_interval), (ReadFallback::Wait, Duration::from_secs(7)));
+    assert_eq!(told.policy, ReadPolicy::Nearest);
 }
 
 // covers: poll_timeout
