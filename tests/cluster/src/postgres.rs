@@ -105,6 +105,36 @@ impl Postgres {
         Ok(server)
     }
 
+    /// Starts a streaming replica of this server, on a free port and with data of its own.
+    ///
+    /// # Errors
+    /// The copy fails, or the replica does not come up.
+    pub async fn replica(&self, settings: &[(&str, &str)]) -> Result<Self> {
+        let run_dir = RunDir::create("replica")?;
+        let ip = self.address.ip();
+        let address = SocketAddr::new(ip, free_ports::<1>(ip)?[0]);
+        let data = run_dir.path().join("data");
+        let Login { user, password, .. } = schema::SUPERUSER;
+        let source = format!("host={ip} port={} user={user} password={password}", self.address.port());
+        let mut command = Command::new(self.bin_dir.join("pg_basebackup"));
+        command.arg("--pgdata").arg(&data).args(["--dbname", &source, "--wal-method=stream"]);
+        command.args(["--checkpoint=fast", "--no-sync", "--write-recovery-conf"]).current_dir(run_dir.path());
+        run_dir.account().apply(&mut command);
+        process::run(command, run_dir.path(), &run_dir.log("basebackup"), Duration::from_secs(60)).await?;
+        // What stands last counts.
+        let path = data.join("postgresql.auto.conf");
+        let folder = run_dir.path().display().to_string();
+        let port = address.port().to_string();
+        let own = [("port", port.as_str()), ("unix_socket_directories", &folder)];
+        let own = own.iter().chain(settings).map(|(name, value)| format!("{name} = '{value}'\n"));
+        write_private(&path, &(fs::read_to_string(&path)? + &own.collect::<String>()), run_dir.account())?;
+        let process = spawn(&run_dir, &self.bin_dir, &data)?;
+        let bin_dir = self.bin_dir.clone();
+        let mut server = Self { process, address, authority_pem: None, bin_dir, data, run_dir };
+        server.wait_ready().await?;
+        Ok(server)
+    }
+
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {

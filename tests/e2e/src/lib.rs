@@ -10,6 +10,7 @@ pub mod logins;
 pub mod measure;
 pub mod peer;
 pub mod pgbench;
+pub mod replicated;
 pub mod stack;
 pub mod storm;
 pub mod wire;

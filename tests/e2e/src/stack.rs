@@ -169,6 +169,14 @@ impl Setup {
         setup.launch().await
     }
 
+    /// Starts weir in front of a cluster of which one REST API is at this URL.
+    ///
+    /// # Errors
+    /// weir does not come up.
+    pub async fn start_following(self, url: &str) -> Result<Front> {
+        self.set("patroni", &format!("urls = [\"{url}\"]")).launch().await
+    }
+
     async fn launch(mut self) -> Result<Front> {
         let folder = RunDir::create("stack")?;
         let mut authority = None;
