@@ -14,6 +14,8 @@ use crate::url::ApiUrl;
 pub struct Switchover {
     plan: SwitchoverPlan,
     phase: Phase,
+    /// For Patroni to be asked and for the new leader to show up.
+    ends: Instant,
 }
 
 #[derive(Debug)]
@@ -106,9 +108,11 @@ pub enum Outcome {
 }
 
 impl Switchover {
-    /// Begins; transactions may take until `wait` has passed to end.
-    pub fn new(now: Instant, plan: SwitchoverPlan, wait: Duration) -> Self {
-        Self { plan, phase: Phase::Emptying { until: now + wait } }
+    /// Begins; transactions may take until `wait` has passed to end, and Patroni `ask_time` from then on, whichever
+    /// members have to be tried.
+    pub fn new(now: Instant, plan: SwitchoverPlan, wait: Duration, ask_time: Duration) -> Self {
+        let until = now + wait;
+        Self { plan, phase: Phase::Emptying { until }, ends: until + ask_time.min(ASK_TIME_MAX) }
     }
 
     /// What to do now.
@@ -122,8 +126,9 @@ impl Switchover {
                     self.phase = Phase::Over(Outcome::Unreachable("no REST API is known".to_owned()));
                     return self.step(now);
                 };
-                self.phase = Phase::Asked { at, until: now + ASK_TIME_MAX };
-                Step::Ask { url, body: self.body(), limit: ASK_TIME_MAX }
+                let until = self.ends.min(now + ASK_TIME_MAX);
+                self.phase = Phase::Asked { at, until };
+                Step::Ask { url, body: self.body(), limit: until.saturating_duration_since(now) }
             }
             Phase::Asked { .. } | Phase::Watching { .. } => Step::Watch,
             Phase::Over(outcome) => Step::Finish(outcome.clone()),
@@ -156,6 +161,11 @@ impl Switchover {
         let Phase::Asked { at, until } = self.phase else { return };
         let reply = match result {
             Ok(answer @ Answer { status: 200..=299, .. }) => Reply::Yes(answer.words()),
+            Ok(answer) if answer.is_undecided() => Reply::No(Outcome::NoAnswer(format!(
+                "answered with HTTP status {}: {}",
+                answer.status,
+                answer.words()
+            ))),
             Ok(answer) => Reply::No(Outcome::Refused { status: answer.status, words: answer.words() }),
             // Nobody has heard the question.
             Err(failure @ (PollFailure::Unreachable(_) | PollFailure::Tls(_))) => {
@@ -280,6 +290,11 @@ impl fmt::Display for Outcome {
 }
 
 impl Answer {
+    /// The leader may still go: Patroni has stopped waiting for the outcome, or a proxy in between has.
+    fn is_undecided(&self) -> bool {
+        matches!(self.status, 502 | 504) || self.status == 503 && self.words().contains("unknown")
+    }
+
     /// The answer as words for an operator: Patroni has one sentence of text, a proxy in between may have anything.
     pub fn words(&self) -> String {
         let shown = self.body.get(..self.body.len().min(WORDS_BYTES_MAX)).unwrap_or_default();

@@ -17,7 +17,7 @@ impl World {
         }
         match process.discovery.begin_switchover(now, None, WAIT + BOUND) {
             Ok(plan) => {
-                process.switchover = Some(Switchover::new(now, plan, WAIT));
+                process.switchover = Some(Switchover::new(now, plan, WAIT, BOUND));
                 self.follow_up(weir);
                 self.switch_over(weir);
             }

@@ -45,7 +45,7 @@ fn plan() -> SwitchoverPlan {
 /// Runs the facts; `expected` are the URLs that were asked and the outcome, or "under way".
 fn check(facts: Vec<Fact>, expected: &[&str]) {
     let mut now = start();
-    let mut machine = Switchover::new(now, plan(), Duration::from_secs(10));
+    let mut machine = Switchover::new(now, plan(), Duration::from_secs(10), Duration::from_secs(45));
     let mut seen = Vec::new();
     let mut current = reign("n1", 1, true);
     for fact in facts {
@@ -86,6 +86,24 @@ fn nobody_is_asked_before_the_last_transaction_has_ended() {
 fn it_can_be_called_off_until_patroni_is_asked() {
     check(vec![Busy(1), CallOff], &["called off before Patroni was asked"]);
     check(vec![Busy(0), CallOff], &["n1", "under way"]);
+}
+
+#[test]
+fn an_answer_that_leaves_it_open_is_waited_on() {
+    let open = "Patroni was asked and answered with HTTP status 503: Switchover status unknown; the leader has not \
+                changed so far";
+    let says = || Says(503, "Switchover status unknown");
+    check(vec![Busy(0), says(), Stays, Pass(9)], &["n1", "under way"]);
+    check(vec![Busy(0), says(), Stays, Pass(9), Leads("n2", 2)], &["n1", "n2 leads on timeline 2"]);
+    check(vec![Busy(0), says(), Stays, Pass(10)], &["n1", open]);
+    check(vec![Busy(0), Says(504, "x"), Stays, Pass(9)], &["n1", "under way"]);
+}
+
+#[test]
+fn patroni_s_time_ends_before_clients_lose_patience() {
+    let silent = "Patroni was asked and did not answer in time; the leader has not changed so far";
+    check(vec![Pass(9), Busy(0), Pass(45)], &["n1", "under way"]);
+    check(vec![Pass(9), Busy(0), Pass(46)], &["n1", silent]);
 }
 
 #[test]

@@ -69,7 +69,8 @@ impl Drive<'_> {
             "This weir speaks for itself only: clients of other weir processes, and whoever connects to PostgreSQL \
              directly, see an ordinary switchover.",
         ));
-        let mut machine = Switchover::new(now(), plan, wait);
+        let ask_time = patroni.hold_timeout.saturating_sub(wait + MARGIN).max(ASK_TIME_MIN);
+        let mut machine = Switchover::new(now(), plan, wait, ask_time);
         let (outcome, unfinished) = self.drive(&mut machine, patroni).await?;
         self.with(|discovery| discovery.end_switchover(now(), &outcome.to_string()))?;
         self.control.poke();
@@ -120,7 +121,9 @@ impl Drive<'_> {
     fn ask(&self, url: ApiUrl, body: String, limit: Duration, patroni: &Patroni) -> Answered {
         let tls = self.control.tls.borrow().towards_patroni();
         let authorization = patroni.login.username.as_ref().zip(patroni.login.password.as_ref());
-        let authorization = authorization.and_then(|(user, password)| {
+        // Members name their own URLs; a password that was given for https goes nowhere in the clear.
+        let is_secret = patroni.urls.iter().all(|seed| seed.starts_with("https:")) && !url.is_https();
+        let authorization = authorization.filter(|_| !is_secret).and_then(|(user, password)| {
             let mut value = HeaderValue::from_bytes(basic::authorization(user, password).expose()).ok()?;
             value.set_sensitive(true);
             Some(value)
@@ -232,6 +235,12 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// Beyond the wait for transactions: Patroni's time, and some for its answer to be read.
 const BOUND: Duration = Duration::from_secs(70);
+
+/// What is held must be let go before it has waited for `hold_timeout`.
+const MARGIN: Duration = Duration::from_secs(5);
+
+/// Patroni gets this at least, however short `hold_timeout` is: no switchover is done in less.
+const ASK_TIME_MIN: Duration = Duration::from_secs(10);
 
 /// Transactions that are named when they do not end.
 const NAMED_MAX: usize = 20;
