@@ -90,10 +90,9 @@ impl Worker {
             return Fence::None;
         }
         match pool.role {
-            Role::Read if reads_from_primary => Fence::None,
-            Role::Read => Fence::Replica,
+            Role::Read if !reads_from_primary => Fence::Replica,
             // Without a leader it is one that was dialed before. It lives on only if its leader comes back as it was.
-            Role::Write => Fence::Primary {
+            Role::Read | Role::Write => Fence::Primary {
                 expect_timeline: self.followed.map(|epoch| epoch.timeline),
                 expect_system: self.followed.map(|epoch| epoch.system_identifier),
             },
