@@ -165,7 +165,7 @@ impl Discovery {
         let known = &mut self.members[index];
         let is_here = known.listed.address.as_ref() == Some(address);
         let vitals = report.vitals().filter(|_| is_here).unwrap_or_default();
-        if known.observe(address, report) {
+        if known.observe(now, address, report) {
             let warning =
                 matches!(known.monitor, Monitor::Suspect(_) | Monitor::Gone(_) | Monitor::RoleUnknown(_));
             let text = format!("{name}: {}", monitor_told(&known.monitor));
@@ -344,7 +344,7 @@ impl Discovery {
         self.concluded_at = now;
         let leader = self.decide(now);
         self.judge_lateness(now);
-        let (planned, silent) = (self.planned(now), self.silent());
+        let (planned, silent) = (self.planned(now), self.silent(now));
         let replicas = self.read_targets(now, &leader, planned.is_some());
         let is_standby_cluster =
             matches!(leader, Leadership::Leaderless { .. }) && standby_leader(&self.sightings()).is_some();

@@ -30,7 +30,7 @@ pub(crate) struct Member {
     pub lateness: Lateness,
     pub round_trips: RoundTrips,
     /// Nothing comes from its PostgreSQL any more.
-    pub silent: bool,
+    pub silent_since: Option<Instant>,
 }
 
 impl Member {
@@ -46,7 +46,7 @@ impl Member {
             told: None,
             lateness: Lateness::default(),
             round_trips: RoundTrips::default(),
-            silent: false,
+            silent_since: None,
         }
     }
 
@@ -55,7 +55,7 @@ impl Member {
     pub(crate) fn relist(&mut self, now: Instant, listed: Listed) {
         if listed.address.is_some() && listed.address != self.listed.address {
             self.ping = Slot::default();
-            (self.told, self.round_trips, self.silent) = (None, RoundTrips::default(), false);
+            (self.told, self.round_trips, self.silent_since) = (None, RoundTrips::default(), None);
             if self.monitor != Monitor::Off {
                 self.monitor = Monitor::Pending;
             }
@@ -68,16 +68,16 @@ impl Member {
     }
 
     /// Takes a monitor's report in; true if it is news.
-    pub(crate) fn observe(&mut self, address: &Address, report: MonitorReport) -> bool {
+    pub(crate) fn observe(&mut self, now: Instant, address: &Address, report: MonitorReport) -> bool {
         if self.listed.address.as_ref() != Some(address) {
             return false;
         }
         self.ping.done();
-        self.silent = match report {
-            MonitorReport::Silent => true,
+        self.silent_since = match report {
+            MonitorReport::Silent => self.silent_since.or(Some(now)),
             // No connection is no news about those that there were.
-            MonitorReport::Unreachable { .. } | MonitorReport::Lost { .. } => self.silent,
-            MonitorReport::Answered { .. } | MonitorReport::RoleUnknown { .. } => false,
+            MonitorReport::Unreachable { .. } | MonitorReport::Lost { .. } => self.silent_since,
+            MonitorReport::Answered { .. } | MonitorReport::RoleUnknown { .. } => None,
         };
         if let MonitorReport::Answered { started: Some(started), .. } = report
             && self.started.replace(started).is_some_and(|before| before != started)

@@ -77,10 +77,17 @@ impl Discovery {
         topology.replicas.iter().find(is_it).cloned()
     }
 
-    /// Servers from which nothing comes any more.
-    pub(crate) fn silent(&self) -> Vec<Address> {
-        let silent = self.members.iter().filter(|member| member.silent);
-        silent.filter_map(|member| member.listed.address.clone()).collect()
+    /// Servers from which nothing has come for a while, while others answer: else it may be weir's own network that stands
+    /// still, or a pause that TCP outlives.
+    pub(crate) fn silent(&self, now: Instant) -> Vec<Address> {
+        let answers = |member: &Member| matches!(member.monitor, Monitor::Standby | Monitor::Primary { .. });
+        if !self.members.iter().any(answers) {
+            return Vec::new();
+        }
+        let is_silent = |member: &&Member| {
+            member.silent_since.is_some_and(|since| now.saturating_duration_since(since) >= SILENCE_MIN)
+        };
+        self.members.iter().filter(is_silent).filter_map(|member| member.listed.address.clone()).collect()
     }
 
     pub(crate) fn views(&self, now: Instant, leader: &Leadership) -> Vec<MemberView> {
@@ -221,3 +228,6 @@ fn stranger_view(endpoint: &Endpoint) -> MemberView {
 
 /// How long after a promotion a replica may still report the old timeline.
 const TIMELINE_GRACE: Duration = Duration::from_secs(30);
+
+/// Behind the second that a ping and the new connection beside it have had.
+const SILENCE_MIN: Duration = Duration::from_secs(1);

@@ -4,6 +4,7 @@
 mod link;
 mod session;
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -114,10 +115,24 @@ impl Monitor {
         };
         // A server that is slow answers one of the two; a host that has vanished answers neither, and is found out within
         // two seconds of the last ping that it answered.
-        let answer = tokio::select! {
-            biased;
-            answer = open.ping() => answer,
-            report = self.look_again(session) => return report,
+        let answer = {
+            let mut ping = pin!(open.ping());
+            let second = tokio::select! {
+                biased;
+                answer = &mut ping => Ok(answer),
+                report = self.look_again(session) => Err(report),
+            };
+            match second {
+                Ok(answer) => answer,
+                // It lives and has no room for another connection: the one that there is may be answered yet.
+                Err(report @ MonitorReport::RoleUnknown { .. }) => {
+                    match timeout(SECOND_LOOK_TIME_MAX, ping).await {
+                        Ok(answer) => answer,
+                        Err(_) => return report,
+                    }
+                }
+                Err(report) => return report,
+            }
         };
         match answer {
             Ok(report) => {
