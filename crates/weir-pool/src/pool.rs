@@ -105,10 +105,19 @@ impl Pool {
         let server = may_have.then(|| self.usable_idle(now, Some(not), dice)).flatten();
         match server {
             Some(server) => self.grant(server, client, Duration::ZERO, now),
-            None => self.wished = self.ledger.members.lightest(now, |target| target.member == not, dice),
+            None => self.wish_elsewhere(not, now, dice),
         }
         self.finish();
         server
+    }
+
+    /// Has a connection to another member opened by the next [`Pool::next_dial`], if none is idle and there is room.
+    pub fn wish_elsewhere(&mut self, not: MemberId, now: Instant, dice: &mut (impl Dice + ?Sized)) {
+        let is_other = |target: Target| target.member != not;
+        let members = &self.ledger.members;
+        if !members.iter().any(|member| is_other(member.target) && !member.idle.is_empty()) {
+            self.wished = members.lightest(now, |target| !is_other(target), dice);
+        }
     }
 
     /// Whether [`Pool::next_dial`] would open a connection that nobody waits for.

@@ -1,5 +1,5 @@
 //! Requests that are sent once more: to another member where a replica has failed them, and after a rest where the next
-//! connection at hand may only be the next to die. Refuses to know why a request may be repeated.
+//! connection at hand may only be the next to fail them. Refuses to know why a request may be repeated.
 
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,11 @@ impl Worker {
         } else {
             self.discard(now, server, effects);
         }
-        self.go_elsewhere(now, id, member, effects);
+        if self.clients.get(key(id.0)).is_some_and(|client| client.inside.is_some()) {
+            return self.go_elsewhere(now, id, member, effects);
+        }
+        // What one replica replays the others replay at nearly the same moment, and it would be in the way there, too.
+        self.rest_for_another(now, id, member, effects);
     }
 
     /// Sends a client's request once more: at once to another member than the one where it was lost, if a connection there
@@ -47,16 +51,25 @@ impl Worker {
         effects: &mut Effects,
     ) {
         let Some(client) = self.clients.get(key(id.0)) else { return };
-        let (Some(open), is_inside) = (client.open(), client.inside.is_some()) else { return };
-        let index = open.pool;
+        let is_inside = client.inside.is_some();
         if self.serve_elsewhere(now, id, not, effects) {
             return;
         }
         if is_inside {
             return self.client_turn(now, id, &[], effects);
         }
+        self.rest_for_another(now, id, not, effects);
+    }
+
+    /// Lets the request rest; a connection to another member is opened meanwhile, if none is idle.
+    fn rest_for_another(&mut self, now: Instant, id: ClientId, not: Option<MemberId>, effects: &mut Effects) {
+        let Some(index) = self.clients.get(key(id.0)).and_then(|client| Some(client.open()?.pool)) else {
+            return;
+        };
+        if let Some(not) = not {
+            self.pools.entry_mut(index).pool.wish_elsewhere(not, now, &mut self.chance);
+        }
         self.rest(now, id, not);
-        // What is missing elsewhere is opened meanwhile.
         self.pump(now, index, effects);
     }
 

@@ -88,8 +88,18 @@ async fn conflicts(all: &Replicated) -> Result<()> {
         let mut wire = reader(all).await?;
         wire.send(&request).await?;
         let first = all.until_running("* conflict").await?;
+        // The other one would replay the same at nearly the same moment.
+        let other = all.replica(if first == "n2" { "n3" } else { "n2" }).address();
+        sql::rows(other, schema::SUPERUSER, "SELECT pg_wal_replay_pause()").await?;
+        let paused = "SELECT pg_get_wal_replay_pause_state()";
+        until("a pause", Limit::quick(PATIENCE), async || {
+            let state = sql::value(other, schema::SUPERUSER, paused).await.ok()?;
+            (state == "paused").then_some(())
+        })
+        .await?;
         disturb(all).await?;
         let seen = wire.until_ready().await?;
+        sql::rows(other, schema::SUPERUSER, "SELECT pg_wal_replay_resume()").await?;
         ensure!(code(&seen).is_empty(), "the conflict was told: {seen:?}");
         let second = all.named(&only(&seen)?)?;
         ensure!(first != second, "it ran again on {first}");
