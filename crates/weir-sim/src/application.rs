@@ -37,7 +37,7 @@ pub(crate) struct Application {
     pub(crate) waits_for: VecDeque<Request>,
     /// Status of the transaction as last told.
     pub(crate) status: u8,
-    /// Answers received on all connections.
+    /// Requests that succeeded, on all connections.
     pub(crate) served: u64,
     /// What a cancel request has to name.
     pub(crate) key: Option<(u32, Vec<u8>)>,
@@ -176,7 +176,6 @@ impl Application {
                 let status = read::ready_status(body).expect("a status");
                 self.judge(status, ledger);
                 self.status = status;
-                self.served += 1;
                 return Next::Think;
             }
             FromServer::BackendKeyData => {
@@ -243,7 +242,9 @@ impl Application {
     fn failed(&mut self, request: &Request, code: &str, status: u8, ledger: &mut Ledger) {
         // Errors that weir or PostgreSQL may give here of their own accord. Not 25006: no write is led to a standby.
         let is_own = match code {
-            "57P03" | "08007" | "40001" => true,
+            "57P03" | "08007" => true,
+            // A transaction was lost, so there was one.
+            "40001" => self.status != b'I',
             "25P02" => status == b'E',
             "57014" => self.has_canceled,
             // Its Parse was in a request in front of it that failed.
@@ -274,6 +275,7 @@ impl Application {
             Request::Commit if self.status != b'E' => "COMMIT",
             Request::Commit | Request::Rollback => "ROLLBACK",
         };
+        self.served += 1;
         let may_succeed = self.status != b'E' || matches!(request, Request::Commit | Request::Rollback);
         Law::OwnAnswers.holds(may_succeed, || format!("{request:?} is done in a failed transaction"));
         let done = || Heard::Done(tag.to_owned());

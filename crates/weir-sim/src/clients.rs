@@ -6,6 +6,7 @@ use weir_protocol::frontend;
 
 use crate::application::{Kind, Next};
 use crate::laws::Law;
+use crate::requests::Request;
 use crate::wire::{Party, Segment, WireId};
 use crate::world::{Event, World};
 
@@ -90,11 +91,16 @@ impl World {
             self.network.close(wire, 0);
             self.transmit(wire, 0, Segment::Fin);
         }
+        let was_in = self.clients[client].waits_for.front() != Some(&Request::Login);
         let was_idle = self.clients[client].lost(&mut self.ledger);
         let (kind, is_forced) = (self.clients[client].kind, self.clients[client].is_forced);
         self.clients[client].failures += 1;
         let may = self.is_draining || kind == Kind::Sitter || is_forced;
-        Law::NobodyCutOff.holds(may || !was_idle, || format!("c{client} was idle"));
+        // Whoever is at work is cut off without a word only where half a message had reached it.
+        let is_refused = was_idle || is_told && was_in;
+        Law::NobodyCutOff.holds(may || !is_refused, || {
+            format!("c{client} was {}", if was_idle { "idle" } else { "at work" })
+        });
         self.note(format!("c{client}: cut off{}", if is_told { ", and told why" } else { "" }));
         self.cut_off += 1;
         let time = self.dice.millis(10, 300);

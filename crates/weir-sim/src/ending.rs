@@ -23,7 +23,7 @@ impl World {
                 format!("nobody leads, or is followed: {}", self.scene())
             });
             self.run_for(Duration::from_millis(500));
-            if self.is_by_hand && patience - self.agenda.now() < CALM_WITHIN / 2 {
+            if self.was_paused && patience - self.agenda.now() < CALM_WITHIN / 2 {
                 self.accept_leader();
             }
         }

@@ -177,7 +177,10 @@ impl World {
             Fault::StoreUp => self.dcs.is_up = true,
             Fault::Rest(node, api) => self.nodes[node].patroni.api = api,
             Fault::Switchover(node) => self.dcs.switchover = Some(node),
-            Fault::Maintenance(on) => self.dcs.paused = on,
+            Fault::Maintenance(on) => {
+                self.dcs.paused = on;
+                self.was_paused |= on;
+            }
             Fault::PromoteByHand(node) => self.promote_by_hand(node),
             Fault::TerminateBackend(node) => self.terminate_any(node),
             Fault::CrashRecover(node) => self.crash_recover(node),

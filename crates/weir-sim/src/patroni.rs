@@ -83,7 +83,6 @@ impl World {
     pub(crate) fn promote_by_hand(&mut self, node: usize) {
         if self.dcs.paused && self.nodes[node].data.phase == Phase::Standby {
             self.note(format!("n{node}: promoted by hand"));
-            self.is_by_hand = true;
             self.is_lossy |= !self.dcs.may_take_over(node);
             self.dcs.sync = (node, None);
             self.nodes[node].data.synchronous = None;

@@ -87,7 +87,9 @@ pub(crate) struct World {
     pub(crate) cut_off: u32,
     /// An operator has promoted a standby that may not have had everything.
     pub(crate) is_lossy: bool,
-    pub(crate) is_by_hand: bool,
+    /// Patroni has looked on for a while: who was promoted by hand, or took the key with an old timeline, takes an
+    /// administrator's word to be followed.
+    pub(crate) was_paused: bool,
     /// The last number of an application's connection.
     pub(crate) last_who: u32,
     /// What happened, for the message of a failure; bounded.
@@ -116,7 +118,7 @@ impl World {
             is_draining: false,
             cut_off: 0,
             is_lossy: !plan.synchronous,
-            is_by_hand: false,
+            was_paused: false,
             last_who: 0,
             story: Vec::new(),
             epoch,
