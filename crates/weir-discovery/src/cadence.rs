@@ -30,6 +30,10 @@ impl Discovery {
         if self.concluded_at != now {
             self.conclude(now);
         }
+        // An answer that was lost frees its place, also where nobody else can be asked now: else its time would stay due.
+        if self.cluster.slot.is_busy() && self.cluster.slot.due_at(now, self.cluster_interval()) <= now {
+            self.cluster.slot.done();
+        }
         let mut requests = Vec::new();
         let interval = self.poll_interval(now);
         let at_cluster = self.cluster.asked.filter(|_| self.cluster.slot.is_busy());
