@@ -53,6 +53,8 @@ pub enum Change {
     MonitorPassword,
     /// The password for the REST API is another one.
     PatroniPassword,
+    /// The token of callbacks is another one.
+    CallbackToken,
 }
 
 impl Change {
@@ -69,7 +71,8 @@ impl Change {
             | Self::Users { .. }
             | Self::AccessRules
             | Self::MonitorPassword
-            | Self::PatroniPassword => false,
+            | Self::PatroniPassword
+            | Self::CallbackToken => false,
         }
     }
 }
@@ -90,6 +93,7 @@ impl fmt::Display for Change {
                 f.write_str("the HBA rules, the identity maps or the options for LDAP changed")
             }
             Self::MonitorPassword => f.write_str("the monitor's password changed"),
+            Self::CallbackToken => f.write_str("the token of Patroni's callbacks changed"),
             Self::PatroniPassword => f.write_str("the password for Patroni's REST API changed"),
         }
     }
@@ -135,6 +139,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
         changes
             .extend((before.monitor_password != after.monitor_password).then_some(Change::MonitorPassword));
         changes.extend((before.login.password != after.login.password).then_some(Change::PatroniPassword));
+        changes.extend((before.callback.token != after.callback.token).then_some(Change::CallbackToken));
     }
     changes
 }
@@ -147,6 +152,7 @@ pub fn reload(old: &Config, new: Config) -> (Config, Vec<Change>) {
         (Upstream::Patroni(before), Upstream::Patroni(mut after)) => {
             after.urls.clone_from(&before.urls);
             after.scope.clone_from(&before.scope);
+            after.callback.listen = before.callback.listen;
             Upstream::Patroni(after)
         }
         (before, _) => before.clone(),

@@ -144,6 +144,13 @@ pub const KEYS: &[Key] = &[
     live("patroni.username", Absent, |c| show_patroni(c, |p| show_text(p.login.username.as_ref()))),
     live("patroni.password", Absent, show_nothing),
     live("patroni.password_file", Absent, |c| show_patroni(c, |p| show_path(p.login.password_file.as_ref()))),
+    fixed("patroni.callback_listen", Absent, |c| {
+        show_patroni(c, |p| show_addresses(p.callback.listen.as_slice()))
+    }),
+    live("patroni.callback_token", Absent, show_nothing),
+    live("patroni.callback_token_file", Absent, |c| {
+        show_patroni(c, |p| show_path(p.callback.token_file.as_ref()))
+    }),
     live("patroni.ca_file", Absent, |c| show_patroni(c, |p| show_path(p.tls.ca_file.as_ref()))),
     live("patroni.cert_file", Absent, |c| show_patroni(c, |p| show_path(p.tls.cert_file.as_ref()))),
     live("patroni.key_file", Absent, |c| show_patroni(c, |p| show_path(p.tls.key_file.as_ref()))),

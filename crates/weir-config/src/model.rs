@@ -152,6 +152,8 @@ pub struct Patroni {
     pub switchover_wait: Duration,
     /// Who weir is to the REST API, for SWITCHOVER.
     pub login: PatroniLogin,
+    /// The door for Patroni's callbacks.
+    pub callback: Callback,
     /// TLS to the REST API.
     pub tls: Box<PatroniTls>,
 }
@@ -178,6 +180,17 @@ pub enum ReadPolicy {
     Weighted,
     /// To those with the shortest round trip, to the others for want of these.
     Nearest,
+}
+
+/// Where Patroni's callbacks are heard, if anywhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Callback {
+    /// Address to listen on.
+    pub listen: Option<SocketAddr>,
+    /// File that the token was read from.
+    pub token_file: Option<PathBuf>,
+    /// What callbacks have to show; there is one if there is an address.
+    pub token: Option<Secret>,
 }
 
 /// What the read pool does without an eligible replica.

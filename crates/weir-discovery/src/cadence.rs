@@ -79,7 +79,7 @@ impl Discovery {
 
     /// True until a minute has passed without anything new.
     pub(crate) fn is_fast(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.news_at) < NEWS_LAST
+        now.saturating_duration_since(self.news_at) < NEWS_LAST || self.expects_change(now)
     }
 
     fn poll_interval(&self, now: Instant) -> Duration {

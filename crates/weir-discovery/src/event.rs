@@ -66,6 +66,8 @@ pub enum Event {
     },
     /// A session or a dial met something.
     Evidence(SessionEvidence),
+    /// Somebody who knows the token says that something has happened.
+    Pushed,
 }
 
 /// What the machine wants to have asked. Each is answered by exactly one [`Event`], within a hard deadline.

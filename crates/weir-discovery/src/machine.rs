@@ -13,6 +13,7 @@ use crate::lag::{Lateness, Told, Yardstick};
 use crate::member::{Member, api_says, foreign, monitor_told};
 use crate::patroni::{Answer, Listing, MEMBERS_MAX, Status};
 use crate::planned::Asked;
+use crate::schedule::{Schedule, SinceEpoch};
 use crate::topology::{Address, Epoch, LagSource, Leadership, Monitor, Topology};
 use crate::url::ApiUrl;
 
@@ -44,6 +45,11 @@ pub struct Discovery {
     /// `/cluster` says so: Patroni keeps its hands off.
     pub(crate) is_paused: bool,
     pub(crate) asked: Option<Asked>,
+    pub(crate) schedule: Option<Schedule>,
+    /// When a callback was last written down.
+    pub(crate) pushed_at: Option<Instant>,
+    /// What the calendar said at some moment, if anybody has told.
+    pub(crate) wall: Option<(Instant, SinceEpoch)>,
     topology: Arc<Topology>,
     journal: Journal,
 }
@@ -80,6 +86,9 @@ impl Discovery {
             yardstick: Yardstick::default(),
             is_paused: false,
             asked: None,
+            schedule: None,
+            pushed_at: None,
+            wall: None,
             topology: Arc::new(topology),
             journal: Journal::default(),
         }
@@ -93,6 +102,7 @@ impl Discovery {
             Event::Monitor { member, address, report } => self.watched(now, &member, &address, report),
             // It starts a poll and decides nothing: any application can raise any SQLSTATE.
             Event::Evidence(_) => self.news_at = now,
+            Event::Pushed => self.pushed(now),
         }
         self.conclude(now);
     }
@@ -234,6 +244,7 @@ impl Discovery {
 
     fn adopt(&mut self, now: Instant, listing: Listing) {
         self.is_paused = listing.is_paused;
+        self.reschedule(now, listing.scheduled.clone());
         for member in &mut self.members {
             member.in_list = false;
         }
@@ -342,6 +353,7 @@ impl Discovery {
     /// Judges, and publishes if anything changed.
     pub(crate) fn conclude(&mut self, now: Instant) {
         self.concluded_at = now;
+        self.give_up_late_plan(now);
         let leader = self.decide(now);
         self.judge_lateness(now);
         let (planned, silent) = (self.planned(now), self.silent(now));
@@ -477,7 +489,7 @@ impl Discovery {
         }
         self.journal.claimed(now, &member);
         if !same {
-            self.plan_is_done();
+            self.plan_is_done(now);
             self.epoch_number += 1;
             self.followed_at = now;
             let known = self.members.iter().find(|known| known.listed.name == member);

@@ -4,6 +4,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::schedule::{Scheduled, since_epoch};
 use crate::topology::Address;
 use crate::url::ApiUrl;
 
@@ -102,6 +103,7 @@ pub(crate) struct Listing {
     pub scope: Option<String>,
     /// Maintenance mode.
     pub is_paused: bool,
+    pub scheduled: Option<Scheduled>,
     pub members: Vec<Listed>,
 }
 
@@ -140,7 +142,8 @@ impl Listing {
             return Err(BadAnswer::NoMembers);
         }
         let is_paused = body.get("pause").and_then(Value::as_bool) == Some(true);
-        Ok(Self { scope: text(body.get("scope")), is_paused, members })
+        let scheduled = body.get("scheduled_switchover").and_then(scheduled);
+        Ok(Self { scope: text(body.get("scope")), is_paused, scheduled, members })
     }
 }
 
@@ -161,6 +164,12 @@ impl Listed {
             tags: tags(value.get("tags")),
         })
     }
+}
+
+fn scheduled(value: &Value) -> Option<Scheduled> {
+    let at_text = text(value.get("at"))?;
+    let at = since_epoch(&at_text)?;
+    Some(Scheduled { at, at_text, from: text(value.get("from")), to: text(value.get("to")) })
 }
 
 /// True for a tag that is there and not some spelling of "no".

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::machine::Discovery;
 use crate::patroni::{Listed, is_set};
+use crate::schedule::{Schedule, Scheduled};
 use crate::topology::{Epoch, Leadership};
 use crate::url::ApiUrl;
 
@@ -122,21 +123,102 @@ impl Discovery {
         Ok(SwitchoverPlan { from, to: to.map(str::to_owned), urls })
     }
 
+    /// A callback is as good as evidence: everybody is asked at once, and what they say counts.
+    pub(crate) fn pushed(&mut self, now: Instant) {
+        self.news_at = now;
+        if self.pushed_at.is_none_or(|last| now.saturating_duration_since(last) >= PUSH_TOLD) {
+            self.pushed_at = Some(now);
+            self.news(now, false, "a callback came, everybody is asked".to_owned());
+        }
+    }
+
+    /// What a calendar says: the time since 1970-01-01 00:00 UTC. Scheduled switchovers are prepared by it; without it
+    /// they are met like any other.
+    pub fn tell_time(&mut self, now: Instant, since_epoch: Duration) {
+        self.wall = Some((now, since_epoch));
+    }
+
     /// Why nobody is given a connection to the leader although one is known; `None` if that is not so.
     pub(crate) fn planned(&self, now: Instant) -> Option<String> {
-        self.asked.as_ref().filter(|asked| now < asked.until).map(|asked| asked.why.clone())
+        let asked = self.asked.as_ref().filter(|asked| now < asked.until).map(|asked| asked.why.clone());
+        asked.or_else(|| {
+            let (schedule, begin, end) = self.pending()?;
+            (begin <= now && now < end).then(|| schedule.told())
+        })
     }
 
     /// When [`Discovery::planned`] may change by itself.
     pub(crate) fn planned_changes(&self, now: Instant) -> Option<Instant> {
-        self.asked.as_ref().map(|asked| asked.until).filter(|until| *until > now)
+        let asked = self.asked.as_ref().map(|asked| asked.until);
+        let scheduled =
+            self.pending().map(|(_, begin, end)| [begin.checked_sub(WATCHED), Some(begin), Some(end)]);
+        let moments = scheduled.into_iter().flatten().flatten().chain(asked);
+        moments.filter(|moment| *moment > now).min()
+    }
+
+    /// A scheduled switchover is so near that its leader is worth watching closely.
+    pub(crate) fn expects_change(&self, now: Instant) -> bool {
+        self.pending().is_some_and(|(_, begin, end)| now + WATCHED >= begin && now < end)
+    }
+
+    /// `/cluster` tells what is scheduled.
+    pub(crate) fn reschedule(&mut self, now: Instant, scheduled: Option<Scheduled>) {
+        match (&mut self.schedule, scheduled) {
+            (Some(known), Some(scheduled)) if known.scheduled == scheduled => known.seen = now,
+            (_, Some(scheduled)) => {
+                let schedule = Schedule { scheduled, seen: now, is_over: false };
+                self.news(now, false, schedule.told());
+                self.schedule = Some(schedule);
+            }
+            (Some(known), None) => {
+                let gone = (!known.is_over).then(|| known.told());
+                self.schedule = None;
+                if let Some(told) = gone {
+                    self.news(now, false, format!("no longer: {told}"));
+                }
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// A scheduled switchover that has not happened keeps nobody waiting.
+    pub(crate) fn give_up_late_plan(&mut self, now: Instant) {
+        if self.pending().is_none_or(|(_, begin, end)| now < begin.max(end)) {
+            return;
+        }
+        let Some(schedule) = &mut self.schedule else { return };
+        schedule.is_over = true;
+        let told = schedule.told();
+        if self.is_led() {
+            self.news(now, true, format!("{told}, but has not happened; transactions start again"));
+        }
+    }
+
+    /// The scheduled switchover that is still to come, and when nobody begins a transaction for it.
+    fn pending(&self) -> Option<(&Schedule, Instant, Instant)> {
+        let schedule = self.schedule.as_ref().filter(|schedule| !schedule.is_over && !self.is_paused)?;
+        let leader = self.followed.as_ref().map(|followed| &followed.member);
+        let concerns_us = schedule.scheduled.from.as_ref().is_none_or(|from| Some(from) == leader);
+        let (begin, end) = schedule.span(self.wall?).filter(|_| concerns_us)?;
+        Some((schedule, begin, end))
     }
 
     /// Somebody else is followed, or the same on another timeline: what was planned is over.
-    pub(crate) fn plan_is_done(&mut self) {
+    pub(crate) fn plan_is_done(&mut self, now: Instant) {
         self.asked = None;
+        // One that is scheduled for later may still come.
+        let is_due = self.expects_change(now);
+        if let Some(schedule) = self.schedule.as_mut().filter(|_| is_due) {
+            schedule.is_over = true;
+        }
     }
 }
+
+/// Callbacks that come closer together are one event to the log.
+const PUSH_TOLD: Duration = Duration::from_secs(1);
+
+/// So long before transactions begin to wait for a scheduled switchover members are asked often.
+const WATCHED: Duration = Duration::from_secs(4);
 
 /// Why Patroni would not take a member for the next leader, by what `/cluster` says of it.
 fn unfit(listed: &Listed, in_list: bool) -> Option<String> {

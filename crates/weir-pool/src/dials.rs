@@ -153,6 +153,7 @@ impl Pool {
         if let Some(gone) = self.ledger.remove(server) {
             self.sums.dial_failures += 1;
             self.moving = self.moving.after_failure();
+            self.warming = 0;
             if self.kind == PoolKind::First && self.ledger.members.has_turn(gone.target) {
                 self.ledger.members.pass_turn(gone.target);
             }
@@ -211,7 +212,8 @@ impl Pool {
         }
         let moves =
             self.moving.wants_dial() && self.queue.len().max(usize::from(self.demands())) >= self.coming();
-        let tops_up = dialing == 0 && slots < self.kept();
+        // One after the other: nobody waits for them.
+        let tops_up = dialing == 0 && slots < self.kept().max(self.warming);
         (is_small && (moves || tops_up)).then_some(Want::Spare)
     }
 

@@ -39,6 +39,10 @@ pub struct Pool {
     pub(crate) wished: Option<Target>,
     /// The connection that was given back last had to end for other pools.
     gave_way: bool,
+    /// The most open connections since the pool last closed some by itself: what it needs when it begins anew elsewhere.
+    pub(crate) had: u32,
+    /// So many connections are opened ahead, because the pool had them at the leader before.
+    pub(crate) warming: u32,
     /// When a connection was last closed for its age.
     aged_at: Option<Instant>,
     /// The size, or more for as long as connections from before a smaller limit live.
@@ -64,6 +68,8 @@ impl Pool {
             gave_way: false,
             moving: Move::Rest,
             moved_at: None,
+            had: 0,
+            warming: 0,
             aged_at: None,
             slots_max: limits.size.get().saturating_add(limits.reserve),
         }
@@ -280,6 +286,11 @@ impl Pool {
     /// and dialing ones on members that left (or stay with another epoch); busy ones close when given back.
     #[must_use = "these connections must be closed"]
     pub fn retarget(&mut self, targets: &[Target], now: Instant) -> Vec<ServerId> {
+        if self.kind == PoolKind::Write
+            && targets.iter().any(|target| self.ledger.members.find(*target).is_none())
+        {
+            self.warming = std::mem::take(&mut self.had).min(self.limits.size.get());
+        }
         debug_assert!(
             self.kind != PoolKind::Write || targets.len() < 2,
             "a write pool has one target at most"
@@ -338,6 +349,9 @@ impl Pool {
                 expired.push(server);
             }
         }
+        if !expired.is_empty() {
+            self.had = self.ledger.open();
+        }
         self.finish();
         expired
     }
@@ -347,6 +361,7 @@ impl Pool {
     #[must_use = "these connections must be closed"]
     pub fn pause(&mut self) -> Vec<ServerId> {
         self.paused = true;
+        (self.had, self.warming) = (0, 0);
         let closed = self.let_go(false, |_| true);
         self.finish();
         closed
@@ -437,6 +452,11 @@ impl Pool {
 
     fn logged_in(&mut self, target: Target) {
         self.sums.opened += 1;
+        let open = self.ledger.open() + 1;
+        self.had = self.had.max(open);
+        if open >= self.warming {
+            self.warming = 0;
+        }
         self.demanded = None;
         self.moving = self.moving.after_success();
         if let Some(member) = self.ledger.members.find(target) {

@@ -11,6 +11,7 @@ mod monitor;
 mod page;
 mod patroni;
 mod pausing;
+pub(crate) mod push;
 mod reload;
 mod shutdown;
 mod state;
@@ -52,10 +53,14 @@ fn runtime() -> io::Result<LocalRuntime> {
 }
 
 async fn work(setup: ControlSetup) -> Result<(), RunError> {
-    let ControlSetup { config, workers, reports, http, reload, tls, inheritance, files } = setup;
+    let ControlSetup { config, workers, reports, callbacks, http, reload, tls, inheritance, files } = setup;
     let signals = Signals::listen().map_err(cannot_start)?;
     let (control, events) = Control::new(config, workers, reload, tls);
     let http = http.map(|http| serve_http(&control, http)).transpose().map_err(cannot_start)?;
+    if let Some(callbacks) = callbacks {
+        let callbacks = tokio::net::TcpListener::from_std(callbacks).map_err(cannot_start)?;
+        spawn_local(push::serve(Rc::clone(&control), callbacks));
+    }
     handover::start(&control, inheritance, Estate { http, files });
     spawn_local(follow::follow(Rc::clone(&control), events));
     spawn_local(listen_to_workers(Rc::clone(&control), reports));

@@ -132,6 +132,8 @@ pub(crate) struct ControlSetup {
     pub(crate) reports: mpsc::Receiver<Report>,
     /// Listening, non-blocking: metrics, health and status.
     pub(crate) http: Option<TcpListener>,
+    /// Listening, non-blocking: Patroni's callbacks.
+    pub(crate) callbacks: Option<TcpListener>,
     /// See [`Startup::reload`].
     pub(crate) reload: Option<Reload>,
     /// What the workers' handshakes go by.
@@ -204,6 +206,10 @@ fn run_with<M: Machine>(
     let mut inheritance = if take_over { ask_for_doors(&config.listen)? } else { None };
     let http =
         config.listen.http.map(|address| listen_for_http(address, inheritance.as_mut())).transpose()?;
+    let callbacks = match &config.upstream {
+        Upstream::Patroni(patroni) => patroni.callback.listen.map(listen_for_callbacks).transpose()?,
+        Upstream::Plain { .. } | Upstream::None => None,
+    };
     let Doors { doors, files } = Doors::open(&config.listen, &config.tcp, inheritance.as_mut())?;
     let mut doors = Some(doors);
     let (reports_in, reports) = mpsc::channel(REPORTS_WAITING_MAX);
@@ -234,7 +240,17 @@ fn run_with<M: Machine>(
         threads.push(thread);
     }
     let workers_too = workers.clone();
-    let setup = ControlSetup { config, workers: workers_too, reports, http, reload, tls, inheritance, files };
+    let setup = ControlSetup {
+        config,
+        workers: workers_too,
+        reports,
+        http,
+        callbacks,
+        reload,
+        tls,
+        inheritance,
+        files,
+    };
     let outcome = control(setup);
     workers.iter().for_each(WorkerHandle::stop);
     for thread in threads {
@@ -258,6 +274,10 @@ fn listen_for_http(
         Ok(listener)
     };
     listen().map_err(|source| RunError::Listen { address: address.to_string(), source })
+}
+
+fn listen_for_callbacks(address: SocketAddr) -> Result<TcpListener, RunError> {
+    control::push::listen(address).map_err(|source| RunError::Listen { address: address.to_string(), source })
 }
 
 fn ask_for_doors(listen: &Listen) -> Result<Option<Inheritance>, RunError> {

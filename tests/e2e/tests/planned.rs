@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
-use weir_cluster::{Cluster, ClusterOptions, Patroni, process, schema, sql};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use weir_cluster::wait::{Limit, until};
+use weir_cluster::{Cluster, ClusterOptions, Patroni, WeirOptions, http, process, schema, sql};
 use weir_e2e::stack::{ADMIN, Front, Setup};
 use weir_e2e::wire::{self, Message, Wire, values};
 
@@ -178,14 +181,65 @@ async fn names_who_does_not_end(cluster: &Cluster, front: &Front) -> Result<()> 
     Ok(())
 }
 
-// covers: switchover_wait
+/// A switchover that Patroni was given a time for is prepared as well.
+async fn is_prepared_when_scheduled(cluster: &Cluster, front: &Front) -> Result<()> {
+    let leader = cluster.leader().await.context("no leader")?.clone();
+    let at = "SELECT to_char((now() + interval '6 s') AT TIME ZONE 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"+00:00\"')";
+    nothing_fails(front, async || {
+        let at = sql::value(leader.postgres, schema::APP, at).await?;
+        let body = format!(r#"{{"leader": "{}", "scheduled_at": "{at}"}}"#, leader.name);
+        let answer = http::request(leader.api, None, "POST", "/switchover", &body, SWITCHOVER).await?;
+        ensure!(answer.status == 202, "{answer:?}");
+        cluster.wait_leader(Some(&leader.name), SWITCHOVER).await?;
+        cluster.wait_healthy(SWITCHOVER).await
+    })
+    .await?;
+    let rows = sql::rows(front.weir.write(), ADMIN, "SHOW FAILOVERS").await?;
+    let planned = format!("a switchover from {} is scheduled for", leader.name);
+    ensure!(rows.iter().flatten().flatten().any(|cell| cell.starts_with(&planned)), "{rows:?}");
+    Ok(())
+}
+
+/// Callbacks are heard with the token only, and are hints.
+async fn callbacks_are_heard(front: &Front, door: SocketAddr) -> Result<()> {
+    let told = "a callback came, everybody is asked";
+    for (header, status) in
+        [("", 401), ("Authorization: Bearer guess\r\n", 403), ("Authorization: Basic x\r\n", 401)]
+    {
+        ensure!(call(door, header).await? == status, "{header}");
+    }
+    ensure!(!front.weir.log_text().contains(told), "a callback without the token was heard");
+    ensure!(call(door, "Authorization: bearer open sesame\r\n").await? == 202);
+    until("the callback to be heard", Limit::quick(wire::PATIENCE), async || {
+        front.weir.log_text().contains(told).then_some(())
+    })
+    .await
+}
+
+async fn call(door: SocketAddr, header: &str) -> Result<u16> {
+    let mut stream = TcpStream::connect(door).await?;
+    stream.write_all(format!("POST / HTTP/1.1\r\nHost: weir\r\n{header}\r\n").as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    answer.split(' ').nth(1).and_then(|status| status.parse().ok()).with_context(|| format!("{answer:?}"))
+}
+
+// covers: switchover_wait callback_listen callback_token_file
 #[tokio::test]
-async fn patroni_3_by_console() -> Result<()> {
+async fn patroni_3_by_console_and_by_schedule() -> Result<()> {
     let cluster = cluster(26, Patroni::Packaged).await?;
-    let front = setup().start_before_cluster(&cluster).await?;
+    let door = WeirOptions::on_free_ports()?.http;
+    let front = setup()
+        .set("patroni", &format!("callback_listen = \"{door}\""))
+        .set("patroni", "callback_token_file = \"callback.token\"")
+        .file("callback.token", "open sesame\n")
+        .start_before_cluster(&cluster)
+        .await?;
     let outcome = async {
+        callbacks_are_heard(&front, door).await?;
         names_who_does_not_end(&cluster, &front).await?;
-        switches_over(&cluster, &front, None).await
+        switches_over(&cluster, &front, None).await?;
+        is_prepared_when_scheduled(&cluster, &front).await
     };
     process::with_log(outcome.await, front.weir.log())
 }

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use super::{DAY, MINUTE, millis};
 use crate::logins::check_password;
-use crate::model::{Database, Patroni, PatroniLogin, Upstream};
+use crate::model::{Callback, Database, Patroni, PatroniLogin, Upstream};
 use crate::problem::{Place, Wrong};
 use crate::reader::Reader;
 use crate::url::{PostgresUrl, patroni_base};
-use crate::value::{READ_FALLBACKS, READ_POLICIES, TLS_MODES, Value, bytes, duration, text, word, words};
+use crate::value::{
+    READ_FALLBACKS, READ_POLICIES, TLS_MODES, Value, bytes, duration, listen_address, text, word, words,
+};
 
 /// Reads the URL and spreads what it says over the settings that say the same.
 pub(super) fn read_upstream_url(reader: &mut Reader<'_>) -> Option<PostgresUrl> {
@@ -105,6 +107,7 @@ pub(super) fn check_patroni(reader: &mut Reader<'_>) -> Option<Patroni> {
         let remedy = "write it as patroni.password, or name a file with it as patroni.password_file";
         reader.complain("patroni.username", Wrong::new("has no password", remedy));
     }
+    let callback = check_callback(reader);
     let tls = Box::new(super::tls::check_patroni_tls(reader, &urls));
     let patroni = Patroni {
         urls,
@@ -122,9 +125,20 @@ pub(super) fn check_patroni(reader: &mut Reader<'_>) -> Option<Patroni> {
         monitor_database: reader.required("patroni.monitor_database", text),
         switchover_wait: reader
             .required("patroni.switchover_wait", duration(millis(0)..=SWITCHOVER_WAIT_MAX)),
+        callback,
         login: PatroniLogin { username, password_file: own.file, password: own.secret },
     };
     (!patroni.urls.is_empty()).then_some(patroni)
+}
+
+fn check_callback(reader: &mut Reader<'_>) -> Callback {
+    let listen = reader.optional("patroni.callback_listen", listen_address);
+    let token = check_password(reader, "patroni.callback_token", "patroni.callback_listen");
+    if listen.is_some() && token.secret.is_none() && !reader.is_given("patroni.callback_token_file") {
+        let remedy = "write patroni.callback_token, or name a file with it as patroni.callback_token_file";
+        reader.complain("patroni.callback_listen", Wrong::new("has no token to ask for", remedy));
+    }
+    Callback { listen, token_file: token.file, token: token.secret }
 }
 
 /// RFC 7617: what stands in front of the first colon.

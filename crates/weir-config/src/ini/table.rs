@@ -287,6 +287,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
     weir("switchover_wait", "10", "patroni.switchover_wait", Seconds),
     weir("patroni_username", "", "patroni.username", Text),
     weir("patroni_password_file", "", "patroni.password_file", Text),
+    weir("callback_listen", "", "patroni.callback_listen", Text),
+    weir("callback_token_file", "", "patroni.callback_token_file", Text),
     weir("patroni_ca_file", "", "patroni.ca_file", Text),
     weir("patroni_cert_file", "", "patroni.cert_file", Text),
     weir("patroni_key_file", "", "patroni.key_file", Text),

@@ -277,6 +277,12 @@ fn login_settings_need_each_other() {
         ],
     );
     check(
+        "[patroni]\nurls = [\"http://n1\"]\ncallback_listen = \"127.0.0.1:1\"\n[auth]\nfile = \"userlist.txt\"\n",
+        &[
+            "3: patroni.callback_listen: has no token to ask for; write patroni.callback_token, or name a file with it as patroni.callback_token_file",
+        ],
+    );
+    check(
         "[patroni]\nurls = [\"http://n1\"]\nusername = \"p\"\nswitchover_wait = \"1h\"\n[auth]\nfile = \"userlist.txt\"\n",
         &[
             "3: patroni.username: has no password; write it as patroni.password, or name a file with it as patroni.password_file",

@@ -75,7 +75,9 @@ fn every_example_in_it_is_right() {
         })
         // Settings that exclude others.
         .filter(|line| {
-            !["url = ", "password = ", "monitor_password = "].iter().any(|key| line.starts_with(key))
+            !["url = ", "password = ", "monitor_password = ", "callback_token = "]
+                .iter()
+                .any(|key| line.starts_with(key))
         })
         .collect();
     let loaded = load_text(&uncommented.join("\n")).unwrap();

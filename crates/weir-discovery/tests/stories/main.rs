@@ -3,5 +3,6 @@
 mod arbitrary;
 mod following;
 mod histories;
+mod planned;
 mod reading;
 mod world;

@@ -61,6 +61,8 @@ pub(crate) struct World {
     pub(crate) latency: Duration,
     /// Monitors tell positions in the log.
     pub(crate) measures: bool,
+    /// What `/cluster` has besides members, as JSON in front of them.
+    pub(crate) besides: String,
     in_flight: VecDeque<(Instant, Event)>,
     /// Requests without an answer yet, by place.
     outstanding: BTreeMap<String, u32>,
@@ -69,6 +71,8 @@ pub(crate) struct World {
 }
 
 pub(crate) const SYSTEM: u64 = 7_700_000_000_000_000_001;
+/// When the world began: 2001-09-09 01:46:40 UTC.
+const STARTED: Duration = Duration::from_secs(1_000_000_000);
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(crate) fn settings(seeds: &[&str]) -> Settings {
@@ -159,6 +163,7 @@ impl World {
             nameless: false,
             latency: Duration::from_millis(2),
             measures: true,
+            besides: String::new(),
             in_flight: VecDeque::new(),
             outstanding: BTreeMap::new(),
             sent: BTreeMap::new(),
@@ -179,6 +184,7 @@ impl World {
     /// One turn of the shell's loop: ask, then wait for the next answer or deadline.
     pub(crate) fn turn(&mut self, end: Instant) {
         self.notice_dead_monitors();
+        self.discovery.tell_time(self.now, STARTED + (self.now - self.start));
         for request in self.discovery.due(self.now) {
             self.send(request);
         }
@@ -328,7 +334,8 @@ impl World {
             .collect();
         Answer {
             status: 200,
-            body: format!(r#"{{"members": [{}], "scope": "s"}}"#, members.join(",")).into_bytes(),
+            body: format!(r#"{{{} "members": [{}], "scope": "s"}}"#, self.besides, members.join(","))
+                .into_bytes(),
         }
     }
 
@@ -362,6 +369,6 @@ fn place(event: &Event) -> String {
     match event {
         Event::Polled { url, .. } | Event::Cluster { url, .. } => url.to_string(),
         Event::Monitor { member, address, .. } => format!("{member} {address}"),
-        Event::Evidence(_) => String::new(),
+        Event::Evidence(_) | Event::Pushed => String::new(),
     }
 }

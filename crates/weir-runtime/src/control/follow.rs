@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
@@ -69,6 +70,10 @@ impl Follower {
         loop {
             let (requests, deadline) = {
                 let mut discovery = discovery.borrow_mut();
+                // A clock before 1970 is no clock.
+                if let Ok(since_epoch) = SystemTime::now().duration_since(UNIX_EPOCH) {
+                    discovery.tell_time(now(), since_epoch);
+                }
                 let requests = discovery.due(now());
                 self.publish(&mut discovery);
                 (requests, discovery.deadline(now()))

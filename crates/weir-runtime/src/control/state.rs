@@ -225,6 +225,15 @@ impl Control {
         }
     }
 
+    /// A callback came.
+    pub(super) fn pushed(&self) {
+        if let Following::Cluster { discovery: _, events } = &self.following
+            && events.try_send(Event::Pushed).is_err()
+        {
+            tracing::debug!("a callback dropped: too many events wait");
+        }
+    }
+
     pub(super) fn is_draining(&self) -> bool {
         self.draining.borrow().is_some()
     }

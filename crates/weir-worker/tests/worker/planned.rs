@@ -117,3 +117,55 @@ fn reads_on_replicas_go_on() {
     assert_eq!(world.ask(reader, "select 1"), echo("select 1"));
     assert!(world.worker.unfinished(world.now).is_empty());
 }
+
+#[test]
+fn a_crowd_is_served_in_order_by_a_few_logins_at_once() {
+    let mut world = World::configured(|config| {
+        config.pool.size = size(20);
+        config.limits.max_client_conn = 500;
+    });
+    let clients: [usize; 200] = world.clients();
+    world.adopt(leaving(&["n3"]));
+    for client in clients {
+        world.query(client, &format!("select {client}"));
+    }
+    world.dials_held = true;
+    world.promote("n2", 2);
+    world.adopt(led("n2", 2, &["n3"]));
+    let logins = |world: &World| world.snapshot().servers.iter().filter(|row| row.state == "new").count();
+    assert_eq!(logins(&world), 8);
+    world.dials_held = false;
+    world.run();
+    let ran = world.ran();
+    assert_eq!(ran.len(), clients.len());
+    for (place, client) in clients.iter().enumerate() {
+        let served = ran.iter().position(|line| *line == format!("n2: select {client}")).unwrap();
+        assert!(served.abs_diff(place) < 20, "who came as number {place} was served as number {served}");
+    }
+    assert!(world.snapshot().servers.len() <= 20);
+}
+
+#[test]
+fn a_pool_opens_ahead_what_it_had_at_the_old_leader() {
+    let mut world = World::configured(|config| config.pool.size = size(4));
+    let clients: [usize; 4] = world.clients();
+    for client in clients {
+        begin(&mut world, client);
+    }
+    for client in clients {
+        world.query(client, "commit");
+    }
+    let open = |world: &World, host: &str| {
+        world.snapshot().servers.iter().filter(|row| row.host == host && row.state == "idle").count()
+    };
+    assert_eq!(open(&world, "10.0.0.1"), 4);
+    world.adopt(leaving(&["n3"]));
+    world.crash("n1");
+    world.promote("n2", 2);
+    world.adopt(led("n2", 2, &["n3"]));
+    world.run();
+    assert_eq!((open(&world, "10.0.0.1"), open(&world, "10.0.0.2")), (0, 4));
+    world.adopt(led("n2", 2, &["n3", "n1"]));
+    world.pass(Duration::from_secs(1));
+    assert_eq!(open(&world, "10.0.0.2"), 4, "once");
+}

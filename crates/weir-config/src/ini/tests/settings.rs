@@ -115,6 +115,8 @@ const OTHER: &[(&str, &str)] = &[
     ("switchover_wait", "3"),
     ("patroni_username", "patroni"),
     ("patroni_password_file", "/password"),
+    ("callback_listen", "127.0.0.1:9633"),
+    ("callback_token_file", "/password"),
     ("patroni_ca_file", "/crt"),
     ("patroni_cert_file", "/crt"),
     ("patroni_key_file", "/key"),
@@ -223,7 +225,13 @@ fn every_setting_of_weir_toml_can_be_written_here() {
     let joint =
         ["any_database", "listen.write", "listen.read", "listen.port", "listen.read_port", "log.level"];
     // A password of weir's own is in the user list or in a file that is named here.
-    let elsewhere = ["upstream.url", "auth.password", "patroni.monitor_password", "patroni.password"];
+    let elsewhere = [
+        "upstream.url",
+        "auth.password",
+        "patroni.monitor_password",
+        "patroni.password",
+        "patroni.callback_token",
+    ];
     for key in KEYS.iter().filter(|key| !elsewhere.contains(&key.path) && !joint.contains(&key.path)) {
         assert!(reached.contains(&key.path), "{} has no name in PgBouncer's file", key.path);
     }
