@@ -70,6 +70,9 @@ pub struct ClusterOptions {
     pub https: bool,
     /// Nodes can be cut off the network; needs root and nftables.
     pub separable: bool,
+    /// PostgreSQL logs logins, and every statement that changes something before it is run; each line begins with the time
+    /// in seconds since 1970.
+    pub audited: bool,
     /// User and password without which the REST APIs change nothing.
     pub api_login: Option<(String, String)>,
     /// Patroni's clocks.
@@ -93,6 +96,7 @@ impl Default for ClusterOptions {
             tls: ServerTls::Off,
             https: false,
             separable: false,
+            audited: false,
             api_login: None,
             timing: Timing::default(),
             hba: Vec::new(),

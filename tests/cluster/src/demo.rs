@@ -26,7 +26,7 @@ pub(crate) async fn up() -> Result<ExitCode> {
     let mut interrupts = Interrupts::new()?;
     let options = ClusterOptions { label: DEMO.to_owned(), progress, ..ClusterOptions::default() };
     let started = tokio::select! {
-        started = start(options) => started?,
+        started = start(options, |weir| weir) => started?,
         () = interrupts.next() => return Ok(interrupted(progress)),
     };
     let (mut cluster, mut weir) = started;
@@ -131,7 +131,10 @@ pub(crate) fn causes(problem: &anyhow::Error) -> String {
     problem.chain().map(ToString::to_string).collect::<Vec<_>>().join("\n  because: ")
 }
 
-async fn start(options: ClusterOptions) -> Result<(Cluster, Weir)> {
+async fn start(
+    options: ClusterOptions,
+    change: impl FnOnce(WeirOptions) -> WeirOptions,
+) -> Result<(Cluster, Weir)> {
     let progress = options.progress;
     for address in [FRONT.write, FRONT.read, HTTP] {
         TcpListener::bind(address)
@@ -141,7 +144,7 @@ async fn start(options: ClusterOptions) -> Result<(Cluster, Weir)> {
     let cluster = Cluster::start(options).await?;
     let ip = FRONT.write.ip();
     let options = WeirOptions::on(ip, FRONT.write.port(), FRONT.read.port(), HTTP.port());
-    let weir = front::start(&cluster, options).await?;
+    let weir = front::start(&cluster, change(options)).await?;
     progress
         .say(&format!("weir is ready: writes on {}, reads on {}, HTTP on {HTTP}", FRONT.write, FRONT.read));
     Ok((cluster, weir))
@@ -271,5 +274,5 @@ const fn local(port: u16) -> SocketAddr {
 
 const DEMO: &str = "demo";
 const DRILL: &str = "drill";
-const FRONT: Front = Front { write: local(6432), read: local(6433) };
+const FRONT: Front = Front { write: local(6432), read: local(6433), own: None };
 const HTTP: SocketAddr = local(9632);

@@ -8,32 +8,43 @@
 
 mod act;
 pub mod event;
+mod held;
 pub mod journal;
 pub mod load;
 pub mod report;
+mod server_log;
 pub mod table;
+mod trace;
 pub mod watch;
+mod words;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 pub use act::Stale;
 pub use event::{Event, Fate};
+pub use held::{Held, Memory};
 pub use report::Report;
+pub use server_log::Logins;
+pub(crate) use server_log::PREFIX as LOG_PREFIX;
+pub use trace::Failure;
 
 use crate::cluster::{Cluster, ClusterOptions, Node, describe};
 use crate::progress::Progress;
 use crate::schema;
 use crate::sql;
 use act::{RECOVERY_PATIENCE, Stage};
-use journal::{Journal, Loss};
+use held::{Crowd, NUMBERS};
+use journal::{Attempt, Journal, Loss, SLACK};
 use load::{IdleCount, Load};
-use watch::Watch;
+use server_log::{Entry, Mark};
+use trace::Evidence;
+use watch::{Seen, Watch};
 
 /// Where the clients of the drill connect.
 #[derive(Debug, Clone, Copy)]
@@ -42,40 +53,82 @@ pub struct Front {
     pub write: SocketAddr,
     /// The port that spreads over replicas.
     pub read: SocketAddr,
+    /// What is known of the pooler, if it was started for this.
+    pub own: Option<Own>,
 }
 
-/// A cluster that any event can be tried on: synchronous, so that no acknowledged row may be lost, and separable.
+/// A pooler whose process is at hand.
+#[derive(Debug, Clone, Copy)]
+pub struct Own {
+    /// Its process id.
+    pub pid: u32,
+    /// Server connections of one pool at most.
+    pub pool_size: u32,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// One after the other.
+    pub events: Vec<Event>,
+    /// Clients beside the load that are quiet until a leader is lost and then all write at once.
+    pub held: u32,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Of the events until the end, or until the cluster or the pooler could not be used any more.
+    pub reports: Vec<Report>,
+    /// Whether everything was done. Broken promises are no error but part of the reports.
+    pub ended: Result<()>,
+}
+
+/// A cluster that any event can be tried on: synchronous, so that no acknowledged row may be lost, separable, and with logs
+/// that tell who wrote where.
 #[must_use]
 pub fn cluster_options() -> ClusterOptions {
-    ClusterOptions { synchronous: true, separable: true, ..ClusterOptions::default() }
+    ClusterOptions { synchronous: true, separable: true, audited: true, ..ClusterOptions::default() }
 }
 
 /// Runs the events one after the other under load and reports on each.
-///
-/// # Errors
-/// The cluster or the pooler could not be used at all. Broken promises are no error but part of the reports.
-pub async fn run(
+pub async fn run(cluster: &mut Cluster, front: Front, plan: &Plan, progress: Progress) -> Outcome {
+    let mut reports = Vec::new();
+    let ended = play_all(cluster, front, plan, progress, &mut reports).await;
+    Outcome { reports, ended }
+}
+
+async fn play_all(
     cluster: &mut Cluster,
     front: Front,
-    events: &[Event],
+    plan: &Plan,
     progress: Progress,
-) -> Result<Vec<Report>> {
+    reports: &mut Vec<Report>,
+) -> Result<()> {
     let journal = Arc::new(Journal::default());
     progress.say("drill: connecting the clients");
+    let pooler = front.own.map(|own| own.pid);
     let mut load = Load::start(front, Arc::clone(&journal)).await?;
-    progress.say(&format!("drill: load is on: {}", load.describe()));
-    let mut reports = Vec::new();
-    for &event in events {
+    let mut crowd = match plan.held {
+        0 => None,
+        count => Some(Crowd::gather(load.shared(), count, pooler).await?),
+    };
+    progress.say(&format!("drill: load is on: {}, {} to be held", load.describe(), plan.held));
+    for &event in &plan.events {
         prepare(cluster, event).await.with_context(|| format!("before {}", event.name()))?;
         progress.say(&format!("drill: {} on {}", event.name(), describe(&cluster.members().await?)));
         journal.forget_before(Instant::now());
-        let report = play(cluster, front, event, &mut load, &journal).await;
+        let mut play = Play { cluster: &mut *cluster, front, load: &mut load, journal: &journal };
+        let report = play.play(event, &mut crowd).await;
         let report = report.with_context(|| format!("the event {}", event.name()))?;
         progress.say(&table::line(&report));
+        for failure in report.failures.iter().take(FAILURES_SHOWN_MAX) {
+            progress.say(&format!("drill:   {}", failure.line));
+        }
         reports.push(report);
     }
     load.stop().await;
-    Ok(reports)
+    Ok(())
 }
 
 /// Brings the cluster into the state the event asks for.
@@ -92,53 +145,136 @@ async fn prepare(cluster: &mut Cluster, event: Event) -> Result<()> {
     Ok(())
 }
 
-async fn play(
-    cluster: &mut Cluster,
+/// All that one event needs.
+struct Play<'a> {
+    cluster: &'a mut Cluster,
     front: Front,
-    event: Event,
-    load: &mut Load,
-    journal: &Journal,
-) -> Result<Report> {
-    let old = cluster.leader().await.context("no leader before the event")?.clone();
-    let watch = Watch::start(cluster.layout(), &old).await?;
-    let began = Instant::now();
-    let mut stage =
-        Stage { cluster: &mut *cluster, front, load: &mut *load, journal, watch: &watch, old: &old };
-    let made = stage.make(event).await?;
-    recover(cluster).await?;
-    let seen = watch.finish().await;
-    let woken = load.wake_idle().await;
-    let ended = Instant::now();
-    let loss = match (event.fate(), seen.lost_at, &seen.promotion) {
+    load: &'a mut Load,
+    journal: &'a Journal,
+}
+
+/// When an event was, by both clocks, and what was seen of it.
+struct Story {
+    began: Instant,
+    began_at: SystemTime,
+    ended: Instant,
+    loss: Option<Loss>,
+    seen: Seen,
+    log: Vec<Entry>,
+    present: BTreeSet<i64>,
+}
+
+impl Play<'_> {
+    async fn play(&mut self, event: Event, crowd: &mut Option<Crowd>) -> Result<Report> {
+        let old = self.cluster.leader().await.context("no leader before the event")?.clone();
+        let watch = Watch::start(self.cluster.layout(), &old).await?;
+        let mark = Mark::now(self.cluster)?;
+        let pooler = self.front.own.map(|own| own.pid);
+        let nobody_leads = matches!(event.fate(), Fate::Lost | Fate::MayReturn);
+        let waiting = crowd.take_if(|_| nobody_leads).map(|crowd| crowd.wait(watch.eyes(), pooler));
+        let (began, began_at) = (Instant::now(), SystemTime::now());
+        let mut stage = Stage {
+            cluster: &mut *self.cluster,
+            front: self.front,
+            load: &mut *self.load,
+            journal: self.journal,
+            watch: &watch,
+            old: &old,
+        };
+        let made = stage.make(event).await?;
+        recover(self.cluster).await?;
+        let seen = watch.finish().await;
+        if let Some(waiting) = waiting {
+            *crowd = Some(waiting.finish().await?);
+        }
+        let woken = self.load.wake_idle().await;
+        let ended = Instant::now();
+        let new = self.cluster.leader().await.context("no leader after the event")?.clone();
+        let loss = loss(event, began, &seen);
+        // Promises first: what is acknowledged has to be there by then.
+        let promises = self.journal.promises();
+        let (log, present) = (mark.since()?, present_rows(&new).await?);
+        let story = Story { began, began_at, ended, loss, seen, log, present };
+        let torn = sql::value(new.postgres, schema::SUPERUSER, TORN).await?.parse().context("a count")?;
+        let held = match crowd {
+            Some(crowd) => self.held(&story, crowd, &new).await?,
+            None => None,
+        };
+        let promotion = story.seen.promotion.as_ref();
+        let since = |at: Option<Instant>| Some(at?.saturating_duration_since(promotion?.seen));
+        Ok(Report {
+            event,
+            from: old.name,
+            to: new.name.clone(),
+            tally: self.journal.tally(began, ended, loss),
+            failures: self.failures(&story),
+            idle: IdleCount { dropped: made.idle.dropped + woken.dropped, all: made.idle.all.max(woken.all) },
+            direct_write: since(promotion.and_then(|promotion| promotion.direct_write)),
+            first_write: since(self.first_write(&story)),
+            rows: promises.hold_against(&story.present),
+            torn,
+            stale: self.stale(&story, &new.name),
+            only_on_old: made.only_on_old,
+            held,
+            note: made.note,
+        })
+    }
+
+    /// The first write through the pooler behind the promotion.
+    fn first_write(&self, story: &Story) -> Option<Instant> {
+        self.journal.first_write_after(story.seen.promotion.as_ref()?.last_in_recovery)
+    }
+
+    fn failures(&self, story: &Story) -> Vec<Failure> {
+        let evidence = Evidence { log: &story.log, present: &story.present, began: story.began };
+        let failures = self.journal.failures(story.began, story.ended, story.loss);
+        failures.iter().map(|(attempt, standing)| evidence.explain(attempt, *standing)).collect()
+    }
+
+    /// Writes that a server other than the leader was asked for, by its own log, since the last moment at which nobody was
+    /// promoted yet: that is before the pooler can have followed.
+    fn stale(&self, story: &Story, leader: &str) -> Stale {
+        let promotion = story.seen.promotion.as_ref();
+        let moment = promotion.map_or(story.began, |promotion| promotion.last_in_recovery);
+        let moment = story.began_at + moment.saturating_duration_since(story.began);
+        let rows = server_log::rows_elsewhere(&story.log, leader, moment);
+        // Who is let go to the new leader is let go after every request on the old one was given up.
+        let followed = self.first_write(story);
+        let given_up =
+            |row: &&i64| followed.is_some_and(|followed| self.journal.given_up(**row, followed + SLACK));
+        let in_flight = rows.iter().filter(given_up).count();
+        Stale { accepted: rows.len() - in_flight, in_flight }
+    }
+
+    async fn held(&self, story: &Story, crowd: &Crowd, new: &Node) -> Result<Option<Held>> {
+        let attempts = self.journal.attempts_of(&NUMBERS);
+        let Some(promotion) = story.seen.promotion.as_ref().filter(|_| !attempts.is_empty()) else {
+            return Ok(None);
+        };
+        let ids = attempts.iter().flat_map(|attempt: &Attempt| &attempt.rows).map(ToString::to_string);
+        let ids = ids.collect::<Vec<_>>().join(",");
+        let query = format!("SELECT id FROM public.drill WHERE id IN ({ids}) ORDER BY at");
+        let client = sql::connect(new.postgres, schema::SUPERUSER).await?;
+        let written = sql::values(&client, &query).await?;
+        let written: Vec<i64> = written.iter().filter_map(|id| id.parse().ok()).collect();
+        let promoted = story.began_at + promotion.last_in_recovery.saturating_duration_since(story.began);
+        Ok(Some(Held {
+            logins: server_log::logins(&story.log, &promotion.node, promoted),
+            pool_size: self.front.own.map(|own| own.pool_size),
+            memory: crowd.memory(),
+            ..Held::of(&attempts, promotion.direct_write, &written)
+        }))
+    }
+}
+
+/// When what was on the old leader was lost.
+fn loss(event: Event, began: Instant, seen: &Seen) -> Option<Loss> {
+    match (event.fate(), seen.lost_at, &seen.promotion) {
         (Fate::Stays | Fate::Moves, _, _) | (_, _, None) => None,
         (Fate::Silent, _, Some(promotion)) => Some(Loss { from: began, until: promotion.seen }),
         (Fate::Lost | Fate::MayReturn, Some(at), _) => Some(Loss { from: at, until: at }),
         (Fate::Lost | Fate::MayReturn, None, _) => None,
-    };
-    let first_write = seen.promotion.as_ref().and_then(|promotion| {
-        let acknowledged = journal.first_write_after(promotion.last_in_recovery)?;
-        Some(acknowledged.saturating_duration_since(promotion.seen))
-    });
-    let direct_write = seen
-        .promotion
-        .as_ref()
-        .and_then(|promotion| Some(promotion.direct_write?.saturating_duration_since(promotion.seen)));
-    let new = cluster.leader().await.context("no leader after the event")?;
-    let promises = journal.promises();
-    let torn = sql::value(new.postgres, schema::SUPERUSER, TORN).await?.parse().context("a count")?;
-    Ok(Report {
-        event,
-        from: old.name,
-        to: new.name.clone(),
-        tally: journal.tally(began, ended, loss),
-        idle: IdleCount { dropped: made.idle.dropped + woken.dropped, all: made.idle.all.max(woken.all) },
-        direct_write,
-        first_write,
-        rows: promises.hold_against(&present_rows(new).await?),
-        torn,
-        stale: made.stale,
-        note: made.note,
-    })
+    }
 }
 
 /// Starts what ended, and waits until everything is well; the clients' troubles until then belong to the event.
@@ -162,5 +298,6 @@ async fn present_rows(node: &Node) -> Result<BTreeSet<i64>> {
 /// Rows of a transaction carry its writer's name for it and its number of parts; fewer rows means it is torn.
 const TORN: &str = "SELECT count(*) FROM (SELECT writer FROM public.drill WHERE part > 0
                     GROUP BY writer HAVING count(*) <> max(part)) torn";
+const FAILURES_SHOWN_MAX: usize = 40;
 const WARM_UP: Duration = Duration::from_secs(1);
 const COOL_DOWN: Duration = Duration::from_secs(1);

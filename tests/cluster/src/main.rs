@@ -13,7 +13,7 @@ const USAGE: &str = "usage: demo.sh              bring up a cluster with weir in
        demo.sh crash        kill -9 the leader's node
        demo.sh status       show who leads
        demo.sh stop         end the demo
-       demo.sh drill [EVENT...] [--all] [--rounds N] [--patroni 3|4] [--front WRITE,READ]
+       demo.sh drill [EVENT...] [--all] [--rounds N] [--patroni 3|4] [--held N] [--pool-size N] [--front WRITE,READ]
                             switchover and crash (or what is named) under load, unattended, with a table at the end:
                             switchover planned crash postmaster freeze cut api etcd-failsafe etcd replica lag rolling
 ";

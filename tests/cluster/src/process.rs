@@ -234,6 +234,14 @@ pub fn is_postgres(pid: u32) -> bool {
         .is_ok_and(|path| path.file_name().is_some_and(|name| name == "postgres"))
 }
 
+/// Resident memory of a process.
+#[must_use]
+pub fn resident_bytes(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+}
+
 fn open_log(path: &Path) -> Result<File> {
     OpenOptions::new()
         .create(true)

@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 
 use anyhow::{Result, ensure};
-use weir_cluster::drill::{self, Event, Front, Report, table};
+use weir_cluster::drill::{self, Event, Front, Own, Plan, Report, table};
 use weir_cluster::{Cluster, ClusterOptions, Patroni, Progress, WeirOptions, front, process};
 
 #[tokio::test]
@@ -21,15 +21,23 @@ async fn check(patroni: Patroni, base: Ipv4Addr) -> Result<()> {
     let progress = Progress::told();
     let options = ClusterOptions { patroni, base, progress, ..drill::cluster_options() };
     let mut cluster = Cluster::start(options).await?;
-    let weir = front::start(&cluster, WeirOptions::on_free_ports()?).await?;
-    let ports = Front { write: weir.write(), read: weir.read() };
-    let reports = drill::run(&mut cluster, ports, &Event::ALL, progress).await;
-    let reports = process::with_log(reports, weir.log())?;
+    let options = WeirOptions::on_free_ports()?.args(["--pool-size", &POOL_SIZE.to_string()]);
+    let weir = front::start(&cluster, options).await?;
+    let own = Some(Own { pid: weir.pid(), pool_size: POOL_SIZE });
+    let ports = Front { write: weir.write(), read: weir.read(), own };
+    let plan = Plan { events: Event::ALL.to_vec(), held: HELD };
+    let outcome = drill::run(&mut cluster, ports, &plan, progress).await;
+    process::with_log(outcome.ended, weir.log())?;
+    let reports = outcome.reports;
     let broken: Vec<String> = reports.iter().flat_map(Report::broken).collect();
     progress.say(&format!("the drill's table\n{}", table::render(&reports)));
     ensure!(broken.is_empty(), "{}\n{}", broken.join("\n"), story(&weir.log_text()));
     Ok(())
 }
+
+const POOL_SIZE: u32 = 20;
+/// They wait for each leader that is lost, beside the load.
+const HELD: u32 = 300;
 
 /// The log without the comings and goings of clients.
 fn story(log: &str) -> String {

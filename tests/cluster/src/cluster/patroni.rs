@@ -11,6 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 
 use super::{ClusterOptions, Layout, Node};
+use crate::drill::LOG_PREFIX;
 use crate::http;
 use crate::postgres::{QUICK_SETTINGS, ServerTls};
 use crate::process;
@@ -65,6 +66,12 @@ pub(super) fn configuration(
     // A standby that came before its slot was made tries again soon.
     parameters.insert("wal_retrieve_retry_interval".to_owned(), json!("500ms"));
     parameters.insert("wal_keep_size".to_owned(), json!("128MB"));
+    if options.audited {
+        let audit = [("log_line_prefix", LOG_PREFIX), ("log_statement", "mod"), ("log_connections", "on")];
+        for (name, value) in audit.into_iter().chain([("log_disconnections", "on")]) {
+            parameters.insert(name.to_owned(), json!(value));
+        }
+    }
     let mut local = json!({
         "unix_socket_directories": node.folder,
         // PostgreSQL logs where Patroni does: into the node's one file.

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use weir_cluster::drill::{self, Event, Front, Report, table};
+use weir_cluster::drill::{self, Event, Front, Outcome, Own, Plan, Report, table};
 use weir_cluster::{Cluster, ClusterOptions, Patroni, Progress, Weir};
 
 use super::{DRILL, FRONT, Interrupts, end_weir, interrupted, refuse_second, start};
@@ -13,8 +13,11 @@ use super::{DRILL, FRONT, Interrupts, end_weir, interrupted, refuse_second, star
 #[derive(Debug, PartialEq, Eq)]
 struct Order {
     events: Vec<Event>,
-    rounds: usize,
+    rounds: u32,
     patroni: Patroni,
+    /// Clients that wait for a leader beside the load.
+    held: u32,
+    pool_size: u32,
     /// A foreign pooler's ports.
     foreign: Option<(String, String)>,
 }
@@ -33,15 +36,25 @@ pub(crate) async fn run(args: &[&str]) -> Result<ExitCode> {
 
 impl Order {
     fn parse(args: &[&str]) -> Result<Self> {
-        let mut order = Self { events: Vec::new(), rounds: 1, patroni: Patroni::Packaged, foreign: None };
+        let mut order = Self {
+            events: Vec::new(),
+            rounds: 1,
+            patroni: Patroni::Packaged,
+            held: 0,
+            pool_size: POOL_SIZE,
+            foreign: None,
+        };
         let mut rest = args.iter();
         while let Some(&word) = rest.next() {
+            let mut number = || -> Result<u32> {
+                let number = rest.next().and_then(|number| number.parse().ok());
+                number.filter(|number| *number > 0).with_context(|| format!("{word} takes a number"))
+            };
             match word {
                 "--all" => order.events = Event::ALL.to_vec(),
-                "--rounds" => {
-                    let number = rest.next().and_then(|number| number.parse().ok());
-                    order.rounds = number.context("--rounds takes a number")?;
-                }
+                "--rounds" => order.rounds = number()?,
+                "--held" => order.held = number()?,
+                "--pool-size" => order.pool_size = number()?,
                 "--patroni" => {
                     order.patroni = match rest.next() {
                         Some(&"3") => Patroni::Packaged,
@@ -73,7 +86,7 @@ impl Order {
 
     fn foreign(&self) -> Result<Option<Front>> {
         let Some((write, read)) = &self.foreign else { return Ok(None) };
-        Ok(Some(Front { write: write.parse()?, read: read.parse()? }))
+        Ok(Some(Front { write: write.parse()?, read: read.parse()?, own: None }))
     }
 }
 
@@ -84,16 +97,19 @@ async fn to_the_end(order: &Order, progress: Progress) -> Result<ExitCode> {
         progress,
         ..drill::cluster_options()
     };
-    let foreign = order.foreign()?;
-    let (mut cluster, mut weir) = match foreign {
+    let mut weir = None;
+    let (mut cluster, front) = match order.foreign()? {
         None => {
-            let (cluster, weir) = start(options).await?;
-            (cluster, Some(weir))
+            let (cluster, own) =
+                start(options, |weir| weir.args(["--pool-size", &order.pool_size.to_string()])).await?;
+            let own = weir.insert(own);
+            let facts = Own { pid: own.pid(), pool_size: order.pool_size };
+            (cluster, Front { own: Some(facts), ..FRONT })
         }
-        Some(_) => (Cluster::start(options).await?, None),
+        Some(front) => (Cluster::start(options).await?, front),
     };
-    let events = order.events.repeat(order.rounds);
-    let outcome = drill::run(&mut cluster, foreign.unwrap_or(FRONT), &events, progress).await;
+    let plan = Plan { events: order.events.repeat(order.rounds as usize), held: order.held };
+    let outcome = drill::run(&mut cluster, front, &plan, progress).await;
     let ended = weir.as_mut().and_then(Weir::ended);
     let broken = verdict(&outcome, ended.map(|status| format!("weir ended: {status}")))?;
     if broken {
@@ -102,17 +118,23 @@ async fn to_the_end(order: &Order, progress: Progress) -> Result<ExitCode> {
     if let Some(weir) = &mut weir {
         end_weir(weir).await?;
     }
-    outcome?;
+    outcome.ended?;
     Ok(if broken { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Prints the table and the verdict; true when something is broken.
-fn verdict(outcome: &Result<Vec<Report>>, weir_ended: Option<String>) -> Result<bool> {
+/// Prints the table and the verdict; true when something is broken. What was seen before a failure counts, too.
+fn verdict(outcome: &Outcome, weir_ended: Option<String>) -> Result<bool> {
     let mut out = std::io::stdout();
-    let Ok(reports) = outcome else { return Ok(true) };
+    let Outcome { reports, ended } = outcome;
     writeln!(out, "\n{}", table::render(reports))?;
-    let broken: Vec<String> =
-        reports.iter().flat_map(Report::broken).chain(table::slow(reports)).chain(weir_ended).collect();
+    let unfinished = ended.as_ref().err().map(|problem| format!("not played to the end: {problem:#}"));
+    let broken: Vec<String> = reports
+        .iter()
+        .flat_map(Report::broken)
+        .chain(table::slow(reports))
+        .chain(weir_ended)
+        .chain(unfinished)
+        .collect();
     for line in &broken {
         writeln!(out, "BROKEN  {line}")?;
     }
@@ -132,6 +154,9 @@ fn keep_logs(cluster: &Cluster, weir: Option<&Weir>) -> Result<()> {
     Ok(())
 }
 
+/// weir's default, said so that the drill knows it.
+const POOL_SIZE: u32 = 20;
+
 #[cfg(test)]
 mod tests {
     use weir_cluster::Patroni;
@@ -144,9 +169,12 @@ mod tests {
         let order = Order::parse(&["cut", "api", "--rounds", "3", "--patroni", "4"])?;
         assert_eq!(order.events, [Event::Cut, Event::SilentApis]);
         assert_eq!((order.rounds, &order.patroni), (3, &Patroni::four()));
+        let order = Order::parse(&["--held", "2000", "--pool-size", "100"])?;
+        assert_eq!((order.held, order.pool_size), (2000, 100));
         assert_eq!(Order::parse(&["--all"])?.events, Event::ALL);
         assert_eq!(Order::parse(&[])?.events, [Event::Switchover, Event::Crash]);
         assert!(Order::parse(&["flood"]).is_err());
+        assert!(Order::parse(&["--rounds", "0"]).is_err());
         Ok(())
     }
 }

@@ -28,12 +28,12 @@ pub(super) struct Stage<'a> {
     pub(super) old: &'a Node,
 }
 
-/// Rows found on an old leader, and not on the new one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Writes that a server other than the leader took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stale {
-    /// Sent by clients after the new leader was promoted, or over logins made after that: must not be.
+    /// After the new leader was promoted, or over logins made after that: must not be.
     pub accepted: usize,
-    /// On their way to the old leader when it was lost.
+    /// On their way there when the old leader was lost, and given up before anybody wrote on the new one.
     pub in_flight: usize,
 }
 
@@ -42,8 +42,8 @@ pub struct Stale {
 pub(super) struct Seen {
     /// Idle clients that were woken meanwhile.
     pub(super) idle: IdleCount,
-    /// What the old leader took, where it could be asked.
-    pub(super) stale: Option<Stale>,
+    /// Rows of the old leader that the new one has not, where it could be asked before it was rewound.
+    pub(super) only_on_old: Option<Stale>,
     /// In words.
     pub(super) note: String,
 }
@@ -97,16 +97,16 @@ impl Stage<'_> {
     async fn write_beside_the_thawed(&mut self, promotion: &Promotion) -> Result<Seen> {
         let idle = self.load.wake_idle().await;
         tokio::time::sleep(THAWED_ALONE).await;
-        let stale = self.look_at_old(promotion).await?;
-        Ok(Seen { idle, stale, note: String::new() })
+        let only_on_old = self.look_at_old(promotion).await?;
+        Ok(Seen { idle, only_on_old, note: String::new() })
     }
 
     async fn cut(&mut self) -> Result<Seen> {
         self.cluster.network()?.cut(self.old).await?;
         let promotion = self.promoted_and_written().await?;
-        let stale = self.look_at_old(&promotion).await?;
+        let only_on_old = self.look_at_old(&promotion).await?;
         self.cluster.network()?.heal().await?;
-        Ok(Seen { stale, ..Seen::default() })
+        Ok(Seen { only_on_old, ..Seen::default() })
     }
 
     async fn silent_apis(&mut self) -> Result<Seen> {

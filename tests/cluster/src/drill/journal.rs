@@ -1,6 +1,7 @@
 //! What every client attempted and how it ended, and the judgement of it. Opens no connection.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -52,6 +53,23 @@ pub struct Attempt {
     pub rows: Vec<i64>,
     /// The answer.
     pub outcome: Outcome,
+    /// What the client was told besides, in full: the error, its DETAIL, warnings.
+    pub words: String,
+}
+
+/// What may be said of an attempt's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Acknowledged.
+    Done,
+    /// Its connection was dropped, or not let in.
+    Gone,
+    /// An honest error about a transaction that was open on the old leader when that was lost.
+    Open,
+    /// An honest error about a single statement in flight on the old leader when that was lost.
+    InFlight,
+    /// An error without excuse.
+    Failed,
 }
 
 /// When the old leader was lost to the clients: requests that were on it between the two moments may fail honestly.
@@ -93,8 +111,10 @@ pub struct Tally {
     pub dropped_read: usize,
     /// New connections not let in, by SQLSTATE.
     pub refused: BTreeMap<String, usize>,
-    /// Failed statements by SQLSTATE, without the next two.
+    /// Failed statements on the write port by SQLSTATE, without `open` and `in_flight`.
     pub failed: BTreeMap<String, usize>,
+    /// Failed statements on the read port by SQLSTATE.
+    pub failed_reads: BTreeMap<String, usize>,
     /// Transactions that were open on the old leader when it was lost.
     pub open: BTreeMap<String, usize>,
     /// Single statements in flight on the old leader when it was lost, and not sent once more.
@@ -163,29 +183,22 @@ impl Journal {
     #[must_use]
     pub fn tally(&self, began: Instant, ended: Instant, loss: Option<Loss>) -> Tally {
         let entries = self.lock();
-        let within =
-            entries.attempts.iter().filter(|attempt| attempt.ended >= began && attempt.ended <= ended);
         let mut tally = Tally::default();
         let mut writes = vec![began, ended];
-        let mut excused_clients = BTreeSet::new();
-        for attempt in within {
-            match (&attempt.outcome, attempt.port) {
-                (Outcome::Done, Port::Write) => tally.writes += usize::from(attempt.is_write()),
-                (Outcome::Done, Port::Read) => tally.reads += 1,
-                (Outcome::Dropped(_), Port::Write) => tally.dropped_write += 1,
-                (Outcome::Dropped(_), Port::Read) => tally.dropped_read += 1,
-                (Outcome::Refused(code), _) => count(&mut tally.refused, code),
-                // A client had at most one request on the old leader: a second failure has no excuse.
-                (Outcome::Failed(code), _)
-                    if attempt.is_excused(loss) && excused_clients.insert(attempt.client) =>
-                {
-                    let counts = match attempt.kind {
-                        Kind::Single => &mut tally.in_flight,
-                        Kind::Transaction => &mut tally.open,
-                    };
-                    count(counts, code);
+        for (attempt, standing) in entries.judged(began, ended, loss) {
+            let code = attempt.outcome.code();
+            match (standing, attempt.port) {
+                (Standing::Done, Port::Write) => tally.writes += usize::from(attempt.is_write()),
+                (Standing::Done, Port::Read) => tally.reads += 1,
+                (Standing::Gone, _) if matches!(attempt.outcome, Outcome::Refused(_)) => {
+                    count(&mut tally.refused, code);
                 }
-                (Outcome::Failed(code), _) => count(&mut tally.failed, code),
+                (Standing::Gone, Port::Write) => tally.dropped_write += 1,
+                (Standing::Gone, Port::Read) => tally.dropped_read += 1,
+                (Standing::Open, _) => count(&mut tally.open, code),
+                (Standing::InFlight, _) => count(&mut tally.in_flight, code),
+                (Standing::Failed, Port::Write) => count(&mut tally.failed, code),
+                (Standing::Failed, Port::Read) => count(&mut tally.failed_reads, code),
             }
             if attempt.is_write() {
                 writes.push(attempt.ended);
@@ -195,8 +208,66 @@ impl Journal {
         tally
     }
 
+    /// Every attempt between the two moments that did not end well.
+    #[must_use]
+    pub fn failures(&self, began: Instant, ended: Instant, loss: Option<Loss>) -> Vec<(Attempt, Standing)> {
+        let entries = self.lock();
+        let judged = entries.judged(began, ended, loss).into_iter();
+        judged
+            .filter(|(_, standing)| *standing != Standing::Done)
+            .map(|(attempt, standing)| (attempt.clone(), standing))
+            .collect()
+    }
+
+    /// The remembered attempts of these clients.
+    #[must_use]
+    pub fn attempts_of(&self, clients: &Range<u32>) -> Vec<Attempt> {
+        self.lock().attempts.iter().filter(|attempt| clients.contains(&attempt.client)).cloned().collect()
+    }
+
+    /// Whether the client of the row had been told by `moment` that the row failed: its request was given up by then.
+    #[must_use]
+    pub fn given_up(&self, row: i64, moment: Instant) -> bool {
+        let entries = self.lock();
+        entries.attempts.iter().any(|attempt| {
+            attempt.rows.contains(&row) && attempt.outcome != Outcome::Done && attempt.ended <= moment
+        })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entries {
+    /// The attempts that ended between the two moments, and what may be said of each.
+    fn judged(&self, began: Instant, ended: Instant, loss: Option<Loss>) -> Vec<(&Attempt, Standing)> {
+        let within = self.attempts.iter().filter(|attempt| attempt.ended >= began && attempt.ended <= ended);
+        let mut excused_clients = BTreeSet::new();
+        let mut judge = |attempt: &Attempt| match &attempt.outcome {
+            Outcome::Done => Standing::Done,
+            Outcome::Dropped(_) | Outcome::Refused(_) => Standing::Gone,
+            // A client had at most one request on the old leader: a second failure has no excuse.
+            Outcome::Failed(_) if attempt.is_excused(loss) && excused_clients.insert(attempt.client) => {
+                match attempt.kind {
+                    Kind::Single => Standing::InFlight,
+                    Kind::Transaction => Standing::Open,
+                }
+            }
+            Outcome::Failed(_) => Standing::Failed,
+        };
+        within.map(|attempt| (attempt, judge(attempt))).collect()
+    }
+}
+
+impl Outcome {
+    /// The SQLSTATE, or the word for want of one; empty if there was no error.
+    #[must_use]
+    pub fn code(&self) -> &str {
+        match self {
+            Self::Done => "",
+            Self::Failed(code) | Self::Dropped(code) | Self::Refused(code) => code,
+        }
     }
 }
 
@@ -244,7 +315,7 @@ fn longest_gap(mut moments: Vec<Instant>) -> Duration {
 pub(super) const IN_DOUBT: &str = "08007";
 const ROLLED_BACK: &str = "40001";
 /// PostgreSQL ends its sessions one after the other; ours may not be the last.
-const SLACK: Duration = Duration::from_millis(150);
+pub(super) const SLACK: Duration = Duration::from_millis(150);
 
 #[cfg(test)]
 mod tests;

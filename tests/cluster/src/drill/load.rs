@@ -12,8 +12,8 @@ use tokio_postgres::{Client, Error, Statement};
 
 use super::Front;
 use super::journal::{Attempt, IN_DOUBT, Journal, Kind, Outcome, Port};
+use super::words::{Notices, code_of, words_of};
 use crate::schema;
-use crate::sql;
 
 /// Idle clients after an event.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -29,20 +29,21 @@ pub struct IdleCount {
 pub struct Load {
     shared: Arc<Shared>,
     busy: Vec<JoinHandle<()>>,
-    idle: Vec<(Worker, Client)>,
+    idle: Vec<(Worker, Connected)>,
 }
 
+/// What all clients have in common.
 #[derive(Debug)]
-struct Shared {
+pub(super) struct Shared {
     front: Front,
     journal: Arc<Journal>,
     next_id: AtomicI64,
     ended: AtomicBool,
 }
 
-/// What a busy client does.
+/// What a client does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Work {
+pub(super) enum Work {
     /// INSERT, alone, simple protocol.
     Insert,
     /// INSERT, alone, by a statement prepared once.
@@ -89,16 +90,18 @@ impl Load {
         for (work, number) in works.zip(0..) {
             let worker = Worker::new(&shared, number, work);
             if matches!(work, Work::IdleWriter | Work::IdleReader) {
-                let client =
-                    sql::connect(worker.address, schema::APP).await.context("connecting an idle client")?;
-                // Used once, so that it is a client like any other that went quiet.
-                client.simple_query("SELECT 1").await.context("the first statement of an idle client")?;
-                idle.push((worker, client));
+                let connected = Connected::quiet(&worker).await.context("an idle client")?;
+                idle.push((worker, connected));
             } else {
                 busy.push(tokio::spawn(keep_busy(worker)));
             }
         }
         Ok(Self { shared, busy, idle })
+    }
+
+    /// What its clients have in common with others beside it.
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// The crew in words.
@@ -124,17 +127,16 @@ impl Load {
         let woken: Vec<_> = self
             .idle
             .drain(..)
-            .map(|(worker, client)| {
+            .map(|(worker, connected)| {
                 tokio::spawn(async move {
-                    let connected = Connected { client, insert: None };
                     let alive = worker.attempt(&connected).await;
-                    (worker, connected.client, alive)
+                    (worker, connected, alive)
                 })
             })
             .collect();
         for task in woken {
-            if let Ok((worker, client, true)) = task.await {
-                self.idle.push((worker, client));
+            if let Ok((worker, connected, true)) = task.await {
+                self.idle.push((worker, connected));
             }
         }
         IdleCount { dropped: all - self.idle.len(), all }
@@ -167,40 +169,64 @@ async fn keep_busy(worker: Worker) {
         let began = Instant::now();
         match Connected::open(&worker).await {
             Ok(connected) => worker.use_up(connected).await,
-            Err(problem) => worker.note(began, Vec::new(), Outcome::Refused(code_of(&problem))),
+            Err(problem) => {
+                let outcome = Outcome::Refused(code_of(&problem));
+                worker.note(began, Vec::new(), outcome, words_of(&problem));
+            }
         }
         tokio::time::sleep(CONNECT_PAUSE).await;
     }
 }
 
+/// One client: who it is and what it does.
 #[derive(Debug)]
-struct Worker {
+pub(super) struct Worker {
     shared: Arc<Shared>,
     number: u32,
     address: SocketAddr,
     work: Work,
 }
 
-struct Connected {
+/// Its connection.
+pub(super) struct Connected {
     client: Client,
     insert: Option<Statement>,
+    notices: Notices,
 }
 
 impl Connected {
     async fn open(worker: &Worker) -> Result<Self, Error> {
         let config = schema::APP.config(worker.address);
         let (client, connection) = config.connect(tokio_postgres::NoTls).await?;
-        tokio::spawn(connection);
+        let notices = Notices::default();
+        notices.listen(connection);
         let insert = match worker.work == Work::PreparedInsert {
             true => Some(client.prepare(PREPARED_INSERT).await?),
             false => None,
         };
-        Ok(Self { client, insert })
+        Ok(Self { client, insert, notices })
+    }
+
+    /// One that is used once, so that it is a client like any other that went quiet.
+    pub(super) async fn quiet(worker: &Worker) -> Result<Self, Error> {
+        let connected = Self::open(worker).await?;
+        connected.client.simple_query("SELECT 1").await?;
+        Ok(connected)
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        !self.client.is_closed()
+    }
+}
+
+impl std::fmt::Debug for Connected {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Connected").finish_non_exhaustive()
     }
 }
 
 impl Worker {
-    fn new(shared: &Arc<Shared>, number: u32, work: Work) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, number: u32, work: Work) -> Self {
         let address = match work.port() {
             Port::Write => shared.front.write,
             Port::Read => shared.front.read,
@@ -220,7 +246,8 @@ impl Worker {
     }
 
     /// One statement, or one transaction, noted. Returns whether the connection lives and answers.
-    async fn attempt(&self, connected: &Connected) -> bool {
+    pub(super) async fn attempt(&self, connected: &Connected) -> bool {
+        connected.notices.take();
         let began = Instant::now();
         let rows = match self.work {
             Work::Insert | Work::PreparedInsert | Work::IdleWriter => vec![self.shared.id()],
@@ -228,13 +255,18 @@ impl Worker {
             Work::Read | Work::WriteNewcomer | Work::ReadNewcomer | Work::IdleReader => Vec::new(),
         };
         let done = tokio::time::timeout(ANSWER_PATIENCE, self.once(connected, &rows)).await;
+        let mut words = Vec::new();
         let outcome = match done {
             Err(_) => Outcome::Failed(NO_ANSWER.to_owned()),
             Ok(Ok(())) => Outcome::Done,
-            Ok(Err(trouble)) => after_error(&connected.client, &trouble).await,
+            Ok(Err(trouble)) => {
+                words = connected.notices.take();
+                words.push(words_of(&trouble.problem));
+                after_error(&connected.client, &trouble).await
+            }
         };
         let alive = done_or_told(&outcome);
-        self.note(began, rows, outcome);
+        self.note(began, rows, outcome, words.join("; "));
         alive
     }
 
@@ -266,7 +298,7 @@ impl Worker {
         format!("w{}", self.number)
     }
 
-    fn note(&self, open_since: Instant, rows: Vec<i64>, outcome: Outcome) {
+    fn note(&self, open_since: Instant, rows: Vec<i64>, outcome: Outcome, words: String) {
         self.shared.journal.note(Attempt {
             client: self.number,
             port: self.work.port(),
@@ -275,6 +307,7 @@ impl Worker {
             ended: Instant::now(),
             rows,
             outcome,
+            words,
         });
     }
 }
@@ -324,10 +357,6 @@ async fn after_error(client: &Client, trouble: &Trouble) -> Outcome {
         Ok(Err(problem)) => Outcome::Failed(format!("{code}, then ROLLBACK {}", code_of(&problem))),
         Err(_) => Outcome::Failed(format!("{code}, then ROLLBACK no answer")),
     }
-}
-
-fn code_of(problem: &Error) -> String {
-    problem.code().map_or_else(|| "closed".to_owned(), |code| code.code().to_owned())
 }
 
 fn insert(id: i64, writer: &str, part: usize) -> String {

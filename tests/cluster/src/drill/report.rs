@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use super::act::Stale;
 use super::event::{Event, Fate};
+use super::held::Held;
 use super::journal::{Rows, Tally};
 use super::load::IdleCount;
+use super::trace::Failure;
 
 /// What one event did to the clients.
 #[derive(Debug, Clone)]
@@ -18,6 +20,8 @@ pub struct Report {
     pub to: String,
     /// Connections dropped, statements failed, longest gap.
     pub tally: Tally,
+    /// Every statement that failed, and why it may have.
+    pub failures: Vec<Failure>,
     /// Idle clients: dropped, and all.
     pub idle: IdleCount,
     /// From promotion to the first write made directly on the new leader.
@@ -28,8 +32,12 @@ pub struct Report {
     pub rows: Rows,
     /// Transactions of which only a part is there.
     pub torn: usize,
-    /// What the old leader took, where it could be asked.
-    pub stale: Option<Stale>,
+    /// Writes that servers other than the leader took, by their own logs.
+    pub stale: Stale,
+    /// Rows that only the old leader has, where it could be asked before it was rewound.
+    pub only_on_old: Option<Stale>,
+    /// What became of a crowd that waited, if there was one and a leader was lost.
+    pub held: Option<Held>,
     /// In words.
     pub note: String,
 }
@@ -42,6 +50,12 @@ impl Report {
         Some(self.first_write?.saturating_sub(self.direct_write?))
     }
 
+    /// Writes on an old leader after its successor was promoted.
+    #[must_use]
+    pub fn stale_writes(&self) -> usize {
+        self.stale.accepted.max(self.only_on_old.map_or(0, |rows| rows.accepted))
+    }
+
     /// Every promise that the event broke, as sentences; empty when all were kept.
     #[must_use]
     pub fn broken(&self) -> Vec<String> {
@@ -51,18 +65,27 @@ impl Report {
                 broken.push(format!("{}: {text}", self.event.name()));
             }
         };
-        let Tally { dropped_write, dropped_read, refused, failed, .. } = &self.tally;
+        let Tally { dropped_write, dropped_read, refused, failed, failed_reads, .. } = &self.tally;
         promise(*dropped_write == 0, format!("{dropped_write} connections dropped on the write port"));
         promise(*dropped_read == 0, format!("{dropped_read} connections dropped on the read port"));
         promise(refused.is_empty(), format!("new connections refused: {refused:?}"));
         promise(self.idle.dropped == 0, format!("{} idle clients dropped", self.idle.dropped));
         promise(failed.is_empty(), format!("statements failed that nothing excuses: {failed:?}"));
+        promise(failed_reads.is_empty(), format!("reads failed: {failed_reads:?}"));
+        let repeatable = self.failures.iter().filter(|failure| failure.could_be_repeated).count();
+        promise(repeatable == 0, format!("{repeatable} statements failed that PostgreSQL had rolled back"));
         let Rows { lost, denied, .. } = self.rows;
         promise(lost == 0, format!("{lost} acknowledged rows lost"));
         promise(denied == 0, format!("{denied} rows are there that were reported failed, without 08007"));
         promise(self.torn == 0, format!("{} transactions are there only in part", self.torn));
-        let accepted = self.stale.map_or(0, |stale| stale.accepted);
-        promise(accepted == 0, format!("{accepted} writes or logins on the old leader after the promotion"));
+        let stale = self.stale_writes();
+        promise(stale == 0, format!("{stale} writes or logins on an old leader after the promotion"));
+        if let Some(held) = &self.held {
+            promise(held.failed.is_empty(), format!("held clients failed: {:?}", held.failed));
+            let sessions = held.logins.sessions_at_once;
+            let fits = held.pool_size.is_none_or(|size| sessions <= size as usize);
+            promise(fits, format!("{sessions} sessions at once on the new leader"));
+        }
         self.check_leader(&mut promise);
         broken
     }
@@ -89,10 +112,10 @@ pub(super) mod tests {
     use std::time::Duration;
 
     use super::Report;
-    use crate::drill::Event;
     use crate::drill::act::Stale;
     use crate::drill::journal::{Rows, Tally};
     use crate::drill::load::IdleCount;
+    use crate::drill::{Event, Failure, Held, Logins};
 
     /// One that keeps all promises.
     pub(in crate::drill) fn report(event: Event) -> Report {
@@ -108,7 +131,10 @@ pub(super) mod tests {
             first_write: Some(Duration::from_micros(14_300)),
             rows: Rows { acknowledged: 10, ..Rows::default() },
             torn: 0,
-            stale: None,
+            failures: Vec::new(),
+            stale: Stale::default(),
+            only_on_old: None,
+            held: None,
             note: String::new(),
         }
     }
@@ -120,8 +146,16 @@ pub(super) mod tests {
         assert_eq!(late.broken().len(), 1);
         // Nobody may take over when only the REST APIs are silent.
         assert_eq!(report(Event::SilentApis).broken().len(), 1);
-        let stale = Some(Stale { accepted: 1, in_flight: 2 });
+        let stale = Stale { accepted: 1, in_flight: 2 };
         let rows = Rows { acknowledged: 10, lost: 1, denied: 1 };
         assert_eq!(Report { stale, rows, torn: 1, ..report(Event::Freeze) }.broken().len(), 4);
+        let only_on_old = Some(stale);
+        assert_eq!(Report { only_on_old, ..report(Event::Freeze) }.broken().len(), 1);
+        let failures = vec![Failure { line: String::new(), could_be_repeated: true }];
+        assert_eq!(Report { failures, ..report(Event::Crash) }.broken().len(), 1);
+        let logins = Logins { all: 30, at_once: 8, sessions_at_once: 21 };
+        let held =
+            Held { logins, pool_size: Some(20), failed: [("08007".to_owned(), 1)].into(), ..Held::default() };
+        assert_eq!(Report { held: Some(held), ..report(Event::Crash) }.broken().len(), 2);
     }
 }

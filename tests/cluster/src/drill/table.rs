@@ -4,15 +4,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::Report;
+use super::journal::Tally;
+use super::{Held, Memory, Report};
 
 /// One report in one line.
 #[must_use]
 pub fn line(report: &Report) -> String {
     let Report { event, from, to, tally, note, .. } = report;
     let mut line = format!(
-        "drill: {} {from} -> {to}: idle dropped {} of {}, dropped {}/{}, refused {}, failed {}, open {}, in flight {}, \
-         gap {}, promotion to first write {} (directly {}), lost {}, {} writes, {} reads",
+        "drill: {} {from} -> {to}: idle dropped {} of {}, dropped {}/{}, refused {}, failed writes {}, failed reads {}, \
+         open {}, in flight {}, gap {}, promotion to first write {} (directly {}), lost {}, writes on an old leader {} \
+         (in flight {}), {} writes, {} reads",
         event.name(),
         report.idle.dropped,
         report.idle.all,
@@ -20,17 +22,23 @@ pub fn line(report: &Report) -> String {
         tally.dropped_read,
         codes(&tally.refused),
         codes(&tally.failed),
+        codes(&tally.failed_reads),
         codes(&tally.open),
         codes(&tally.in_flight),
         millis(Some(tally.write_gap)),
         millis(report.first_write),
         millis(report.direct_write),
         report.rows.lost,
+        report.stale.accepted,
+        report.stale.in_flight,
         tally.writes,
         tally.reads,
     );
-    if let Some(stale) = report.stale {
-        line += &format!(", on the old leader {} ({} in flight)", stale.accepted, stale.in_flight);
+    if let Some(rows) = report.only_on_old {
+        line += &format!(", rows only there {} ({} in flight)", rows.accepted, rows.in_flight);
+    }
+    if let Some(held) = &report.held {
+        line += &self::held(held);
     }
     if !note.is_empty() {
         line += &format!("; {note}");
@@ -38,7 +46,29 @@ pub fn line(report: &Report) -> String {
     line
 }
 
-/// Renders a row per event, over all reports of it.
+fn held(held: &Held) -> String {
+    let megabytes = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
+    let Memory { before, quiet, held: full } = held.memory;
+    let waits = held.waits.map_or_else(
+        || "-".to_owned(),
+        |(median, last)| format!("{} (median), {} (last)", millis(Some(median)), millis(Some(last))),
+    );
+    format!(
+        "; {} held: failed {}, answered after {waits}, order off by {} places at most, {} logins ({} at once), \
+         {} sessions at once, pooler's memory {} MB, {} with them quiet, {} with them held",
+        held.clients,
+        codes(&held.failed),
+        held.overtaken,
+        held.logins.all,
+        held.logins.at_once,
+        held.logins.sessions_at_once,
+        megabytes(before),
+        megabytes(quiet),
+        megabytes(full),
+    )
+}
+
+/// Renders a row per event over all its rounds, as a table in Markdown.
 #[must_use]
 pub fn render(reports: &[Report]) -> String {
     let mut rows = vec![HEAD.map(str::to_owned).to_vec()];
@@ -81,43 +111,42 @@ fn by_event(reports: &[Report]) -> Vec<Vec<&Report>> {
 }
 
 fn row(rounds: &[&Report]) -> Vec<String> {
-    let sum = |value: &dyn Fn(&Report) -> usize| rounds.iter().map(|report| value(report)).sum::<usize>();
-    let merged = |counts: &dyn Fn(&Report) -> &BTreeMap<String, usize>| {
-        let mut all: BTreeMap<String, usize> = BTreeMap::new();
-        for (code, count) in rounds.iter().flat_map(|report| counts(report)) {
-            *all.entry(code.clone()).or_default() += count;
-        }
-        codes(&all)
+    let sum = |value: &dyn Fn(&Report) -> usize| {
+        rounds.iter().map(|report| value(report)).sum::<usize>().to_string()
     };
-    let between = |value: &dyn Fn(&Report) -> Option<Duration>| {
+    let counts = |value: &dyn Fn(&Report) -> usize| {
+        spread(rounds, |report| Some(value(report)))
+            .map_or_else(|| "-".to_owned(), |(median, worst)| format!("{median}, {worst}"))
+    };
+    let times = |value: &dyn Fn(&Report) -> Option<Duration>, unit: &dyn Fn(Duration) -> String| {
         spread(rounds, value)
-            .map_or_else(|| "-".to_owned(), |(median, worst)| format!("{} {}", whole(median), whole(worst)))
+            .map_or_else(String::new, |(median, worst)| format!("{}, {}", unit(median), unit(worst)))
     };
-    let stale = match rounds.iter().any(|report| report.stale.is_some()) {
-        true => sum(&|report| report.stale.map_or(0, |stale| stale.accepted)).to_string(),
-        false => "-".to_owned(),
+    let tally = |report: &Report, counts: fn(&Tally) -> usize| counts(&report.tally);
+    let gone = |report: &Report| {
+        tally(report, |tally| tally.dropped_write + tally.dropped_read + all(&tally.refused))
     };
     vec![
-        rounds[0].event.name().to_owned(),
+        format!("`{}`", rounds[0].event.name()),
         rounds.len().to_string(),
-        sum(&|report| report.idle.dropped).to_string(),
-        sum(&|report| report.tally.dropped_write + report.tally.dropped_read).to_string(),
-        merged(&|report| &report.tally.refused),
-        merged(&|report| &report.tally.failed),
-        merged(&|report| &report.tally.open),
-        merged(&|report| &report.tally.in_flight),
-        between(&Report::delay),
-        between(&|report| report.first_write),
-        between(&|report| Some(report.tally.write_gap)),
-        stale,
-        sum(&|report| report.rows.lost).to_string(),
-        sum(&|report| report.rows.denied + report.torn).to_string(),
+        sum(&|report| report.idle.dropped),
+        sum(&gone),
+        sum(&|report| tally(report, |tally| all(&tally.failed))),
+        sum(&|report| tally(report, |tally| all(&tally.failed_reads))),
+        counts(&|report| tally(report, |tally| all(&tally.open))),
+        counts(&|report| tally(report, |tally| all(&tally.in_flight))),
+        times(&Report::delay, &whole),
+        times(&|report| report.first_write, &whole),
+        times(&|report| Some(report.tally.write_gap), &seconds),
+        sum(&Report::stale_writes),
+        sum(&|report| report.rows.lost),
+        sum(&|report| report.rows.denied + report.torn),
     ]
 }
 
 /// Median and worst of what was measured.
-fn spread(rounds: &[&Report], value: impl Fn(&Report) -> Option<Duration>) -> Option<(Duration, Duration)> {
-    let mut measured: Vec<Duration> = rounds.iter().filter_map(|report| value(report)).collect();
+fn spread<T: Ord + Copy>(rounds: &[&Report], value: impl Fn(&Report) -> Option<T>) -> Option<(T, T)> {
+    let mut measured: Vec<T> = rounds.iter().filter_map(|report| value(report)).collect();
     measured.sort_unstable();
     Some((*measured.get(measured.len() / 2)?, *measured.last()?))
 }
@@ -128,16 +157,20 @@ fn align(rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let line = |row: &Vec<String>| {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+        format!("| {} |\n", cells.collect::<Vec<_>>().join(" | "))
     };
-    let rule = widths.iter().map(|&width| "-".repeat(width)).collect::<Vec<_>>().join("--") + "\n";
+    let rule = widths.iter().map(|&width| "-".repeat(width)).collect::<Vec<_>>().join(" | ");
     let mut lines: Vec<String> = rows.iter().map(line).collect();
-    lines.insert(1.min(lines.len()), rule);
+    lines.insert(1.min(lines.len()), format!("| {rule} |\n"));
     lines.concat()
 }
 
+fn all(counts: &BTreeMap<String, usize>) -> usize {
+    counts.values().sum()
+}
+
 fn codes(counts: &BTreeMap<String, usize>) -> String {
-    let all: usize = counts.values().sum();
+    let all = all(counts);
     if all == 0 {
         return "0".to_owned();
     }
@@ -153,29 +186,34 @@ fn whole(duration: Duration) -> String {
     format!("{:.0}", duration.as_secs_f64() * 1e3)
 }
 
+fn seconds(duration: Duration) -> String {
+    format!("{:.1}", duration.as_secs_f64())
+}
+
 const HEAD: [&str; 14] = [
     "event",
     "rounds",
     "idle",
-    "dropped",
-    "refused",
+    "gone",
     "failed",
+    "reads",
     "open",
     "in flight",
-    "delay",
-    "promotion",
-    "gap",
+    "delay ms",
+    "promotion ms",
+    "gap s",
     "stale",
     "lost",
     "denied",
 ];
 const LEGEND: &str = "
-idle, dropped, refused: clients and connections that lost their place; failed: statements without excuse.
-open, in flight: transactions and single statements that were on the old leader when it was lost.
-delay: from the first write that the new leader took directly to the first one through the write port; promotion: to
-that from the promotion; gap: longest time without a write. Median and worst, in ms.
-stale: writes on the old leader after the promotion; lost: acknowledged rows that are gone; denied: rows that are there
-although reported failed without 08007, or a transaction of which only a part is there.
+Sums over all rounds: idle, gone: idle clients and other connections that lost their place or were not let in; failed,
+reads: statements that nothing excuses, on each port; stale: writes that an old leader took, by its own log, after its
+successor was promoted; lost: acknowledged rows that are gone; denied: rows that are there although reported failed
+without 08007, or a transaction of which only a part is there. All of these are to be 0.
+Median and worst per round: open, in flight: transactions and single statements that were on the old leader when it was
+lost (each is explained above); delay: from the first write that the new leader took directly to the first one through the
+write port; promotion: to that from the promotion; gap: longest time without a write.
 ";
 const MEDIAN_MAX: Duration = Duration::from_millis(100);
 const WORST_MAX: Duration = Duration::from_millis(250);
@@ -202,15 +240,15 @@ mod tests {
         ];
         let table = render(&reports);
         let cells = |event: &str| {
-            let line = table.lines().find(|line| line.starts_with(event)).unwrap_or_default();
-            line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect::<Vec<_>>()
+            let line = table.lines().find(|line| line.contains(event)).unwrap_or_default();
+            line.split('|').skip(1).map(str::trim).collect::<Vec<_>>()
         };
-        let crash = cells("crash");
+        let crash = cells("`crash`");
         assert_eq!(crash[1], "3", "{table}");
-        assert_eq!(crash[6], "9 (40001 x9)", "{table}");
-        assert_eq!(crash[8], "20 90", "{table}");
-        assert_eq!(cells("switchover")[8], "5 5", "{table}");
-        assert_eq!(cells("switchover")[11], "-", "{table}");
+        assert_eq!(crash[6], "3, 3", "{table}");
+        assert_eq!(crash[8], "20, 90", "{table}");
+        assert_eq!(cells("`switchover`")[8], "5, 5", "{table}");
+        assert_eq!(cells("`switchover`")[11], "0", "{table}");
     }
 
     #[test]

@@ -36,6 +36,20 @@ pub struct Seen {
     pub promotion: Option<Promotion>,
 }
 
+/// A look at what was seen until now, for whoever waits for it.
+#[derive(Debug, Clone)]
+pub struct Eyes {
+    seen: Arc<Mutex<Seen>>,
+}
+
+impl Eyes {
+    /// What was seen until now.
+    #[must_use]
+    pub fn look(&self) -> Seen {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// Watches until [`Watch::finish`].
 #[derive(Debug)]
 pub struct Watch {
@@ -85,7 +99,13 @@ impl Watch {
     /// What was seen until now.
     #[must_use]
     pub fn so_far(&self) -> Seen {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.eyes().look()
+    }
+
+    /// For others that look.
+    #[must_use]
+    pub fn eyes(&self) -> Eyes {
+        Eyes { seen: Arc::clone(&self.seen) }
     }
 
     /// Stops watching and tells.

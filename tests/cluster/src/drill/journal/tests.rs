@@ -19,6 +19,7 @@ fn journal(start: Instant, attempts: &[(u32, Port, Kind, u64, u64, &[i64], Outco
             ended: at(*ended),
             rows: rows.to_vec(),
             outcome: outcome.clone(),
+            words: String::new(),
         });
     }
     journal
@@ -49,10 +50,15 @@ fn only_what_was_on_the_old_leader_is_excused_and_only_once() {
     let tally = journal.tally(start, start + Duration::from_secs(5), loss);
     assert_eq!(tally.in_flight.get("08007"), Some(&1));
     assert_eq!(tally.open.get("40001"), Some(&1));
-    assert_eq!(tally.failed.values().sum::<usize>(), 5);
+    assert_eq!(tally.failed.values().sum::<usize>(), 4);
     assert_eq!(tally.failed.get("57P01"), Some(&1));
-    let nothing_lost = journal.tally(start, start + Duration::from_secs(5), None);
-    assert_eq!(nothing_lost.failed.values().sum::<usize>(), 7);
+    assert_eq!(tally.failed_reads.get("08007"), Some(&1));
+    let end = start + Duration::from_secs(5);
+    assert_eq!(journal.failures(start, end, loss).len(), 7);
+    let nothing_lost = journal.tally(start, end, None);
+    assert_eq!(nothing_lost.failed.values().sum::<usize>(), 6);
+    assert!(journal.given_up(6, start + Duration::from_millis(2010)));
+    assert!(!journal.given_up(6, start + Duration::from_millis(2009)));
 }
 
 #[test]
