@@ -5,8 +5,10 @@ mod layout;
 mod network;
 mod patroni;
 
+use std::fs::Permissions;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Deref;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -73,6 +75,8 @@ pub struct ClusterOptions {
     /// PostgreSQL logs logins, and every statement that changes something before it is run; each line begins with the time
     /// in seconds since 1970.
     pub audited: bool,
+    /// Patroni calls a script when a role changes; it does nothing until [`Cluster::call_back`].
+    pub callbacks: bool,
     /// User and password without which the REST APIs change nothing.
     pub api_login: Option<(String, String)>,
     /// Patroni's clocks.
@@ -97,6 +101,7 @@ impl Default for ClusterOptions {
             https: false,
             separable: false,
             audited: false,
+            callbacks: false,
             api_login: None,
             timing: Timing::default(),
             hba: Vec::new(),
@@ -154,6 +159,7 @@ impl Cluster {
         };
         cluster.wait_etcd().await?;
         cluster.write_nodes(&options, &bin_dir)?;
+        cluster.write_callback("#!/bin/sh\n")?;
         let outcome = cluster.bring_up().await;
         process::with_log(outcome, &cluster.culprit_log())?;
         cluster.run_dir.write(LAYOUT_FILE, &cluster.layout.to_json())?;
@@ -276,6 +282,26 @@ impl Cluster {
         process::run(tool, self.run_dir.path(), &log, PATRONICTL_PATIENCE).await
     }
 
+    /// Patroni's callbacks tell weir of every change of a role from now on: the script that is shipped, with this door and
+    /// this token.
+    ///
+    /// # Errors
+    /// The file system refused.
+    pub fn call_back(&self, door: SocketAddr, token: &str) -> Result<()> {
+        let header = self.run_dir.write("weir.header", &format!("Authorization: Bearer {token}\n"))?;
+        let script = include_str!("../../../configs/weir-callback.sh")
+            .replace("/etc/patroni/weir.header", &header.display().to_string())
+            .replace("10.0.0.5:9633 10.0.0.6:9633", &door.to_string());
+        self.write_callback(&script)
+    }
+
+    /// A script that runs may not be written to: it is put in place of the old one.
+    fn write_callback(&self, script: &str) -> Result<()> {
+        let new = self.run_dir.write("callback.new", script)?;
+        std::fs::set_permissions(&new, Permissions::from_mode(0o700))?;
+        std::fs::rename(&new, self.run_dir.path().join(CALLBACK)).context("putting the callback in place")
+    }
+
     /// Names of the nodes whose Patroni has ended.
     pub fn ended_nodes(&mut self) -> Vec<String> {
         let ended =
@@ -313,7 +339,8 @@ impl Cluster {
         let authority = Authority::new()?;
         for node in &self.layout.nodes {
             self.run_dir.folder(&node.name)?;
-            let content = patroni::configuration(options, &self.layout, node, bin_dir);
+            let callback = options.callbacks.then(|| self.run_dir.path().join(CALLBACK));
+            let content = patroni::configuration(options, &self.layout, node, bin_dir, callback.as_deref());
             let account = self.run_dir.account();
             write_private(&node.folder.join("patroni.yml"), &content, account)?;
             if options.tls != ServerTls::Off {
@@ -415,6 +442,8 @@ impl Drop for Cluster {
     }
 }
 
+/// Name of the script in the run folder that Patroni calls.
+const CALLBACK: &str = "callback.sh";
 /// Name of the file in the run folder that holds [`Layout::to_json`].
 pub const LAYOUT_FILE: &str = "layout.json";
 

@@ -26,7 +26,7 @@ pub(crate) async fn up() -> Result<ExitCode> {
     let mut interrupts = Interrupts::new()?;
     let options = ClusterOptions { label: DEMO.to_owned(), progress, ..ClusterOptions::default() };
     let started = tokio::select! {
-        started = start(options, |weir| weir) => started?,
+        started = start(options, |_, weir| Ok(weir)) => started?,
         () = interrupts.next() => return Ok(interrupted(progress)),
     };
     let (mut cluster, mut weir) = started;
@@ -133,7 +133,7 @@ pub(crate) fn causes(problem: &anyhow::Error) -> String {
 
 async fn start(
     options: ClusterOptions,
-    change: impl FnOnce(WeirOptions) -> WeirOptions,
+    change: impl FnOnce(&Cluster, WeirOptions) -> Result<WeirOptions>,
 ) -> Result<(Cluster, Weir)> {
     let progress = options.progress;
     for address in [FRONT.write, FRONT.read, HTTP] {
@@ -144,7 +144,7 @@ async fn start(
     let cluster = Cluster::start(options).await?;
     let ip = FRONT.write.ip();
     let options = WeirOptions::on(ip, FRONT.write.port(), FRONT.read.port(), HTTP.port());
-    let weir = front::start(&cluster, change(options)).await?;
+    let weir = front::start(&cluster, change(&cluster, options)?).await?;
     progress
         .say(&format!("weir is ready: writes on {}, reads on {}, HTTP on {HTTP}", FRONT.write, FRONT.read));
     Ok((cluster, weir))
@@ -276,3 +276,4 @@ const DEMO: &str = "demo";
 const DRILL: &str = "drill";
 const FRONT: Front = Front { write: local(6432), read: local(6433), own: None };
 const HTTP: SocketAddr = local(9632);
+const CALLBACKS: SocketAddr = local(9633);

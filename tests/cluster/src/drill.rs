@@ -7,6 +7,7 @@
 //! console.
 
 mod act;
+mod console;
 pub mod event;
 mod held;
 pub mod journal;
@@ -20,6 +21,7 @@ mod words;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -47,7 +49,7 @@ use trace::Evidence;
 use watch::{Seen, Watch};
 
 /// Where the clients of the drill connect.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Front {
     /// The port that always reaches the leader.
     pub write: SocketAddr,
@@ -57,13 +59,25 @@ pub struct Front {
     pub own: Option<Own>,
 }
 
-/// A pooler whose process is at hand.
-#[derive(Debug, Clone, Copy)]
+/// A weir whose process is at hand.
+#[derive(Debug, Clone)]
 pub struct Own {
     /// Its process id.
     pub pid: u32,
     /// Server connections of one pool at most.
     pub pool_size: u32,
+    /// Its log.
+    pub log: PathBuf,
+}
+
+impl Front {
+    fn pid(&self) -> Option<u32> {
+        self.own.as_ref().map(|own| own.pid)
+    }
+
+    fn callbacks(&self) -> usize {
+        self.own.as_ref().map_or(0, |own| console::callbacks(&own.log))
+    }
 }
 
 /// What to do.
@@ -85,14 +99,20 @@ pub struct Outcome {
 }
 
 /// A cluster that any event can be tried on: synchronous, so that no acknowledged row may be lost, separable, and with logs
-/// that tell who wrote where.
+/// that tell who wrote where, and with a place for callbacks.
 #[must_use]
 pub fn cluster_options() -> ClusterOptions {
-    ClusterOptions { synchronous: true, separable: true, audited: true, ..ClusterOptions::default() }
+    ClusterOptions {
+        synchronous: true,
+        separable: true,
+        audited: true,
+        callbacks: true,
+        ..ClusterOptions::default()
+    }
 }
 
 /// Runs the events one after the other under load and reports on each.
-pub async fn run(cluster: &mut Cluster, front: Front, plan: &Plan, progress: Progress) -> Outcome {
+pub async fn run(cluster: &mut Cluster, front: &Front, plan: &Plan, progress: Progress) -> Outcome {
     let mut reports = Vec::new();
     let ended = play_all(cluster, front, plan, progress, &mut reports).await;
     Outcome { reports, ended }
@@ -100,18 +120,17 @@ pub async fn run(cluster: &mut Cluster, front: Front, plan: &Plan, progress: Pro
 
 async fn play_all(
     cluster: &mut Cluster,
-    front: Front,
+    front: &Front,
     plan: &Plan,
     progress: Progress,
     reports: &mut Vec<Report>,
 ) -> Result<()> {
     let journal = Arc::new(Journal::default());
     progress.say("drill: connecting the clients");
-    let pooler = front.own.map(|own| own.pid);
     let mut load = Load::start(front, Arc::clone(&journal)).await?;
     let mut crowd = match plan.held {
         0 => None,
-        count => Some(Crowd::gather(load.shared(), count, pooler).await?),
+        count => Some(Crowd::gather(load.shared(), count, front.pid()).await?),
     };
     progress.say(&format!("drill: load is on: {}, {} to be held", load.describe(), plan.held));
     for &event in &plan.events {
@@ -148,7 +167,7 @@ async fn prepare(cluster: &mut Cluster, event: Event) -> Result<()> {
 /// All that one event needs.
 struct Play<'a> {
     cluster: &'a mut Cluster,
-    front: Front,
+    front: &'a Front,
     load: &'a mut Load,
     journal: &'a Journal,
 }
@@ -169,9 +188,9 @@ impl Play<'_> {
         let old = self.cluster.leader().await.context("no leader before the event")?.clone();
         let watch = Watch::start(self.cluster.layout(), &old).await?;
         let mark = Mark::now(self.cluster)?;
-        let pooler = self.front.own.map(|own| own.pid);
+        let heard = self.front.callbacks();
         let nobody_leads = matches!(event.fate(), Fate::Lost | Fate::MayReturn);
-        let waiting = crowd.take_if(|_| nobody_leads).map(|crowd| crowd.wait(watch.eyes(), pooler));
+        let waiting = crowd.take_if(|_| nobody_leads).map(|crowd| crowd.wait(watch.eyes(), self.front.pid()));
         let (began, began_at) = (Instant::now(), SystemTime::now());
         let mut stage = Stage {
             cluster: &mut *self.cluster,
@@ -216,6 +235,7 @@ impl Play<'_> {
             stale: self.stale(&story, &new.name),
             only_on_old: made.only_on_old,
             held,
+            callbacks: self.front.callbacks() - heard,
             note: made.note,
         })
     }
@@ -260,7 +280,7 @@ impl Play<'_> {
         let promoted = story.began_at + promotion.last_in_recovery.saturating_duration_since(story.began);
         Ok(Some(Held {
             logins: server_log::logins(&story.log, &promotion.node, promoted),
-            pool_size: self.front.own.map(|own| own.pool_size),
+            pool_size: self.front.own.as_ref().map(|own| own.pool_size),
             memory: crowd.memory(),
             ..Held::of(&attempts, promotion.direct_write, &written)
         }))

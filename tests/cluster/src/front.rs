@@ -35,6 +35,18 @@ pub async fn start(cluster: &Cluster, options: WeirOptions) -> Result<Weir> {
     Ok(weir)
 }
 
+/// Lets weir hear Patroni's callbacks at `door`, and Patroni call there.
+///
+/// # Errors
+/// The file system refused.
+pub fn hear_callbacks(cluster: &Cluster, options: WeirOptions, door: SocketAddr) -> Result<WeirOptions> {
+    let token = cluster.run_dir().token();
+    let config = format!("[patroni]\ncallback_listen = \"{door}\"\ncallback_token = \"{token}\"\n");
+    let config = cluster.run_dir().write("weir.toml", &config)?;
+    cluster.call_back(door, &token)?;
+    Ok(options.args([config.display().to_string()]))
+}
+
 /// Asks through `address` until a server answers that is in recovery, or is not: until weir knows which replicas may serve,
 /// the leader answers on the read port.
 async fn check(address: SocketAddr, in_recovery: &str) -> Result<()> {

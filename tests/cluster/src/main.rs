@@ -13,9 +13,11 @@ const USAGE: &str = "usage: demo.sh              bring up a cluster with weir in
        demo.sh crash        kill -9 the leader's node
        demo.sh status       show who leads
        demo.sh stop         end the demo
-       demo.sh drill [EVENT...] [--all] [--rounds N] [--patroni 3|4] [--held N] [--pool-size N] [--front WRITE,READ]
+       demo.sh drill [EVENT...] [--all] [--rounds N] [--patroni 3|4] [--held N] [--pool-size N] [--no-callbacks]
+                     [--front WRITE,READ]
                             switchover and crash (or what is named) under load, unattended, with a table at the end:
-                            switchover planned crash postmaster freeze cut api etcd-failsafe etcd replica lag rolling
+                            switchover planned scheduled crash postmaster freeze cut api etcd-failsafe etcd replica
+                            lag rolling; --held: so many clients wait for the next leader
 ";
 
 fn main() -> ExitCode {

@@ -22,13 +22,15 @@ async fn check(patroni: Patroni, base: Ipv4Addr) -> Result<()> {
     let options = ClusterOptions { patroni, base, progress, ..drill::cluster_options() };
     let mut cluster = Cluster::start(options).await?;
     let options = WeirOptions::on_free_ports()?.args(["--pool-size", &POOL_SIZE.to_string()]);
+    let options = front::hear_callbacks(&cluster, options, WeirOptions::on_free_ports()?.http)?;
     let weir = front::start(&cluster, options).await?;
-    let own = Some(Own { pid: weir.pid(), pool_size: POOL_SIZE });
+    let own = Some(Own { pid: weir.pid(), pool_size: POOL_SIZE, log: weir.log().to_owned() });
     let ports = Front { write: weir.write(), read: weir.read(), own };
     let plan = Plan { events: Event::ALL.to_vec(), held: HELD };
-    let outcome = drill::run(&mut cluster, ports, &plan, progress).await;
+    let outcome = drill::run(&mut cluster, &ports, &plan, progress).await;
     process::with_log(outcome.ended, weir.log())?;
     let reports = outcome.reports;
+    ensure!(reports.iter().any(|report| report.callbacks > 0), "no callback was heard");
     let broken: Vec<String> = reports.iter().flat_map(Report::broken).collect();
     progress.say(&format!("the drill's table\n{}", table::render(&reports)));
     ensure!(broken.is_empty(), "{}\n{}", broken.join("\n"), story(&weir.log_text()));

@@ -57,31 +57,11 @@ pub(super) fn configuration(
     layout: &Layout,
     node: &Node,
     bin_dir: &Path,
+    callback: Option<&Path>,
 ) -> String {
     let timing = options.timing;
     let login = |login: crate::sql::Login<'_>| json!({"username": login.user, "password": login.password});
-    let mut parameters: serde_json::Map<String, Value> =
-        QUICK_SETTINGS.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
-    parameters.insert("max_connections".to_owned(), json!("200"));
-    // A standby that came before its slot was made tries again soon.
-    parameters.insert("wal_retrieve_retry_interval".to_owned(), json!("500ms"));
-    parameters.insert("wal_keep_size".to_owned(), json!("128MB"));
-    if options.audited {
-        let audit = [("log_line_prefix", LOG_PREFIX), ("log_statement", "mod"), ("log_connections", "on")];
-        for (name, value) in audit.into_iter().chain([("log_disconnections", "on")]) {
-            parameters.insert(name.to_owned(), json!(value));
-        }
-    }
-    let mut local = json!({
-        "unix_socket_directories": node.folder,
-        // PostgreSQL logs where Patroni does: into the node's one file.
-        "logging_collector": "off",
-    });
-    if options.tls != ServerTls::Off {
-        local["ssl"] = json!("on");
-        local["ssl_cert_file"] = json!(node.folder.join("server.crt"));
-        local["ssl_key_file"] = json!(node.folder.join("server.key"));
-    }
+    let (parameters, local) = (parameters(options), local_parameters(options, node));
     let (mut api, control) = rest_api(layout, node);
     if let Some((username, password)) = &options.api_login {
         api["authentication"] = json!({"username": username, "password": password});
@@ -117,10 +97,44 @@ pub(super) fn configuration(
             "parameters": local,
             "pg_hba": hba(options),
             "basebackup": [{"checkpoint": "fast"}, "no-sync"],
+            "callbacks": callback.map_or_else(|| json!({}), |script| json!({"on_role_change": script})),
         },
         "watchdog": {"mode": "off"},
     })
     .to_string()
+}
+
+/// PostgreSQL's settings, the same on all nodes.
+fn parameters(options: &ClusterOptions) -> Value {
+    let audit: &[(&str, &str)] = &[
+        ("log_line_prefix", LOG_PREFIX),
+        ("log_statement", "mod"),
+        ("log_connections", "on"),
+        ("log_disconnections", "on"),
+    ];
+    let quick = [
+        ("max_connections", "200"),
+        // A standby that came before its slot was made tries again soon.
+        ("wal_retrieve_retry_interval", "500ms"),
+        ("wal_keep_size", "128MB"),
+    ];
+    let audit = if options.audited { audit } else { &[] };
+    QUICK_SETTINGS.iter().chain(&quick).chain(audit).map(|&(name, value)| (name, json!(value))).collect()
+}
+
+/// PostgreSQL's settings on one node.
+fn local_parameters(options: &ClusterOptions, node: &Node) -> Value {
+    let mut local = json!({
+        "unix_socket_directories": node.folder,
+        // PostgreSQL logs where Patroni does: into the node's one file.
+        "logging_collector": "off",
+    });
+    if options.tls != ServerTls::Off {
+        local["ssl"] = json!("on");
+        local["ssl_cert_file"] = json!(node.folder.join("server.crt"));
+        local["ssl_key_file"] = json!(node.folder.join("server.key"));
+    }
+    local
 }
 
 /// `restapi`, and `ctl`, with which the nodes ask each other.

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use weir_cluster::drill::{self, Event, Front, Outcome, Own, Plan, Report, table};
-use weir_cluster::{Cluster, ClusterOptions, Patroni, Progress, Weir};
+use weir_cluster::{Cluster, ClusterOptions, Patroni, Progress, Weir, WeirOptions, front};
 
-use super::{DRILL, FRONT, Interrupts, end_weir, interrupted, refuse_second, start};
+use super::{CALLBACKS, DRILL, FRONT, Interrupts, end_weir, interrupted, refuse_second, start};
 
 /// What was asked for.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ struct Order {
     /// Clients that wait for a leader beside the load.
     held: u32,
     pool_size: u32,
+    /// Patroni calls weir when a role changes.
+    callbacks: bool,
     /// A foreign pooler's ports.
     foreign: Option<(String, String)>,
 }
@@ -42,6 +44,7 @@ impl Order {
             patroni: Patroni::Packaged,
             held: 0,
             pool_size: POOL_SIZE,
+            callbacks: true,
             foreign: None,
         };
         let mut rest = args.iter();
@@ -54,6 +57,7 @@ impl Order {
                 "--all" => order.events = Event::ALL.to_vec(),
                 "--rounds" => order.rounds = number()?,
                 "--held" => order.held = number()?,
+                "--no-callbacks" => order.callbacks = false,
                 "--pool-size" => order.pool_size = number()?,
                 "--patroni" => {
                     order.patroni = match rest.next() {
@@ -100,16 +104,22 @@ async fn to_the_end(order: &Order, progress: Progress) -> Result<ExitCode> {
     let mut weir = None;
     let (mut cluster, front) = match order.foreign()? {
         None => {
-            let (cluster, own) =
-                start(options, |weir| weir.args(["--pool-size", &order.pool_size.to_string()])).await?;
-            let own = weir.insert(own);
-            let facts = Own { pid: own.pid(), pool_size: order.pool_size };
-            (cluster, Front { own: Some(facts), ..FRONT })
+            let change = |cluster: &Cluster, weir: WeirOptions| {
+                let weir = weir.args(["--pool-size", &order.pool_size.to_string()]);
+                match order.callbacks {
+                    true => front::hear_callbacks(cluster, weir, CALLBACKS),
+                    false => Ok(weir),
+                }
+            };
+            let (cluster, started) = start(options, change).await?;
+            let weir = weir.insert(started);
+            let own = Own { pid: weir.pid(), pool_size: order.pool_size, log: weir.log().to_owned() };
+            (cluster, Front { own: Some(own), ..FRONT })
         }
         Some(front) => (Cluster::start(options).await?, front),
     };
     let plan = Plan { events: order.events.repeat(order.rounds as usize), held: order.held };
-    let outcome = drill::run(&mut cluster, front, &plan, progress).await;
+    let outcome = drill::run(&mut cluster, &front, &plan, progress).await;
     let ended = weir.as_mut().and_then(Weir::ended);
     let broken = verdict(&outcome, ended.map(|status| format!("weir ended: {status}")))?;
     if broken {
@@ -170,7 +180,7 @@ mod tests {
         assert_eq!(order.events, [Event::Cut, Event::SilentApis]);
         assert_eq!((order.rounds, &order.patroni), (3, &Patroni::four()));
         let order = Order::parse(&["--held", "2000", "--pool-size", "100"])?;
-        assert_eq!((order.held, order.pool_size), (2000, 100));
+        assert_eq!((order.held, order.pool_size, order.callbacks), (2000, 100, true));
         assert_eq!(Order::parse(&["--all"])?.events, Event::ALL);
         assert_eq!(Order::parse(&[])?.events, [Event::Switchover, Event::Crash]);
         assert!(Order::parse(&["flood"]).is_err());

@@ -9,18 +9,17 @@ use tokio_postgres::NoTls;
 use super::journal::Journal;
 use super::load::{IdleCount, Load};
 use super::watch::{Promotion, Watch};
-use super::{Event, Front, present_rows};
+use super::{Event, Front, console, present_rows};
 use crate::cluster::{Cluster, Node};
-use crate::front::ADMIN;
 use crate::schema;
-use crate::sql::{self, Login};
+use crate::sql;
 use crate::wait::{Limit, until};
 
 /// Everything that an event needs.
 #[derive(Debug)]
 pub(super) struct Stage<'a> {
     pub(super) cluster: &'a mut Cluster,
-    pub(super) front: Front,
+    pub(super) front: &'a Front,
     pub(super) load: &'a mut Load,
     pub(super) journal: &'a Journal,
     pub(super) watch: &'a Watch,
@@ -58,7 +57,12 @@ impl Stage<'_> {
                 self.watch.promoted(FAILOVER_PATIENCE).await?;
             }
             Event::Planned => {
-                sql::rows(self.front.write, CONSOLE, "SWITCHOVER").await?;
+                console::switch_over(self.front.write).await?;
+                self.watch.promoted(FAILOVER_PATIENCE).await?;
+            }
+            Event::Scheduled => {
+                let at = sql::value(self.old.postgres, schema::SUPERUSER, SOON).await?;
+                self.cluster.patronictl("switchover", &["--leader", old, "--scheduled", &at]).await?;
                 self.watch.promoted(FAILOVER_PATIENCE).await?;
             }
             Event::Crash => {
@@ -239,7 +243,9 @@ async fn wait_reads(node: &Node, wanted: bool) -> Result<()> {
     .await
 }
 
-const CONSOLE: Login<'static> = Login { user: ADMIN.0, password: ADMIN.1, database: "weir" };
+/// When a switchover is scheduled for: later than `patronictl` needs to say so.
+const SOON: &str =
+    "SELECT to_char((now() + interval '8 s') AT TIME ZONE 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS+00:00')";
 const CANCEL_WAITING: &str =
     "SELECT pg_catalog.pg_cancel_backend(pid) FROM pg_catalog.pg_stat_activity WHERE wait_event = 'SyncRep'";
 /// Application sessions that began after a moment, so many milliseconds ago.

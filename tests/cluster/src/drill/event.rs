@@ -7,6 +7,8 @@ pub enum Event {
     Switchover,
     /// The same by weir's console command SWITCHOVER.
     Planned,
+    /// A switchover that `patronictl` was told to make in a few seconds.
+    Scheduled,
     /// `kill -9` of Patroni and every PostgreSQL process of the leader's node at once.
     Crash,
     /// `kill -9` of the leader's PostgreSQL; its Patroni lives and starts it again, or another node takes over.
@@ -32,9 +34,10 @@ pub enum Event {
 
 impl Event {
     /// All, in an order in which each finds a cluster that is well.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Switchover,
         Self::Planned,
+        Self::Scheduled,
         Self::Crash,
         Self::Postmaster,
         Self::Freeze,
@@ -53,6 +56,7 @@ impl Event {
         match self {
             Self::Switchover => "switchover",
             Self::Planned => "planned",
+            Self::Scheduled => "scheduled",
             Self::Crash => "crash",
             Self::Postmaster => "postmaster",
             Self::Freeze => "freeze",
@@ -77,7 +81,7 @@ impl Event {
     pub fn fate(self) -> Fate {
         match self {
             Self::Switchover | Self::Crash | Self::Rolling => Fate::Lost,
-            Self::Planned => Fate::Moves,
+            Self::Planned | Self::Scheduled => Fate::Moves,
             Self::Freeze | Self::Cut => Fate::Silent,
             Self::Postmaster | Self::Etcd => Fate::MayReturn,
             Self::SilentApis | Self::EtcdFailsafe | Self::Replica | Self::Lag => Fate::Stays,

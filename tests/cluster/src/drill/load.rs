@@ -81,9 +81,13 @@ impl Load {
     ///
     /// # Errors
     /// A client cannot connect or its first statement fails.
-    pub async fn start(front: Front, journal: Arc<Journal>) -> Result<Self> {
-        let shared =
-            Arc::new(Shared { front, journal, next_id: AtomicI64::new(1), ended: AtomicBool::new(false) });
+    pub async fn start(front: &Front, journal: Arc<Journal>) -> Result<Self> {
+        let shared = Arc::new(Shared {
+            front: front.clone(),
+            journal,
+            next_id: AtomicI64::new(1),
+            ended: AtomicBool::new(false),
+        });
         let mut idle = Vec::new();
         let mut busy = Vec::new();
         let works = CREW.iter().flat_map(|&(work, count)| std::iter::repeat_n(work, count));

@@ -38,6 +38,8 @@ pub struct Report {
     pub only_on_old: Option<Stale>,
     /// What became of a crowd that waited, if there was one and a leader was lost.
     pub held: Option<Held>,
+    /// Callbacks of Patroni's that the pooler heard.
+    pub callbacks: usize,
     /// In words.
     pub note: String,
 }
@@ -135,6 +137,7 @@ pub(super) mod tests {
             stale: Stale::default(),
             only_on_old: None,
             held: None,
+            callbacks: 0,
             note: String::new(),
         }
     }

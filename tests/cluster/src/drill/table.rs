@@ -34,6 +34,9 @@ pub fn line(report: &Report) -> String {
         tally.writes,
         tally.reads,
     );
+    if report.callbacks > 0 {
+        line += &format!(", {} callbacks heard", report.callbacks);
+    }
     if let Some(rows) = report.only_on_old {
         line += &format!(", rows only there {} ({} in flight)", rows.accepted, rows.in_flight);
     }
