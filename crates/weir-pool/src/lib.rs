@@ -6,6 +6,7 @@ mod caps;
 mod choice;
 mod dials;
 mod dice;
+mod holds;
 mod ids;
 mod ledger;
 mod limits;

@@ -25,6 +25,8 @@ pub struct Pool {
     pub(crate) paused: bool,
     /// Nobody may be served, though connections are kept: whether their member still leads is not known.
     pub(crate) suspended: bool,
+    /// Who should serve is not what it was said to be, and nobody else is named: [`Pool::bar`].
+    pub(crate) barred: bool,
     /// A hold has just ended: [`Pool::grant_idle`] serves those who wait from connections that were kept.
     resuming: bool,
     /// Since when a login needs to have seen one server connection, though no client asks for it.
@@ -60,6 +62,7 @@ impl Pool {
             sums: PoolSums::default(),
             paused: false,
             suspended: false,
+            barred: false,
             resuming: false,
             demanded: None,
             keeps_min: false,
@@ -154,7 +157,7 @@ impl Pool {
     pub fn ready(&mut self, server: ServerId, now: Instant) -> Settled {
         let settled = match self.ledger.get(server) {
             Some(entry) if entry.state == ServerState::Dialing => {
-                self.logged_in(entry.target);
+                self.logged_in(entry.target, now);
                 self.settle(server, entry, now)
             }
             // Let go of in the meantime; whoever still holds it may only close it.
@@ -244,19 +247,6 @@ impl Pool {
         overdue
     }
 
-    /// True while there is nobody to serve clients: they queue, and their wait counts as hold.
-    pub fn held(&self) -> bool {
-        self.suspended || self.ledger.members.is_empty()
-    }
-
-    /// Nobody is known to lead: clients queue, but connections stay, and transactions that are open on them may end. The
-    /// next [`Pool::retarget`] ends the hold, and closes what does not belong to the target it names.
-    pub fn hold(&mut self, now: Instant) {
-        self.suspended = true;
-        self.queue.set_held(true, now);
-        self.finish();
-    }
-
     /// Gives an idle connection to the first in the queue: after a hold that ended with the same leader.
     pub fn grant_idle(
         &mut self,
@@ -298,6 +288,7 @@ impl Pool {
         self.resuming = std::mem::take(&mut self.suspended);
         let closed = self.let_go(self.kind == PoolKind::Write, |server| !targets.contains(&server.target));
         self.ledger.members.retarget(targets);
+        self.barred = false;
         self.queue.set_held(targets.is_empty(), now);
         self.finish();
         closed
@@ -450,7 +441,10 @@ impl Pool {
             .find(|&server| is_fresh(server))
     }
 
-    fn logged_in(&mut self, target: Target) {
+    fn logged_in(&mut self, target: Target, now: Instant) {
+        if std::mem::take(&mut self.barred) {
+            self.queue.set_held(self.suspended, now);
+        }
         self.sums.opened += 1;
         let open = self.ledger.open() + 1;
         self.had = self.had.max(open);

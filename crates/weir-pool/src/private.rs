@@ -32,7 +32,7 @@ impl Pool {
         is_turn: bool,
         dice: &mut (impl Dice + ?Sized),
     ) -> PrivateRoom {
-        if self.paused || self.held() {
+        if self.paused || self.has_no_target() {
             return PrivateRoom::None;
         }
         let Some(target) = self.ledger.members.lightest(now, |_| false, dice) else {

@@ -74,8 +74,14 @@ impl Session {
                 Ok(None) => break,
                 Err(report) => return Turn { consumed: at, then: Then::Refuse(Box::new(report)) },
             };
+            let is_refused = matches!(self.phase, Phase::Refusing(_) | Phase::Skipping);
             match self.frame(now, cut, &mut server, catalog, wires) {
-                Ok(Step::Took(bytes)) => at += bytes,
+                Ok(Step::Took(bytes)) => {
+                    at += bytes;
+                    if is_refused && matches!(self.phase, Phase::Relaying) {
+                        return Turn { consumed: at, then: Then::Answered };
+                    }
+                }
                 Ok(Step::NeedMore) => break,
                 Ok(Step::Then(then)) => return Turn { consumed: at, then },
                 Ok(Step::Instead(bytes)) => {

@@ -42,6 +42,9 @@ pub struct Turn {
 pub enum Then {
     /// Wait for more bytes.
     Continue,
+    /// A request was answered with an error instead of being run ([`Session::refuse_next`]). The rest of the input may begin
+    /// another one: give it again, if the client may begin one now.
+    Answered,
     /// Find a server connection, call [`Session::attached`], and give the rest of the input again.
     NeedServer,
     /// Take the server connection back: it is at rest, and this client does not hold it any longer.

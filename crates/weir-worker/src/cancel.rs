@@ -143,7 +143,7 @@ impl Worker {
         self.send_out(now, id, destination, effects);
     }
 
-    /// Finds out what a request is for. One for a client that only waits is done with here, one for an idle client or
+    /// Finds out what a request is for. One for a client that only waits or is held is done with here, one for an idle client or
     /// for nobody is dropped.
     fn destination(
         &mut self,
@@ -160,7 +160,13 @@ impl Worker {
             return None;
         };
         match self.clients.get(key(target.0)).and_then(|client| client.server()) {
-            Some(server) => self.towards_server(server),
+            Some(server) => {
+                let destination = self.towards_server(server);
+                if destination.is_none() {
+                    self.cancel_held(now, target, effects);
+                }
+                destination
+            }
             None => {
                 self.cancel_waiting(now, target, effects);
                 None
@@ -212,11 +218,23 @@ impl Worker {
             return;
         }
         let index = open.pool;
-        open.session.refuse_next(
-            Report::error(SqlState::QUERY_CANCELED, "canceling statement due to user request")
-                .detail("It was waiting for a server connection; nothing of it was executed."),
-        );
+        open.session
+            .refuse_next(cancelled("It was waiting for a server connection; nothing of it was executed."));
         self.pools.entry_mut(index).pool.forget(id);
+        self.client_turn(now, id, &[], effects);
+    }
+
+    /// The same for one that holds a server connection and may not begin anything on it: the leader is about to go by plan.
+    fn cancel_held(&mut self, now: Instant, id: ClientId, effects: &mut Effects) {
+        let is_held = self.holds_session(id);
+        let Some(client) =
+            self.clients.get_mut(key(id.0)).filter(|client| is_held && !client.carry.is_empty())
+        else {
+            return;
+        };
+        let Some(open) = client.open_mut() else { return };
+        open.session
+            .refuse_next(cancelled("It waited for a change of the leader; nothing of it was executed."));
         self.client_turn(now, id, &[], effects);
     }
 
@@ -368,6 +386,11 @@ impl Worker {
     fn end_request(&mut self, now: Instant, requester: ClientId, effects: &mut Effects) {
         self.end_client(now, requester, None, "cancel request", effects);
     }
+}
+
+/// PostgreSQL's words; `detail` says how far it had come.
+fn cancelled(detail: &str) -> Report {
+    Report::error(SqlState::QUERY_CANCELED, "canceling statement due to user request").detail(detail)
 }
 
 /// Serial of no client: they begin with 1.

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use weir_config::Upstream;
-use weir_discovery::{ReadFallback, Topology};
+use weir_discovery::{Leadership, ReadFallback, Topology};
 use weir_pool::{ClientId, ServerId};
 use weir_protocol::message::Report;
 use weir_protocol::sqlstate::SqlState;
@@ -116,13 +116,30 @@ impl Worker {
         let Some(limit) = limit else { return };
         for id in self.pools.entry_mut(index).pool.overdue(now, limit) {
             self.pools.entry_mut(index).stats.wait_timeouts += 1;
-            let report = if held { self.why_nobody(role, limit) } else { waited_too_long(limit) };
+            let report = if held { self.why_nobody(index, limit) } else { waited_too_long(limit) };
             self.end_wait(now, id, held, &report, effects);
         }
     }
 
-    fn why_nobody(&self, role: Role, waited: Duration) -> Report {
-        why_not_held(&self.topology, role).unwrap_or_else(|| no_leader(&self.topology, waited))
+    fn why_nobody(&self, index: PoolIndex, waited: Duration) -> Report {
+        let role = self.pools.entry(index).key.role;
+        why_not_held(&self.topology, role)
+            .unwrap_or_else(|| no_leader(&self.topology, &self.why_held(index), waited))
+    }
+
+    /// What those who are held in this pool wait for.
+    pub(crate) fn why_held(&self, index: PoolIndex) -> String {
+        let entry = self.pools.entry(index);
+        if entry.pool.has_no_target() {
+            return self.topology.why_held().unwrap_or("no replica may serve reads").to_owned();
+        }
+        let who = match (entry.key.role, &self.topology.leader) {
+            (Role::Write, Leadership::Led { member, .. }) => format!("{member} is said to lead"),
+            (Role::Write | Role::Read, _) => "members are said to serve reads".to_owned(),
+        };
+        let last = entry.last_failure.as_ref();
+        let last = last.map(|last| last.detail.as_ref().unwrap_or(&last.message).trim_end_matches('.'));
+        format!("{who}, but no login succeeds there: {}", last.unwrap_or("none has come to an end"))
     }
 
     fn end_long_waits_each(&mut self, now: Instant, index: PoolIndex, effects: &mut Effects) {
@@ -176,15 +193,10 @@ fn hold_timeout(upstream: &Upstream) -> Option<Duration> {
 }
 
 /// The hold has lasted too long for this request; the client stays.
-fn no_leader(topology: &Topology, limit: Duration) -> Report {
-    let why = topology.why_held();
+fn no_leader(topology: &Topology, why: &str, limit: Duration) -> Report {
     let mut report =
         Report::error(SqlState::CANNOT_CONNECT_NOW, "no database server is available for this request")
-            .detail(format!(
-                "Waited {} s (hold_timeout): {}.",
-                limit.as_secs(),
-                why.unwrap_or("no replica may serve reads")
-            ))
+            .detail(format!("Waited {} s (hold_timeout): {why}.", limit.as_secs()))
             .hint("Nothing was executed. Try again; the connection to weir can go on being used.");
     if let Some(number) = topology.failover_under_way() {
         name_failover(&mut report, number);

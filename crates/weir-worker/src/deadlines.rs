@@ -241,6 +241,8 @@ impl Worker {
         let mut report = Report::notice(what).hint(patience);
         if let Some(why) = self.topology.why_held() {
             report = report.detail(format!("Writes are held: {why}."));
+        } else if !entry.pool.has_no_target() {
+            report = report.detail(format!("{}.", self.why_held(index)));
         }
         if let Some(number) = self.topology.failover_under_way() {
             name_failover(&mut report, number);

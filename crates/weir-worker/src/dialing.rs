@@ -181,6 +181,7 @@ impl Worker {
         let entry = self.pools.entry_mut(conn.pool);
         entry.pool.dial_failed(id, DialFailure::Refused, now);
         entry.last_failure = Some(report.clone());
+        self.bar(now, conn.pool);
         if let Some(client) = conn.client.filter(|_| conn.replication.is_some()) {
             let report = (!self.follows_cluster(conn.pool)).then_some(&report);
             self.replication_not_dialed(now, client, report, effects);
@@ -233,6 +234,9 @@ impl Worker {
         entry.pool.dial_failed(id, if is_starting { DialFailure::NotYet } else { DialFailure::Refused }, now);
         entry.last_failure = Some(report.clone());
         let is_in_vain = entry.pool.fails_fast(now);
+        if is_nobody(failure) {
+            self.bar(now, conn.pool);
+        }
         tracing::warn!("login to {} as {user} failed: {}", conn.name(), report.message);
         if report.code == SqlState::INVALID_PASSWORD {
             self.secrets.forget(&database, &user);
@@ -249,6 +253,13 @@ impl Worker {
 }
 
 impl Worker {
+    /// Who should serve a pool of the cluster does not. That is evidence against it, and a hold for those who wait.
+    fn bar(&mut self, now: Instant, pool: PoolIndex) {
+        if self.follows_cluster(pool) {
+            self.pools.entry_mut(pool).pool.bar(now);
+        }
+    }
+
     /// With mode `allow`: a server that lets nobody in without TLS is dialed again, with it. libpq does the same.
     fn tries_with_tls(&mut self, id: ServerId, failure: &LoginFailure, effects: &mut Effects) -> bool {
         let LoginFailure::Refused(report) = failure else { return false };
@@ -300,6 +311,18 @@ fn evidence(conn: &ServerConn, failure: &LoginFailure) -> Option<SessionEvidence
         | LoginFailure::NoCredential { .. }
         | LoginFailure::Unbound(_)
         | LoginFailure::Malformed(_) => None,
+    }
+}
+
+/// Whether the member is not there, or not what it was said to be; one that is full or does not know the user serves others.
+fn is_nobody(failure: &LoginFailure) -> bool {
+    match failure {
+        LoginFailure::Refused(report) => report.code.is_class(b"57"),
+        LoginFailure::NotPrimary
+        | LoginFailure::NotReplica
+        | LoginFailure::WrongTimeline { .. }
+        | LoginFailure::WrongSystem { .. } => true,
+        LoginFailure::NoCredential { .. } | LoginFailure::Unbound(_) | LoginFailure::Malformed(_) => false,
     }
 }
 

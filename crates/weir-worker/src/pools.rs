@@ -238,7 +238,7 @@ impl Worker {
 
     /// The pool's first use: tells it where it may dial.
     pub(crate) fn point_if_new(&mut self, now: Instant, index: PoolIndex, effects: &mut Effects) {
-        if self.pools.entry(index).pool.held() {
+        if self.pools.entry(index).pool.has_no_target() {
             for server in self.point(now, index) {
                 self.lose(now, server, MEMBER_LEFT, effects);
             }

@@ -35,14 +35,14 @@ impl Worker {
         conn.client = None;
         conn.used = now;
         let (index, cancels, in_doubt) = (conn.pool, conn.cancels, conn.cancel_in_doubt);
-        let was_standby = conn.in_hot_standby;
+        let was_promoted = conn.was_promoted();
         let Some(server) = conn.open_mut() else { return };
         let tally = server.take_tally();
         let proof = server.at_rest();
-        let was_promoted = was_standby && !server.is_standby();
         self.pools.entry_mut(index).add(tally);
         match proof {
             None => self.discard(now, id, effects),
+            // There is nothing to clean on a connection that nobody gets.
             Some(_) if was_promoted => self.leave_promoted(now, id, effects),
             // A cancel request may still arrive there, and must not hit the next client's query.
             Some(_) if in_doubt => self.discard(now, id, effects),
@@ -69,9 +69,12 @@ impl Worker {
         self.discard_because(now, id, "its member was promoted", effects);
     }
 
-    /// The only way into the idle list.
+    /// The only way into the idle list. A query of weir's own (a reset, a check) hears of a promotion like any other.
     fn give_back(&mut self, now: Instant, id: ServerId, _at_rest: AtRest, effects: &mut Effects) {
         let Some(conn) = self.servers.get_mut(key(id.0)) else { return };
+        if conn.was_promoted() {
+            return self.leave_promoted(now, id, effects);
+        }
         conn.settling_since = None;
         let index = conn.pool;
         match self.pools.entry_mut(index).pool.give_back(id, now) {
@@ -109,6 +112,7 @@ impl Worker {
         let Some(conn) = self.servers.get_mut(key(id.0)) else { return };
         conn.client = None;
         let (index, can_cancel) = (conn.pool, conn.cancels > 0 || conn.cancel_in_doubt);
+        let was_promoted = conn.was_promoted();
         let Some(server) = conn.open_mut() else { return };
         let tally = server.take_tally();
         let can_reset = server.at_rest().is_some() && !can_cancel;
@@ -116,6 +120,8 @@ impl Worker {
         let is_replaced = self.pools.entry(index).pool.server(id).is_some_and(|facts| facts.retire);
         if !can_reset {
             self.discard(now, id, effects);
+        } else if was_promoted {
+            self.leave_promoted(now, id, effects);
         } else if self.ends_with_its_session(id) {
             self.pools.entry_mut(index).pool.discard(id);
             self.close_server(id, effects);

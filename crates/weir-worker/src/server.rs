@@ -89,6 +89,11 @@ impl ServerConn {
         }
     }
 
+    /// It was a standby at its login and has said since that it is none.
+    pub(crate) fn was_promoted(&self) -> bool {
+        self.in_hot_standby && self.open().is_some_and(|server| !server.is_standby())
+    }
+
     /// On its way in: dialing, login, connect_query.
     pub(crate) fn is_logging_in(&self) -> bool {
         self.is_new

@@ -142,6 +142,11 @@ impl Worker {
             at += turn.consumed;
             match turn.then {
                 Then::Continue => return at,
+                Then::Answered => {
+                    if self.holds_session(id) {
+                        return at;
+                    }
+                }
                 Then::NeedServer => {
                     if !self.checkout(now, id, effects) {
                         return at;
@@ -317,7 +322,9 @@ impl Worker {
             Then::Desync(what) => self.desynchronised(now, id, client_id, what, effects),
             Then::Refuse(report) => self.refuse_client(now, client_id, &report, effects),
             Then::SettingsRefused(body) => self.settings_refused(now, client_id, &body, effects),
-            Then::NeedServer | Then::Terminate => debug_assert!(false, "only a client's bytes lead to this"),
+            Then::NeedServer | Then::Terminate | Then::Answered => {
+                debug_assert!(false, "only a client's bytes lead to this");
+            }
         }
     }
 

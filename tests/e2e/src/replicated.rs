@@ -28,6 +28,12 @@ pub struct Told {
     pub tags: String,
     /// Its own REST API takes requests and does not answer.
     pub hangs: bool,
+    /// Its timeline.
+    pub timeline: u32,
+    /// The system identifier of its cluster.
+    pub system: String,
+    /// How far it lags; `None`: Patroni does not know.
+    pub lag: Option<u64>,
     postgres: SocketAddr,
     api: SocketAddr,
 }
@@ -59,6 +65,19 @@ impl Replicated {
     /// # Errors
     /// One of them does not come up.
     pub async fn start(setup: Setup, replica_settings: &[(&str, &str)]) -> Result<Self> {
+        let setup = setup.set("patroni", &format!("monitor_user = \"{}\"", schema::SUPERUSER.user));
+        Self::launch(setup, replica_settings, None).await
+    }
+
+    /// The same without monitors: weir knows of each PostgreSQL what Patroni says, and what its own logins meet.
+    ///
+    /// # Errors
+    /// One of them does not come up.
+    pub async fn start_unwatched(setup: Setup) -> Result<Self> {
+        Self::launch(setup, &[], Some(0)).await
+    }
+
+    async fn launch(setup: Setup, replica_settings: &[(&str, &str)], lag: Option<u64>) -> Result<Self> {
         // Two copies are made at once, and replicas come back after a while.
         let kept = ("wal_keep_size".to_owned(), "128MB".to_owned());
         let options = PostgresOptions { settings: vec![kept], ..PostgresOptions::default() };
@@ -82,17 +101,17 @@ impl Replicated {
                 state: if at == 0 { "running" } else { "streaming" },
                 tags: "{}".to_owned(),
                 hangs: false,
+                timeline: 1,
+                system: system.clone(),
+                lag,
                 postgres: postgres.address(),
                 api: listener.local_addr()?,
             };
             lock(&told).push(member);
-            apis.push(tokio::spawn(serve(listener, Arc::clone(&told), at, system.clone())));
+            apis.push(tokio::spawn(serve(listener, Arc::clone(&told), at)));
         }
         let seed = format!("http://{}", lock(&told)[0].api);
-        let front = setup
-            .set("patroni", &format!("monitor_user = \"{}\"", schema::SUPERUSER.user))
-            .start_following(&seed)
-            .await?;
+        let front = setup.start_following(&seed).await?;
         let all = Self { front, primary, replicas, told, apis };
         all.until_reads_go_to(&["n2", "n3"]).await?;
         Ok(all)
@@ -205,15 +224,15 @@ fn lock(told: &Everybody) -> std::sync::MutexGuard<'_, Vec<Told>> {
 }
 
 /// One member's REST API.
-async fn serve(listener: TcpListener, told: Everybody, at: usize, system: String) {
+async fn serve(listener: TcpListener, told: Everybody, at: usize) {
     while let Ok((stream, _)) = listener.accept().await {
-        let (told, system) = (Arc::clone(&told), system.clone());
+        let told = Arc::clone(&told);
         // Whoever hangs up hears nothing.
-        tokio::spawn(async move { drop(answer(stream, &told, at, &system).await) });
+        tokio::spawn(async move { drop(answer(stream, &told, at).await) });
     }
 }
 
-async fn answer(mut stream: TcpStream, told: &Everybody, at: usize, system: &str) -> Result<()> {
+async fn answer(mut stream: TcpStream, told: &Everybody, at: usize) -> Result<()> {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
         if stream.read_buf(&mut request).await? == 0 {
@@ -229,7 +248,7 @@ async fn answer(mut stream: TcpStream, told: &Everybody, at: usize, system: &str
     let (status, body) = if request.starts_with(b"GET /cluster ") {
         (200, cluster(&all))
     } else {
-        (if all[at].leads { 200 } else { 503 }, member(&all[at], system))
+        (if all[at].leads { 200 } else { 503 }, member(&all[at]))
     };
     let head = format!("HTTP/1.0 {status} X\r\nContent-Type: application/json\r\n\r\n");
     stream.write_all((head + &body).as_bytes()).await?;
@@ -237,26 +256,27 @@ async fn answer(mut stream: TcpStream, told: &Everybody, at: usize, system: &str
 }
 
 /// Without positions in the log: monitors have to measure them.
-fn member(told: &Told, system: &str) -> String {
-    let Told { name, leads, tags, .. } = told;
+fn member(told: &Told) -> String {
+    let Told { name, leads, tags, timeline, system, .. } = told;
     let role = if *leads { "primary" } else { "replica" };
     // Here a replica that streams is said to be running.
     let state = if told.state == "streaming" { "running" } else { told.state };
     format!(
-        r#"{{"state": "{state}", "role": "{role}", "timeline": 1, "database_system_identifier": "{system}",
+        r#"{{"state": "{state}", "role": "{role}", "timeline": {timeline}, "database_system_identifier": "{system}",
         "tags": {tags}, "patroni": {{"version": "4.1.5", "scope": "weir", "name": "{name}"}}}}"#
     )
 }
 
 fn cluster(all: &[Told]) -> String {
     let mut members = String::new();
-    for Told { name, leads, state, tags, postgres, api, .. } in all {
+    for Told { name, leads, state, tags, timeline, lag, postgres, api, .. } in all {
+        let lag = lag.map_or_else(|| "\"unknown\"".to_owned(), |lag| lag.to_string());
         let role = if *leads { "leader" } else { "replica" };
         let comma = if members.is_empty() { "" } else { ", " };
         let _ = write!(
             members,
             r#"{comma}{{"name": "{name}", "role": "{role}", "state": "{state}", "api_url": "http://{api}/patroni",
-            "host": "{}", "port": {}, "timeline": 1, "lag": "unknown", "tags": {tags}}}"#,
+            "host": "{}", "port": {}, "timeline": {timeline}, "lag": {lag}, "tags": {tags}}}"#,
             postgres.ip(),
             postgres.port()
         );

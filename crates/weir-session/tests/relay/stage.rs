@@ -297,6 +297,7 @@ impl Stage {
             actor.carry = input[turn.consumed..].to_vec();
             match turn.then {
                 Then::Continue => return,
+                Then::Answered => {}
                 Then::NeedServer => {
                     if !self.attach(client) {
                         return;
@@ -381,7 +382,7 @@ impl Stage {
                 let code = String::from_utf8_lossy(fields.code).into_owned();
                 self.end(client, &code);
             }
-            Then::NeedServer | Then::Terminate => panic!("not from a server: {then:?}"),
+            Then::NeedServer | Then::Terminate | Then::Answered => panic!("not from a server: {then:?}"),
         }
     }
 

@@ -311,6 +311,41 @@ fn a_leader_that_cannot_be_reached_is_evidence() {
     assert_eq!(world.heard(client), echo("select 1"));
 }
 
+/// Patroni names it, and no monitor has looked at it: its own login is what tells.
+#[test]
+fn a_leader_that_is_none_is_no_busy_pool() {
+    let lies: [fn(&mut World); 4] = [
+        |world| world.member("n2").in_recovery = true,
+        |world| world.member("n2").system = SYSTEM + 1,
+        |world| world.member("n2").timeline = 1,
+        |world| world.member("n2").up = false,
+    ];
+    for lie in lies {
+        let mut world = World::configured(|config| {
+            config.pool.query_wait_timeout = Some(Duration::from_secs(5));
+            config.pool.query_wait_notify = Some(Duration::from_secs(3));
+        });
+        let client = world.client();
+        world.promote("n2", 2);
+        lie(&mut world);
+        world.adopt(led("n2", 2, &["n3"]));
+        world.query(client, "insert 1");
+        world.pass(Duration::from_secs(59));
+        assert_eq!(world.heard(client), ["NOTICE 00000"], "the pool is not busy");
+        world.pass(Duration::from_secs(2));
+        assert_eq!(world.heard(client), ["ERROR 57P03", "ready I"]);
+        let error = world.error(client);
+        assert!(error.contains("n2 is said to lead, but no login succeeds there: "), "{error}");
+        world.query(client, "insert 2");
+        world.pass(Duration::from_secs(10));
+        world.adopt(led("n1", 3, &["n3"]));
+        world.promote("n1", 3);
+        world.pass(Duration::from_secs(2));
+        assert_eq!(world.heard(client)[1..], ["INSERT 0 1", "ready I"]);
+        assert_eq!(world.ran(), ["n1: insert 2"]);
+    }
+}
+
 #[test]
 fn a_server_that_starts_is_waited_for() {
     let mut world = World::new();

@@ -7,7 +7,7 @@ use weir_discovery::Topology;
 use weir_worker::Role;
 
 use crate::settings::{led, size, target};
-use crate::world::{World, echo};
+use crate::world::{World, batch, echo, simple};
 
 /// n1 leads and is about to go.
 fn leaving(replicas: &[&str]) -> Topology {
@@ -89,6 +89,54 @@ fn a_session_is_waited_for_in_a_transaction_only_and_begins_nothing() {
     world.adopt(led("n1", 1, &["n2"]));
     assert_eq!(world.heard(busy), echo("select 2"));
     assert_eq!(world.heard(idle), echo("select 3"));
+}
+
+#[test]
+fn a_session_that_is_held_can_be_cancelled() {
+    let mut world = World::configured(|config| {
+        config.pool.mode = PoolMode::Session;
+        config.pool.size = size(3);
+    });
+    let [one, two, idle] = world.clients();
+    for client in [one, two, idle] {
+        assert_eq!(world.ask(client, "select 0"), echo("select 0"));
+    }
+    world.adopt(leaving(&["n2"]));
+    // The second request of each came behind the one that is meant.
+    world.send(one, [simple("select 1"), simple("select 2")].concat());
+    world.send(two, [batch("select 3"), batch("select 4")].concat());
+    for client in [one, two, idle] {
+        world.cancel(client);
+    }
+    for client in [one, two] {
+        assert_eq!(world.heard(client), ["ERROR 57014", "ready I"]);
+    }
+    assert_eq!(world.heard(idle), [""; 0], "nothing of it is held");
+    world.pass(Duration::from_secs(1));
+    assert_eq!((world.heard(one), world.heard(two)), (vec![], vec![]));
+    world.adopt(led("n1", 1, &["n2"]));
+    assert_eq!(world.heard(one), echo("select 2"));
+    assert_eq!(world.heard(two)[2..], echo("select 4"));
+    assert_eq!(world.ask(idle, "select 5"), echo("select 5"));
+    assert!(!world.ran().iter().any(|line| line.ends_with("select 1") || line.ends_with("select 3")));
+}
+
+#[test]
+fn so_can_one_whose_request_comes_in_pieces() {
+    let mut world = World::configured(|config| config.pool.mode = PoolMode::Session);
+    let client = world.client();
+    for request in [simple("select 1"), batch("select 1")] {
+        for cut in 1..request.len() {
+            assert_eq!(world.ask(client, "select 0"), echo("select 0"));
+            world.adopt(leaving(&["n2"]));
+            world.send(client, request[..cut].to_vec());
+            world.cancel(client);
+            world.send(client, request[cut..].to_vec());
+            world.adopt(led("n1", 1, &["n2"]));
+            assert_eq!(world.heard(client), ["ERROR 57014", "ready I"], "cut at {cut}");
+        }
+    }
+    assert!(!world.ran().contains(&"n1: select 1".to_owned()));
 }
 
 #[test]

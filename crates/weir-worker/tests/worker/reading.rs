@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use weir_config::ReadPolicy;
+use weir_config::{PoolMode, ReadPolicy};
 use weir_discovery::{ReadFallback, SessionEvidence};
 use weir_protocol::sqlstate::SqlState;
 use weir_worker::Role;
@@ -271,6 +271,58 @@ fn a_promoted_replica_is_left_before_discovery_knows() {
     assert_eq!(world.pids(), [0; 0], "its sessions are left");
     let evidence = SessionEvidence::NoStandby { address: address("n2") };
     assert!(world.shell.evidence.contains(&evidence));
+}
+
+#[test]
+fn so_is_one_that_a_session_leaves() {
+    for hears_before_its_end in [true, false] {
+        let mut world = World::configured(|config| config.pool.mode = PoolMode::Session);
+        world.adopt(led("n1", 1, &["n2"]));
+        let [leaves, stays] = [world.client_of(Role::Read, "app"), world.client_of(Role::Read, "app")];
+        for client in [leaves, stays] {
+            assert_eq!(world.ask(client, "select 1"), echo("select 1"));
+        }
+        world.promote("n2", 2);
+        for pid in world.pids() {
+            world.backend(pid).reports_promotion = true;
+        }
+        assert_eq!(world.ask(stays, "select 2"), echo("select 2"), "a session keeps its server");
+        if hears_before_its_end {
+            assert_eq!(world.ask(leaves, "select 3"), echo("select 3"));
+        }
+        // Otherwise the reset query hears of it.
+        world.vanish(leaves);
+        assert_eq!(world.pids().len(), 1, "it is not reset for the next session");
+        let evidence = SessionEvidence::NoStandby { address: address("n2") };
+        assert!(world.shell.evidence.contains(&evidence));
+        assert_eq!(world.ask(stays, "select 4"), echo("select 4"));
+    }
+}
+
+#[test]
+fn a_session_keeps_a_replica_that_is_left_and_with_server_fast_close_until_its_transaction_ends() {
+    for fast in [false, true] {
+        let mut world = World::configured(|config| {
+            config.pool.mode = PoolMode::Session;
+            config.pool.server_fast_close = fast;
+        });
+        world.adopt(led("n1", 1, &["n2"]));
+        let [rests, block] = [world.client_of(Role::Read, "app"), world.client_of(Role::Read, "app")];
+        assert_eq!(world.ask(rests, "select 1"), echo("select 1"));
+        assert_eq!(world.ask(block, "begin"), ["BEGIN", "ready T"]);
+        world.adopt(led("n1", 1, &["n3"]));
+        world.pass(Duration::from_secs(3600));
+        assert_eq!(world.is_open(rests), !fast);
+        assert_eq!(world.ask(block, "commit")[..2], ["COMMIT", "ready I"]);
+        assert_eq!(world.is_open(block), !fast);
+        if !fast {
+            assert_eq!(world.ask(rests, "select 2"), echo("select 2"));
+            world.vanish(rests);
+        }
+        let next = world.client_of(Role::Read, "app");
+        assert_eq!(world.ask(next, "select 3"), echo("select 3"));
+        assert_eq!(world.ran().last().unwrap(), "n3: select 3");
+    }
 }
 
 #[test]
