@@ -9,11 +9,12 @@ use weir_protocol::frontend;
 use weir_protocol::startup::ProtocolVersion;
 use weir_protocol::tag::FromServer;
 
+use crate::copying::Copying;
 use crate::database::Row;
 use crate::dice::Dice;
 use crate::laws::Law;
 use crate::ledger::{Fate, Ledger};
-use crate::requests::{Request, Style, Wish};
+use crate::requests::{Reply, Request, Signature, Style, Wish, name_of};
 use crate::wire::WireId;
 
 /// What an application is there for.
@@ -24,6 +25,8 @@ pub(crate) enum Kind {
     Reader,
     /// Keeps its server connection (session pooling).
     Sitter,
+    /// Makes temporary tables, which tie it to its server connection for a while, and sets parameters.
+    Keeper,
 }
 
 #[derive(Debug)]
@@ -43,10 +46,15 @@ pub(crate) struct Application {
     pub(crate) key: Option<(u32, Vec<u8>)>,
     /// Errors and ends that it has met, but for those that it has asked for.
     pub(crate) failures: u32,
+    /// The last of them, for the story.
+    pub(crate) last_failure: Option<String>,
     /// It has asked to cancel something on this connection.
     pub(crate) has_canceled: bool,
-    /// An operator has forced connections to end while this one was there.
+    /// Somebody has forced connections to end while this one was there.
     pub(crate) is_forced: bool,
+    /// What is under way was asked with nothing in front of it or behind it, and nothing of its reply has come.
+    pub(crate) is_lone: bool,
+    pub(crate) copy: Option<Copying>,
     pub(crate) dice: Dice,
     inbox: Vec<u8>,
     heard: Vec<Heard>,
@@ -56,6 +64,14 @@ pub(crate) struct Application {
     is_behind_failure: bool,
     /// Rows of the open transaction.
     written: Vec<Row>,
+    /// The number of its application_name.
+    name: u32,
+    /// It counts on its session: on a temporary table there, or on all of it in session pooling.
+    keeps: bool,
+    /// Something was asked on this connection.
+    has_asked: bool,
+    /// So many requests have to be answered until weir knows what the last ones have left on the session.
+    untold: u8,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +98,13 @@ impl Kind {
             Self::Writer => "writer",
             Self::Reader => "reader",
             Self::Sitter => "sitter",
+            Self::Keeper => "keeper",
         }
+    }
+
+    /// It may keep server connections to itself.
+    pub(crate) fn keeps_servers(self) -> bool {
+        matches!(self, Self::Sitter | Self::Keeper)
     }
 }
 
@@ -98,14 +120,21 @@ impl Application {
             served: 0,
             key: None,
             failures: 0,
+            last_failure: None,
             has_canceled: false,
             is_forced: false,
+            is_lone: false,
+            copy: None,
             dice,
             inbox: Vec::new(),
             heard: Vec::new(),
             named: BTreeSet::new(),
             is_behind_failure: false,
             written: Vec::new(),
+            name: 0,
+            keeps: false,
+            has_asked: false,
+            untold: 0,
         }
     }
 
@@ -115,11 +144,13 @@ impl Application {
         self.waits_for = VecDeque::from([Request::Login]);
         self.status = b'I';
         (self.key, self.has_canceled, self.is_forced) = (None, false, false);
+        (self.name, self.keeps, self.has_asked, self.untold) = (who % 3, false, false, 0);
+        (self.is_lone, self.copy) = (false, None);
         self.inbox.clear();
         self.heard.clear();
         self.named.clear();
         let mut out = Vec::new();
-        let name = format!("a{}", who % 3);
+        let name = name_of(self.name);
         let parameters = [("user", self.kind.user()), ("database", "app"), ("application_name", &name)];
         frontend::startup(ProtocolVersion::V3_0, &parameters, &mut out);
         out
@@ -127,14 +158,39 @@ impl Application {
 
     /// Something new to ask, fit for the status; now and then several things at once.
     pub(crate) fn next_requests(&mut self, ledger: &mut Ledger, is_calm: bool) -> Vec<u8> {
-        let writes = self.kind != Kind::Reader;
-        let wish = Wish { writes, status: self.status, is_calm, dice: &mut self.dice, ledger };
+        let (kind, status, keeps) = (self.kind, self.status, self.keeps);
+        let requests = Wish { kind, status, keeps, is_calm, dice: &mut self.dice, ledger }.draw();
+        let by = Signature { who: self.who, name: name_of(self.name), keeps };
+        (self.has_asked, self.is_lone) = (true, requests.len() == 1);
         let mut out = Vec::new();
-        for request in wish.draw() {
-            request.write(Style::draw(&mut self.dice), self.who, &mut self.named, &mut out);
+        for request in requests {
+            let style = Style::draw(&mut self.dice);
+            request.write(style, &by, &mut self.named, &mut out);
+            if let Request::CopyIn(rows) = &request {
+                self.copy = Some(Copying::new(rows, style));
+            }
             self.waits_for.push_back(request);
         }
         out
+    }
+
+    /// What comes next of a COPY; nothing if PostgreSQL has not asked for it, or none is open.
+    pub(crate) fn next_of_copy(&mut self) -> Option<Vec<u8>> {
+        let mut out = Vec::new();
+        let goes_on = self.copy.as_mut()?.put_next(self.who, &mut self.dice, &mut out)?;
+        if !goes_on {
+            self.copy = None;
+        }
+        Some(out)
+    }
+
+    /// Something of its session cannot be had elsewhere, or may not: it goes with its server connection.
+    pub(crate) fn is_tied(&self) -> bool {
+        match self.kind {
+            Kind::Writer | Kind::Reader => false,
+            Kind::Sitter => self.has_asked,
+            Kind::Keeper => self.keeps || self.untold > 0 || self.waits_for.iter().any(Request::leaves_trace),
+        }
     }
 
     /// Bytes from weir.
@@ -157,6 +213,13 @@ impl Application {
 
     fn hear(&mut self, tag: FromServer, body: &[u8], ledger: &mut Ledger) -> Next {
         match tag {
+            FromServer::CopyData => self.heard.push(Heard::Row(text(body).trim_end().to_owned())),
+            FromServer::CopyInResponse => {
+                let copy = self.copy.as_mut().filter(|copy| !copy.is_asked && !copy.has_failed);
+                let Some(copy) = copy else { Law::OwnAnswers.broken("nobody copies anything") };
+                copy.is_asked = true;
+                return Next::Think;
+            }
             FromServer::DataRow => {
                 let values = read::data_row(body).expect("a row");
                 self.heard.push(Heard::Row(text(values.first().copied().flatten().unwrap_or_default())));
@@ -171,6 +234,10 @@ impl Application {
                     return self.last_words(&code, &text(fields.message));
                 }
                 self.heard.push(Heard::Error(code));
+                if let Some(copy) = &mut self.copy {
+                    copy.has_failed = true;
+                    return Next::Think;
+                }
             }
             FromServer::ReadyForQuery => {
                 let status = read::ready_status(body).expect("a status");
@@ -185,19 +252,17 @@ impl Application {
             FromServer::Authentication
             | FromServer::NoticeResponse
             | FromServer::ParameterStatus
-            | FromServer::ParseComplete
+            | FromServer::CopyDone
+            | FromServer::CopyOutResponse => {}
+            FromServer::ParseComplete
             | FromServer::BindComplete
             | FromServer::CloseComplete
-            | FromServer::RowDescription => {}
+            | FromServer::RowDescription => self.is_lone = false,
             FromServer::NoData
             | FromServer::ParameterDescription
             | FromServer::EmptyQueryResponse
             | FromServer::PortalSuspended
-            | FromServer::CopyInResponse
-            | FromServer::CopyOutResponse
             | FromServer::CopyBothResponse
-            | FromServer::CopyData
-            | FromServer::CopyDone
             | FromServer::FunctionCallResponse
             | FromServer::NotificationResponse
             | FromServer::NegotiateProtocolVersion => {
@@ -220,11 +285,18 @@ impl Application {
         let Some(request) = self.waits_for.pop_front() else {
             Law::OwnAnswers.broken(&format!("{heard:?} answers nothing"))
         };
-        let mut echoes = request.echoes().into_iter();
+        let mut expected = request.replies(self.status).into_iter().flat_map(|(rows, _)| rows);
         for row in heard.iter().filter_map(|heard| if let Heard::Row(row) = heard { Some(row) } else { None })
         {
             Law::OwnAnswers
-                .holds(echoes.next().as_ref() == Some(row), || format!("{row} answers {request:?}"));
+                .holds(expected.next().as_ref() == Some(row), || format!("{row} answers {request:?}"));
+        }
+        // weir asks as soon as nothing is under way, and answers an empty block by itself.
+        let is_local = matches!(request, Request::Begin | Request::Commit | Request::Rollback);
+        if request.leaves_trace() {
+            self.untold = 2;
+        } else if !is_local && self.waits_for.is_empty() {
+            self.untold = self.untold.saturating_sub(1);
         }
         let error =
             heard.iter().find_map(|heard| if let Heard::Error(code) = heard { Some(code) } else { None });
@@ -244,9 +316,9 @@ impl Application {
         let is_own = match code {
             "57P03" | "08007" => true,
             // A transaction was lost, so there was one.
-            "40001" => self.status != b'I',
+            "40001" => self.status != b'I' || self.kind == Kind::Reader,
             "25P02" => status == b'E',
-            "57014" => self.has_canceled,
+            "57014" => self.has_canceled || matches!(request, Request::CopyIn(_)),
             // Its Parse was in a request in front of it that failed.
             "26000" => self.is_behind_failure,
             _ => false,
@@ -254,7 +326,16 @@ impl Application {
         Law::OwnAnswers.holds(is_own, || format!("{code} for {request:?} in {}", char::from(self.status)));
         self.named.clear();
         self.is_behind_failure = !self.waits_for.is_empty();
-        self.failures += u32::from(!self.has_canceled);
+        // What follows from the application's own mistakes does not count.
+        if !["57014", "25P02", "26000"].contains(&code) {
+            self.failures += 1;
+            self.last_failure = Some(format!("{code} for {request:?} in {}", char::from(self.status)));
+        }
+        if let Some(value) =
+            request.value().filter(|_| self.is_lone && self.kind == Kind::Reader && self.status == b'I')
+        {
+            ledger.read_failed(value, code);
+        }
         let fate = if code == "08007" { Fate::InDoubt } else { Fate::Denied(code.to_owned()) };
         ledger.told(&request.rows(), &fate);
         if *request == Request::Commit {
@@ -268,26 +349,32 @@ impl Application {
     }
 
     fn succeeded(&mut self, request: &Request, heard: &[Heard], status: u8, ledger: &mut Ledger) {
-        let tag = match request {
-            Request::Login => "",
-            Request::Select(_) | Request::Insert(_) | Request::Pair(..) => "SELECT 1",
-            Request::Begin => "BEGIN",
-            Request::Commit if self.status != b'E' => "COMMIT",
-            Request::Commit | Request::Rollback => "ROLLBACK",
-        };
         self.served += 1;
         let may_succeed = self.status != b'E' || matches!(request, Request::Commit | Request::Rollback);
         Law::OwnAnswers.holds(may_succeed, || format!("{request:?} is done in a failed transaction"));
-        let done = || Heard::Done(tag.to_owned());
-        let echoes = request.echoes();
-        let mut expected: Vec<Heard> =
-            echoes.iter().cloned().flat_map(|row| [Heard::Row(row), done()]).collect();
-        if echoes.is_empty() && *request != Request::Login {
-            expected.push(done());
-        }
+        let complete = |(rows, tag): Reply| rows.into_iter().map(Heard::Row).chain([Heard::Done(tag)]);
+        let expected: Vec<Heard> = request.replies(self.status).into_iter().flat_map(complete).collect();
         Law::OwnAnswers.holds(heard == expected, || {
             format!("{heard:?} in answer to {request:?} in {}", char::from(self.status))
         });
+        match request {
+            Request::Rename(number) => self.name = *number,
+            Request::Keep => self.keeps = true,
+            Request::LetGo => {
+                (self.name, self.keeps) = (self.who % 3, false);
+                self.named.clear();
+            }
+            Request::Select(_)
+            | Request::Scan(..)
+            | Request::Insert(_)
+            | Request::Pair(..)
+            | Request::CopyIn(_)
+            | Request::CopyOut(..)
+            | Request::Begin
+            | Request::Commit
+            | Request::Rollback => self.keeps |= self.kind == Kind::Sitter,
+            Request::Login => {}
+        }
         if status == b'T' {
             self.written.append(&mut request.rows());
             return;

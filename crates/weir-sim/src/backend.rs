@@ -1,21 +1,27 @@
-//! One session at a PostgreSQL: login by trust, simple and extended queries, transactions, statements that take their time,
-//! commits that wait for a standby, and the ways to die. Knows only as much SQL as applications and weir send here.
+//! One session at a PostgreSQL: login by trust, simple and extended queries, statements that take their time, commits that
+//! wait for a standby, and the ways to die. What statements do is in `statements`, COPY in `copy`.
+
+mod copy;
+mod statements;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use weir_protocol::backend;
 use weir_protocol::frame::{self, HEADER_BYTES, MESSAGE_BYTES_MAX};
 use weir_protocol::frontend::read;
 use weir_protocol::message::Report;
 use weir_protocol::sqlstate::SqlState;
 use weir_protocol::startup::{FirstPacket, first_packet};
 use weir_protocol::tag::FromClient;
-use weir_protocol::{backend, backend::Column};
 
-use crate::database::{Commit, Database, Phase, Row};
+use crate::database::{Database, Row};
 use crate::dice::Dice;
 use crate::laws::Law;
 use crate::wire::WireId;
+use copy::CopyIn;
+use copy::is_of_copy;
+use statements::{Statement, keyword, may_end, text, values};
 
 /// The cluster's number; as SQL shows it, it is negative.
 pub(crate) const SYSTEM: u64 = 0xf000_0000_0000_0001;
@@ -43,7 +49,10 @@ pub(crate) struct Backend {
     pub(crate) is_read_only: bool,
     /// The connection whose transaction block is open.
     holder: Option<u32>,
-    application_name: String,
+    /// The connection that counts on what this session has: a temporary table, or all of it in session pooling.
+    keeps: Option<u32>,
+    /// If the session has set it.
+    application_name: Option<String>,
     is_in: bool,
     is_standby: bool,
     told_standby: bool,
@@ -59,15 +68,12 @@ pub(crate) struct Backend {
     statements: BTreeMap<Vec<u8>, String>,
     /// Statement and values.
     portal: Statement,
+    /// Rows of the statement under way that have been told already.
+    shown: u64,
+    /// COPY FROM STDIN is open.
+    copy: Option<CopyIn>,
     /// Written in the open transaction, or in the string or batch under way.
     pending: Vec<Row>,
-}
-
-/// One statement as it is executed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Statement {
-    sql: String,
-    values: Vec<String>,
 }
 
 /// What a session is busy with.
@@ -103,7 +109,8 @@ impl Backend {
             cancels: None,
             is_read_only: false,
             holder: None,
-            application_name: String::new(),
+            keeps: None,
+            application_name: None,
             syncing: false,
             user: String::new(),
             tx: b'I',
@@ -121,6 +128,8 @@ impl Backend {
             skipping: false,
             statements: BTreeMap::new(),
             portal: Statement::default(),
+            shown: 0,
+            copy: None,
             pending: Vec::new(),
         }
     }
@@ -135,9 +144,22 @@ impl Backend {
         self.out.drain(..leaving).collect()
     }
 
-    /// Nothing is asked of it, and it is outside a transaction.
-    pub(crate) fn is_at_rest(&self) -> bool {
-        self.tx == b'I' && self.doing == Doing::Nothing && self.input.is_empty()
+    /// As it has said itself.
+    pub(crate) fn says_standby(&self) -> bool {
+        self.told_standby
+    }
+
+    /// Nothing is asked of it, it is outside a transaction, and what is on its way to it means nothing: it comes behind a COPY
+    /// that has failed.
+    pub(crate) fn is_at_rest(&self, under_way: &[u8]) -> bool {
+        let mut rest = [&self.input, under_way].concat();
+        while let Ok(Some(header)) = frame::peek(&rest, MESSAGE_BYTES_MAX)
+            && rest.len() >= header.total
+            && FromClient::of(header.tag).is_some_and(is_of_copy)
+        {
+            rest.drain(..header.total);
+        }
+        self.tx == b'I' && self.doing == Doing::Nothing && self.copy.is_none() && rest.is_empty()
     }
 
     /// Works until something takes time.
@@ -159,7 +181,7 @@ impl Backend {
         }
         match &self.doing {
             Doing::Nothing => Progress::Rests,
-            Doing::Running(statement) => Progress::Runs(duration(&statement.sql, dice)),
+            Doing::Running(statement) => Progress::Runs(statement.duration(dice)),
             Doing::Waiting(..) => Progress::Committed,
             Doing::Dead => Progress::Ended,
         }
@@ -176,11 +198,29 @@ impl Backend {
         if let Doing::Waiting(..) = self.doing { Progress::Committed } else { Progress::Rests }
     }
 
-    /// SIGINT: the statement under way fails. A commit that waits for its standby goes on waiting.
+    /// SIGINT: the statement under way fails. A commit that waits for its standby goes on waiting, and COPY waits for its
+    /// client's next message.
     pub(crate) fn interrupt(&mut self, data: &mut Database) {
+        if let Some(copy) = &mut self.copy {
+            copy.is_canceled = true;
+        }
         if let Doing::Running(_) = self.doing {
             self.doing = Doing::Nothing;
             self.fail(SqlState::QUERY_CANCELED);
+            self.go_on(data);
+        }
+    }
+
+    /// The query that a standby is busy with, if it is an application's.
+    pub(crate) fn query_of(&self) -> Option<u64> {
+        if let Doing::Running(statement) = &self.doing { statement.value() } else { None }
+    }
+
+    /// Replay needs what the statement under way reads, which is broken off (manual, "Handling Query Conflicts").
+    pub(crate) fn conflict(&mut self, data: &mut Database) {
+        if let Doing::Running(_) = self.doing {
+            self.doing = Doing::Nothing;
+            self.fail_by(SqlState::SERIALIZATION_FAILURE, b"postgres.c");
             self.go_on(data);
         }
     }
@@ -264,7 +304,11 @@ impl Backend {
     }
 
     fn message(&mut self, tag: FromClient, body: &[u8], data: &mut Database, dice: &mut Dice) {
-        if self.skipping && !matches!(tag, FromClient::Sync | FromClient::Terminate) {
+        if self.copy.is_some() {
+            return self.copied(tag, body, data);
+        }
+        // PostgreSQL takes no notice of what comes behind a COPY that has failed.
+        if is_of_copy(tag) || self.skipping && !matches!(tag, FromClient::Sync | FromClient::Terminate) {
             return;
         }
         self.simple = tag == FromClient::Query;
@@ -333,7 +377,7 @@ impl Backend {
 
     /// Runs what is left of a simple query; what comes after a statement that took its time runs at once.
     fn go_on(&mut self, data: &mut Database) {
-        if !self.simple {
+        if !self.simple || self.copy.is_some() {
             return;
         }
         while self.doing == Doing::Nothing && !self.rest.is_empty() {
@@ -357,9 +401,11 @@ impl Backend {
     }
 
     fn begin(&mut self, statement: Statement, data: &mut Database, dice: &mut Dice) {
+        self.shown = 0;
         // What weir sets up takes no time, or applications would cancel that.
-        let may_take_time = statement.who().is_some() || statement.sql.contains("pg_walfile_name");
+        let may_take_time = statement.by().is_some() || statement.is_fence();
         if self.tx != b'E' && may_take_time && dice.once_in(3) {
+            self.show_part(&statement, dice);
             self.doing = Doing::Running(statement);
         } else {
             self.execute(&statement, data);
@@ -376,137 +422,6 @@ impl Backend {
         }
     }
 
-    fn execute(&mut self, statement: &Statement, data: &mut Database) {
-        let first = keyword(&statement.sql);
-        if let Some(who) = statement.who() {
-            self.check_whom(who);
-        }
-        if self.tx == b'E' && !may_end(&first) {
-            return self.fail(SqlState::IN_FAILED_SQL_TRANSACTION);
-        }
-        match first.as_str() {
-            "begin" => {
-                (self.tx, self.holder) = (b'T', statement.who());
-                backend::command_complete("BEGIN", &mut self.out);
-            }
-            "commit" if self.tx != b'E' => {
-                let mut reply = Vec::new();
-                backend::command_complete("COMMIT", &mut reply);
-                self.end_block();
-                self.commit(reply, data);
-            }
-            "commit" | "rollback" => {
-                self.pending.clear();
-                self.end_block();
-                backend::command_complete("ROLLBACK", &mut self.out);
-            }
-            "insert" => self.insert(statement, data),
-            "select" => self.select(statement, data),
-            "reset" if !statement.sql.contains("AUTHORIZATION") => {
-                self.application_name.clear();
-                backend::command_complete("RESET", &mut self.out);
-            }
-            "discard" => {
-                self.statements.clear();
-                self.application_name.clear();
-                backend::command_complete("DISCARD ALL", &mut self.out);
-            }
-            _ => backend::command_complete(&first.to_ascii_uppercase(), &mut self.out),
-        }
-    }
-
-    fn end_block(&mut self) {
-        (self.tx, self.holder) = (b'I', None);
-    }
-
-    /// Nobody but who has begun a transaction block is served in it.
-    fn check_whom(&self, who: u32) {
-        Law::Fence.holds(self.system == SYSTEM, || format!("connection {who} is served by a stranger"));
-        let is_shared = self.tx != b'I' && self.holder.is_some_and(|holder| holder != who);
-        Law::OneClientAtATime.holds(!is_shared, || {
-            format!("connection {who} is served in the transaction of {:?}", self.holder)
-        });
-        let name = format!("a{}", who % 3);
-        Law::OwnAnswers.holds(self.application_name == name, || {
-            format!("connection {who} is served with application_name {:?}", self.application_name)
-        });
-    }
-
-    fn select(&mut self, statement: &Statement, data: &Database) {
-        let sql = &statement.sql;
-        if sql.contains("pg_walfile_name") {
-            return self.identify(data);
-        }
-        let mut quoted = sql.split('\'').skip(1).step_by(2);
-        let first =
-            statement.values.first().map(String::as_str).or_else(|| quoted.next()).unwrap_or_default();
-        let mut value = first.to_owned();
-        if sql.contains("set_config") && value == "application_name" {
-            value = quoted.next().unwrap_or_default().to_owned();
-            self.application_name.clone_from(&value);
-        }
-        let reply = self.row(&[&value]);
-        self.out.extend_from_slice(&reply);
-    }
-
-    fn insert(&mut self, statement: &Statement, data: &mut Database) {
-        if !data.writes() {
-            return self.fail(SqlState::READ_ONLY_SQL_TRANSACTION);
-        }
-        let literal = statement.sql.split(['(', ')']).nth(1).unwrap_or_default();
-        let number = statement.values.first().map_or(literal, String::as_str);
-        let row: Row = number.parse().expect("a row's number");
-        let reply = self.row(&[number]);
-        self.pending.push(row);
-        // Alone, or the last in its string: the end of an implicit transaction.
-        if self.tx == b'I' && self.simple && self.rest.is_empty() {
-            self.commit(reply, data);
-        } else {
-            self.out.extend_from_slice(&reply);
-        }
-    }
-
-    fn commit(&mut self, reply: Vec<u8>, data: &mut Database) {
-        let rows = std::mem::take(&mut self.pending);
-        if rows.is_empty() {
-            self.out.extend_from_slice(&reply);
-            return;
-        }
-        assert_eq!(data.phase, Phase::Primary, "sessions that write end with the primary");
-        let number = u64::from(self.timeline) << 32 | u64::from(rows[0]);
-        data.log.push(Commit { number, rows });
-        self.doing = Doing::Waiting(data.log.len(), reply);
-    }
-
-    fn identify(&mut self, data: &Database) {
-        let recovering = if data.writes() { "f" } else { "t" };
-        let timeline = format!("{:08X}", data.timeline);
-        let reply = self.row(&[recovering, &timeline, &self.system.cast_signed().to_string()]);
-        self.out.extend_from_slice(&reply);
-    }
-
-    fn row(&self, values: &[&str]) -> Vec<u8> {
-        let mut out = Vec::new();
-        if self.simple {
-            let columns: Vec<Column<'_>> = values.iter().map(|_| Column::text("value")).collect();
-            backend::row_description(&columns, &mut out);
-        }
-        let values: Vec<Option<&[u8]>> = values.iter().map(|value| Some(value.as_bytes())).collect();
-        backend::data_row(&values, &mut out);
-        backend::command_complete("SELECT 1", &mut out);
-        out
-    }
-
-    fn fail(&mut self, code: SqlState) {
-        backend::error(&Report::error(code, "refused"), &mut self.out);
-        self.rest.clear();
-        self.skipping = !self.simple;
-        self.pending.clear();
-        if self.tx == b'T' {
-            self.tx = b'E';
-        }
-    }
-
     fn tell_role(&mut self) {
         self.told_standby = self.is_standby;
         let value = if self.is_standby { "on" } else { "off" };
@@ -520,46 +435,4 @@ impl Backend {
         backend::ready_for_query(self.tx, &mut self.out);
         self.flushed = self.out.len();
     }
-}
-
-/// Most statements are quick.
-fn duration(sql: &str, dice: &mut Dice) -> Duration {
-    let is_own = sql.contains("pg_walfile_name");
-    if !is_own && dice.once_in(10) { dice.millis(50, 900) } else { dice.millis(0, 8) }
-}
-
-impl Statement {
-    /// The connection that asks it; nobody for weir's own.
-    fn who(&self) -> Option<u32> {
-        let in_comment = || self.sql.split_once("/* ")?.1.split_once(" */")?.0.parse().ok();
-        self.values.get(1).map_or_else(in_comment, |who| who.parse().ok())
-    }
-}
-
-fn keyword(sql: &str) -> String {
-    sql.split_whitespace().next().unwrap_or_default().to_ascii_lowercase()
-}
-
-fn may_end(keyword: &str) -> bool {
-    matches!(keyword, "commit" | "rollback")
-}
-
-/// The values of a Bind, all in text: behind the formats a count, and each with its length in front.
-fn values(body: &[u8]) -> Vec<String> {
-    let number =
-        |at: usize| body.get(at..at + 2).map_or(0, |two| usize::from(two[0]) << 8 | usize::from(two[1]));
-    let mut at = 2 + 2 * number(0);
-    let count = number(at);
-    at += 2;
-    (0..count)
-        .map(|_| {
-            let length = number(at) << 16 | number(at + 2);
-            at += 4 + length;
-            text(body.get(at - length..at).unwrap_or_default())
-        })
-        .collect()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }

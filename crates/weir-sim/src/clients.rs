@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use weir_protocol::frontend;
 
-use crate::application::{Kind, Next};
+use crate::application::Next;
 use crate::laws::Law;
 use crate::requests::Request;
 use crate::wire::{Party, Segment, WireId};
@@ -17,6 +17,12 @@ impl World {
             None if self.is_draining => {}
             None => self.connect(client),
             Some(wire) => {
+                if let Some(bytes) = self.clients[client].next_of_copy() {
+                    self.transmit_in_pieces(wire, 0, &bytes);
+                    if self.clients[client].copy.is_some() {
+                        return self.think(client);
+                    }
+                }
                 let application = &self.clients[client];
                 let is_done = self.is_calm && application.status == b'I';
                 if is_done || !application.waits_for.is_empty() {
@@ -66,13 +72,19 @@ impl World {
             return;
         }
         match segment {
-            Segment::Bytes(bytes) => match self.clients[client].receive(&bytes, &mut self.ledger) {
-                Next::Nothing => {}
-                Next::Think => self.think(client),
-                Next::Gone => self.gone(client, true),
-            },
-            Segment::Fin | Segment::Reset => self.gone(client, false),
-            Segment::SynAck | Segment::Syn | Segment::Refused => {}
+            Segment::Bytes(bytes) => {
+                let next = self.clients[client].receive(&bytes, &mut self.ledger);
+                if let Some(failure) = self.clients[client].last_failure.take() {
+                    self.note(format!("c{client}: {failure}"));
+                }
+                match next {
+                    Next::Nothing => {}
+                    Next::Think => self.think(client),
+                    Next::Gone => self.gone(client, true),
+                }
+            }
+            Segment::Fin | Segment::Reset | Segment::Refused => self.gone(client, false),
+            Segment::SynAck | Segment::Syn => {}
         }
     }
 
@@ -91,15 +103,18 @@ impl World {
             self.network.close(wire, 0);
             self.transmit(wire, 0, Segment::Fin);
         }
-        let was_in = self.clients[client].waits_for.front() != Some(&Request::Login);
-        let was_idle = self.clients[client].lost(&mut self.ledger);
-        let (kind, is_forced) = (self.clients[client].kind, self.clients[client].is_forced);
-        self.clients[client].failures += 1;
-        let may = self.is_draining || kind == Kind::Sitter || is_forced;
+        let application = &mut self.clients[client];
+        let was_in = application.waits_for.front() != Some(&Request::Login);
+        // Whoever keeps a server connection goes with it, and hears why.
+        let may = self.is_draining || application.is_forced || application.is_tied() && is_told;
+        let was_tied = application.is_tied();
+        let was_idle = application.lost(&mut self.ledger);
+        application.failures += u32::from(!was_tied);
         // Whoever is at work is cut off without a word only where half a message had reached it.
         let is_refused = was_idle || is_told && was_in;
         Law::NobodyCutOff.holds(may || !is_refused, || {
-            format!("c{client} was {}", if was_idle { "idle" } else { "at work" })
+            let application = &self.clients[client];
+            format!("c{client} was {}: {application:?}", if was_idle { "idle" } else { "at work" })
         });
         self.note(format!("c{client}: cut off{}", if is_told { ", and told why" } else { "" }));
         self.cut_off += 1;

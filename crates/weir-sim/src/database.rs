@@ -45,6 +45,8 @@ pub(crate) struct Database {
     pub(crate) synchronous: Option<usize>,
     /// Replay stands still here while the log goes on.
     pub(crate) replay_stops_at: Option<usize>,
+    /// Its recovery has not ended yet: it starts as a standby, whoever wants it to lead.
+    pub(crate) is_recovering: bool,
 }
 
 impl Database {
@@ -57,6 +59,7 @@ impl Database {
             acknowledged: BTreeMap::new(),
             synchronous: None,
             replay_stops_at: None,
+            is_recovering: phase == Phase::Standby,
         }
     }
 

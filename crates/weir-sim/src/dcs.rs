@@ -14,11 +14,20 @@ pub(crate) struct Dcs {
     pub(crate) switchover: Option<usize>,
     /// Maintenance: Patroni changes nothing.
     pub(crate) paused: bool,
+    /// The cluster follows another one: nobody is promoted.
+    pub(crate) is_standby: bool,
 }
 
 impl Dcs {
     pub(crate) fn new() -> Self {
-        Self { is_up: true, leader: None, sync: (0, None), switchover: None, paused: false }
+        Self {
+            is_up: true,
+            leader: None,
+            sync: (0, None),
+            switchover: None,
+            paused: false,
+            is_standby: false,
+        }
     }
 
     /// Who holds the leader key.

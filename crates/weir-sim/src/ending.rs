@@ -6,13 +6,22 @@ use weir_discovery::Leadership;
 use weir_worker::{ConnId, Order};
 
 use crate::Summary;
-use crate::application::Kind;
-use crate::backend::Backend;
+use crate::application::{Application, Kind};
 use crate::laws::Law;
 use crate::node::Node;
+use crate::process::MAX_LAG;
 use crate::world::{Event, World};
 
 impl World {
+    /// Nothing has happened yet. In a cluster that follows another one nobody who wants to write is left waiting.
+    pub(crate) fn check_standby(&self) {
+        let is_told = |client: &Application| client.kind != Kind::Writer || client.failures > 0;
+        for (at, client) in self.clients.iter().enumerate() {
+            Law::StandbyIsTold
+                .holds(!self.plan.is_standby || is_told(client), || format!("c{at}: {client:?}"));
+        }
+    }
+
     /// Faults stop. Within bounds there is a leader, every weir follows it, and everybody is served.
     pub(crate) fn become_calm(&mut self) {
         self.mend_all();
@@ -95,6 +104,8 @@ impl World {
             });
             let waiting: u32 = known.pools.iter().map(|pool| pool.cl_waiting).sum();
             Law::Progress.holds(waiting == 0, || format!("{waiting} clients wait: {:?}", known.pools));
+            let reading = known.servers.iter().filter(|server| server.role == "read");
+            self.check_lag(&reading.map(|server| server.remote_pid).collect::<Vec<_>>());
             for server in known.servers.iter().filter(|server| server.state == "idle") {
                 let of = |node: &Node| {
                     node.backends.get(&server.remote_pid).map(|it| (it.is_read_only, node.data.writes()))
@@ -102,8 +113,21 @@ impl World {
                 let may_write = self.nodes.iter().find_map(of) == Some((false, true));
                 Law::ReadOnly.holds(server.role != "read" || !may_write, || format!("{server:?}"));
                 let backend = self.nodes.iter().find_map(|node| node.backends.get(&server.remote_pid));
-                Law::PooledAtRest.holds(backend.is_none_or(Backend::is_at_rest), || format!("{backend:?}"));
+                Law::PooledAtRest
+                    .holds(backend.is_none_or(|backend| backend.is_at_rest(&[])), || format!("{backend:?}"));
             }
+        }
+    }
+
+    /// No replica that is far behind has these sessions of the read door.
+    fn check_lag(&self, reading: &[u32]) {
+        let Some(leader) = self.nodes.iter().find(|node| node.data.writes()) else { return };
+        for (at, node) in self.nodes.iter().enumerate().filter(|(_, node)| !node.data.writes()) {
+            let behind = leader.data.log.len().saturating_sub(node.data.replayed()) as u64;
+            let serves = reading.iter().any(|pid| node.backends.contains_key(pid));
+            Law::Fresh.holds(behind <= MAX_LAG || !serves, || {
+                format!("n{at} is {behind} behind, and serves reads")
+            });
         }
     }
 

@@ -37,6 +37,13 @@ pub(crate) enum Fault {
     NoLoadBalance(usize, bool),
     /// A standby stops to replay, or goes on.
     Lag(usize, bool),
+    /// Replay at a standby breaks off half of what is read there, or no longer.
+    Conflicts(usize, bool),
+    /// A weir is killed, and started anew.
+    WeirDies(usize),
+    WeirStarts(usize),
+    /// The cluster follows another one no longer.
+    PromoteCluster,
     /// The node dies, and a server of another cluster gets its address.
     Stranger(usize),
     ClientVanishes(usize),
@@ -62,6 +69,13 @@ impl World {
     /// Plans all faults of this story.
     pub(crate) fn plan_faults(&mut self, begin: Duration, end: Duration) {
         let mut dice = self.dice.fork();
+        if let Some(node) = self.plan.laggard {
+            self.agenda.at(begin, Event::Fault(Fault::Lag(node, true)));
+        }
+        if self.plan.is_standby {
+            let at = begin + dice.millis(0, 30_000);
+            self.agenda.at(at, Event::Fault(Fault::PromoteCluster));
+        }
         for _ in 0..self.plan.faults {
             let at = begin
                 + Duration::from_micros(dice.below(u64::try_from((end - begin).as_micros()).unwrap_or(1)));
@@ -107,7 +121,9 @@ impl World {
                 )
             }
             7 | 8 => (Fault::Switchover(node), None),
-            9 => match dice.below(3) {
+            9 => match dice.below(5) {
+                3 => (Fault::Conflicts(node, true), Some((long, Fault::Conflicts(node, false)))),
+                4 => self.draw_restart(dice, short),
                 0 => (Fault::NoLoadBalance(node, true), Some((long, Fault::NoLoadBalance(node, false)))),
                 1 => (Fault::Lag(node, true), Some((long, Fault::Lag(node, false)))),
                 _ => (Fault::ClientVanishes(dice.index(self.plan.clients.len())), None),
@@ -126,6 +142,11 @@ impl World {
             _ => Place::Host(Host::Node(node)),
         };
         (Fault::Freeze(place), Some((time, Fault::Thaw(place))))
+    }
+
+    fn draw_restart(&self, dice: &mut Dice, time: Duration) -> (Fault, Mending) {
+        let weir = dice.index(self.plan.weirs);
+        (Fault::WeirDies(weir), Some((time, Fault::WeirStarts(weir))))
     }
 
     /// One direction only, or both.
@@ -188,8 +209,12 @@ impl World {
             Fault::NoLoadBalance(node, on) => self.nodes[node].patroni.noloadbalance = on,
             Fault::Lag(node, on) => {
                 let data = &mut self.nodes[node].data;
-                data.replay_stops_at = on.then_some(data.log.len());
+                data.replay_stops_at = (on && !data.writes()).then_some(data.log.len());
             }
+            Fault::Conflicts(node, on) => self.nodes[node].has_conflicts = on,
+            Fault::WeirDies(weir) => self.kill_weir(weir),
+            Fault::WeirStarts(weir) => self.start_weir(weir),
+            Fault::PromoteCluster => self.dcs.is_standby = false,
             Fault::ClientVanishes(client) => self.vanish_client(client),
             Fault::Console(weir, Wish::Switchover) => self.begin_switchover(weir),
             Fault::Console(weir, wish) => {
@@ -224,6 +249,9 @@ impl World {
 
     /// An operator's order reaches a weir. KILL pauses first, as the console does it.
     pub(crate) fn operate(&mut self, weir: usize, order: Order) {
+        if !self.weirs[weir].is_up {
+            return;
+        }
         if matches!(order, Order::Kill(_) | Order::KillClient(_)) {
             for client in self.clients.iter_mut().filter(|client| client.weir == weir) {
                 client.is_forced = true;
@@ -303,18 +331,23 @@ impl World {
         self.dcs.is_up = true;
         self.dcs.switchover = None;
         self.dcs.paused = false;
+        self.dcs.is_standby = false;
         for host in self.frozen.keys().copied().collect::<Vec<_>>() {
             self.thaw(host);
         }
         for node in 0..self.nodes.len() {
             self.nodes[node].patroni.api = Api::Honest;
             self.nodes[node].patroni.noloadbalance = false;
-            self.nodes[node].data.replay_stops_at = None;
+            self.nodes[node].has_conflicts = false;
+            if self.plan.laggard != Some(node) {
+                self.nodes[node].data.replay_stops_at = None;
+            }
             if !self.nodes[node].patroni.is_up {
                 self.node_returns(node);
             }
         }
         for weir in 0..self.weirs.len() {
+            self.start_weir(weir);
             self.agenda.after(Duration::ZERO, Event::Operator { weir, order: Order::Resume(None) });
         }
     }

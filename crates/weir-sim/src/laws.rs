@@ -12,10 +12,24 @@ pub(crate) enum Law {
     OwnAnswers,
     /// A server connection that changes hands is outside a transaction, and owes no reply.
     PooledAtRest,
+    /// Whoever counts on something of his session is served by that session, or by none.
+    SessionStays,
+    /// Nobody meets what another has left on a session.
+    SessionClean,
+    /// A query is sent at most twice, and not again once a byte of its reply was forwarded.
+    RepeatedOnce,
+    /// At the read door a query that a replica loses or breaks off is tried once more.
+    ReadsGoOn,
     /// Sizes of pools and what databases and users may have are never exceeded.
     Limits,
     /// Nothing is written to a leader of an older timeline than the one that this weir has followed, nor to a stranger.
     Fence,
+    /// A weir that has just been started follows nobody before all were asked, or two seconds are over.
+    StartsWithAll,
+    /// While the cluster follows another one writers are told so at once.
+    StandbyIsTold,
+    /// The read door leaves a replica that is too far behind.
+    Fresh,
     /// The read door gives out no session that could write, once it had time to leave one.
     ReadOnly,
     /// What was applied is not reported as failed, but for 08007.
@@ -57,8 +71,15 @@ impl fmt::Display for Law {
             Self::OneClientAtATime => "one client at a time",
             Self::OwnAnswers => "own answers, in order",
             Self::PooledAtRest => "pooled at rest",
+            Self::SessionStays => "sessions stay",
+            Self::SessionClean => "sessions are clean",
+            Self::RepeatedOnce => "repeated at most once",
+            Self::ReadsGoOn => "reads go on",
             Self::Limits => "limits",
             Self::Fence => "fence",
+            Self::StartsWithAll => "asks all at the start",
+            Self::StandbyIsTold => "a standby cluster is told of",
+            Self::Fresh => "reads are fresh",
             Self::ReadOnly => "read door reads",
             Self::HonestFailures => "honest failures",
             Self::AppliedOnce => "applied once",

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use weir_worker::ConnId;
+
 use crate::database::{Commit, Row};
 use crate::laws::Law;
 
@@ -23,6 +25,22 @@ pub(crate) struct Ledger {
     fates: BTreeMap<Row, Fate>,
     commits: BTreeSet<Row>,
     last: Row,
+    reads: BTreeMap<u64, Read>,
+    /// weirs keep requests until they are answered.
+    pub(crate) expects_retries: bool,
+}
+
+/// One query that stood alone: what has become of it.
+#[derive(Debug, Default)]
+struct Read {
+    /// The server connections that weir has sent something on for it.
+    sent: Vec<(usize, ConnId)>,
+    /// How often a standby has broken it off.
+    broken: u32,
+    /// Something of its reply has been forwarded.
+    is_begun: bool,
+    /// It went to a session that may write, where fewer things prove that nothing was done.
+    is_elsewhere: bool,
 }
 
 impl Ledger {
@@ -58,6 +76,42 @@ impl Ledger {
             }
             self.fates.insert(*row, fate.clone());
         }
+    }
+
+    /// weir sends something on this connection for a query that stands alone.
+    pub(crate) fn read_sent(&mut self, value: u64, conn: (usize, ConnId), standby: bool) {
+        let read = self.reads.entry(value).or_default();
+        read.is_elsewhere |= !standby;
+        if !read.sent.contains(&conn) {
+            read.sent.push(conn);
+            Law::RepeatedOnce.holds(read.sent.len() < 2 || !read.is_begun, || {
+                format!("query {value} is sent once more, and part of its reply was forwarded")
+            });
+            Law::RepeatedOnce.holds(read.sent.len() < 3, || format!("query {value} is sent a third time"));
+        }
+    }
+
+    /// Something of a reply goes to its client.
+    pub(crate) fn read_answered(&mut self, value: u64) {
+        if let Some(read) = self.reads.get_mut(&value) {
+            read.is_begun = true;
+        }
+    }
+
+    /// A standby has broken it off in favour of replay.
+    pub(crate) fn read_broken(&mut self, value: u64) {
+        self.reads.entry(value).or_default().broken += 1;
+    }
+
+    /// A query that stood alone at the read door, outside a transaction, has failed without a word of its reply.
+    pub(crate) fn read_failed(&self, value: u64, code: &str) {
+        let expected = |read: &&Read| self.expects_retries && !read.is_elsewhere;
+        let Some(read) = self.reads.get(&value).filter(expected) else { return };
+        let losses = read.sent.len().max(1) + usize::try_from(read.broken).unwrap_or(0);
+        let may_fail = !["40001", "08007"].contains(&code) || read.sent.len() > 1 || read.broken > 1;
+        Law::ReadsGoOn.holds(may_fail || code == "08007" && losses > 1, || {
+            format!("query {value} has failed with {code}, and was tried once: {read:?}")
+        });
     }
 
     /// Every confirmed row is in the cluster's final log. `lossy`: a failover may lose what no standby had.

@@ -9,9 +9,9 @@
 //! | `world`, `agenda`, `dice` | everything that exists, and the loop that makes it happen; virtual time; chance |
 //! | `plan`, `faults` | what kind of story it is; what goes wrong, and when it is mended |
 //! | `ending` | calm and drain, and the laws that hold there |
-//! | `process`, `weir`, `rest` | a weir and its shell of memory; what it hears from REST APIs |
-//! | `application`, `requests`, `clients` | who connects, what is asked, and whether that is answered |
-//! | `backend`, `server`, `database` | PostgreSQL: a session, the server, the data |
+//! | `process`, `weir`, `restart`, `rest` | a weir and its shell of memory; its end and its next life; what it hears from REST APIs |
+//! | `application`, `requests`, `copying`, `clients` | who connects, what is asked, and whether that is answered |
+//! | `backend` with `statements` and `copy`, `server`, `database` | PostgreSQL: a session, the server, the data |
 //! | `planned` | SWITCHOVER at the console |
 //! | `patroni`, `dcs`, `node` | Patroni's loop, the store, a machine |
 //! | `wire`, `traffic` | the network |
@@ -21,6 +21,7 @@ mod agenda;
 mod application;
 mod backend;
 mod clients;
+mod copying;
 mod database;
 mod dcs;
 mod dice;
@@ -35,6 +36,7 @@ mod planned;
 mod process;
 mod requests;
 mod rest;
+mod restart;
 mod server;
 mod traffic;
 mod weir;
@@ -67,6 +69,8 @@ pub fn tell(seed: u64) -> Result<Summary, String> {
     let mut world = World::new(seed);
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
         world.plan_faults(QUIET, QUIET + STORM);
+        world.run_until(QUIET);
+        world.check_standby();
         world.run_until(QUIET + STORM);
         world.become_calm();
         world.drain();

@@ -21,6 +21,8 @@ pub(crate) struct Node {
     pub(crate) monitors: BTreeSet<usize>,
     /// Connections whose other ends have not noticed that this machine was switched off.
     pub(crate) ghosts: Vec<WireId>,
+    /// Replay breaks off what sessions of a standby read.
+    pub(crate) has_conflicts: bool,
     pub(crate) patroni: Patroni,
 }
 
@@ -74,6 +76,7 @@ impl Node {
             run: 0,
             monitors: BTreeSet::new(),
             ghosts: Vec::new(),
+            has_conflicts: false,
             patroni: Patroni {
                 is_up: true,
                 run: 0,

@@ -73,7 +73,7 @@ impl World {
         let (holder, writes) = (self.dcs.holder(now), self.nodes[node].data.writes());
         if writes && holder.is_none_or(|holder| holder == node) {
             self.dcs.leader = Some((node, now + self.plan.ttl));
-        } else if holder == Some(node) {
+        } else if holder == Some(node) && !self.dcs.is_standby {
             self.dcs.leader = None;
         }
         self.nodes[node].patroni.leads = self.dcs.holder(now) == Some(node);
@@ -81,7 +81,7 @@ impl World {
 
     /// An operator promotes a standby while Patroni looks on.
     pub(crate) fn promote_by_hand(&mut self, node: usize) {
-        if self.dcs.paused && self.nodes[node].data.phase == Phase::Standby {
+        if self.dcs.paused && !self.dcs.is_standby && self.nodes[node].data.phase == Phase::Standby {
             self.note(format!("n{node}: promoted by hand"));
             self.is_lossy |= !self.dcs.may_take_over(node);
             self.dcs.sync = (node, None);
@@ -106,8 +106,12 @@ impl World {
                 self.keep_synchronous(node);
                 self.maybe_switch_over(node);
             }
+            Phase::Standby if self.dcs.is_standby => {}
             Phase::Standby => self.promote(node),
-            Phase::Down => self.enter(node, Phase::Starting { as_standby: false }, 50, 1_500),
+            Phase::Down => {
+                let as_standby = self.nodes[node].data.is_recovering;
+                self.enter(node, Phase::Starting { as_standby }, 50, 1_500);
+            }
             Phase::Starting { .. } | Phase::Promoting | Phase::Stopping { .. } => {}
         }
     }
@@ -198,7 +202,8 @@ impl World {
             Phase::Standby | Phase::Primary => {}
         }
         let wanted = self.dcs.switchover;
-        let may = if self.plan.synchronous { self.dcs.may_take_over(node) } else { self.is_healthiest(node) };
+        let is_synchronous = self.plan.synchronous && !self.dcs.is_standby;
+        let may = if is_synchronous { self.dcs.may_take_over(node) } else { self.is_healthiest(node) };
         if !may || wanted.is_some_and(|wanted| wanted != node) {
             // A candidate that does not come is not waited for.
             self.dcs.switchover =
@@ -209,7 +214,7 @@ impl World {
         self.dcs.leader = Some((node, now + self.plan.ttl));
         self.nodes[node].patroni.leads = true;
         self.reach(Step::HasKey, node);
-        if self.nodes[node].data.phase == Phase::Standby {
+        if self.nodes[node].data.phase == Phase::Standby && !self.dcs.is_standby {
             self.promote(node);
         }
         self.wake_others(node);

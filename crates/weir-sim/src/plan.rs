@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use weir_discovery::ReadPolicy;
+
 use crate::application::Kind;
 use crate::dice::Dice;
 
@@ -13,6 +15,7 @@ pub(crate) struct Plan {
     pub(crate) clients: Vec<Kind>,
     pub(crate) pool_size: u32,
     pub(crate) max_db_connections: Option<u32>,
+    pub(crate) max_host_connections: Option<u32>,
     /// Without credentials for monitors weir has Patroni's word only.
     pub(crate) monitor: bool,
     /// Commits wait for a standby; without, an acknowledged row can be lost by design.
@@ -27,6 +30,14 @@ pub(crate) struct Plan {
     /// Nothing happens but SWITCHOVER at the console.
     pub(crate) is_planned: bool,
     pub(crate) faults: u64,
+    /// The cluster follows another one when the story begins.
+    pub(crate) is_standby: bool,
+    /// A replica that never catches up.
+    pub(crate) laggard: Option<usize>,
+    pub(crate) policy: ReadPolicy,
+    /// By node: its weight for reads, and the time that a question to it takes.
+    pub(crate) weights: Vec<u32>,
+    pub(crate) distances: Vec<Duration>,
     pub(crate) retry_bytes_max: usize,
 }
 
@@ -50,15 +61,21 @@ impl Plan {
         let loop_wait = dice.millis(500, 2_000);
         let clients: Vec<Kind> = (0..4 + dice.index(9)).map(|_| draw_kind(dice)).collect();
         let small = |dice: &mut Dice| 1 + u32::try_from(dice.below(4)).unwrap_or(0);
-        let sitters = clients.iter().filter(|kind| **kind == Kind::Sitter).count();
+        let keepers = clients.iter().filter(|kind| kind.keeps_servers()).count();
         let nodes = 3;
         let is_planned = dice.once_in(8);
         Self {
             nodes,
             weirs: if dice.once_in(4) && !is_planned { 2 } else { 1 },
             pool_size: small(dice),
-            // Whoever has a server connection keeps it in session pooling: these do not share.
-            max_db_connections: dice.once_in(3).then(|| u32::try_from(sitters).unwrap_or(0) + small(dice)),
+            // Whoever may keep a server connection does not share.
+            max_db_connections: dice.once_in(3).then(|| u32::try_from(keepers).unwrap_or(0) + small(dice)),
+            max_host_connections: dice.once_in(4).then(|| u32::try_from(keepers).unwrap_or(0) + small(dice)),
+            is_standby: dice.once_in(12) && !is_planned,
+            laggard: dice.once_in(6).then(|| dice.index(nodes)),
+            policy: draw_policy(dice),
+            weights: (0..nodes).map(|_| [0, 50, 100, 300][dice.index(4)]).collect(),
+            distances: (0..nodes).map(|_| dice.millis(0, 5)).collect(),
             monitor: !dice.once_in(5),
             synchronous: !dice.once_in(4),
             failsafe: dice.once_in(3),
@@ -79,10 +96,17 @@ impl Plan {
     }
 }
 
+fn draw_policy(dice: &mut Dice) -> ReadPolicy {
+    let policies =
+        [ReadPolicy::LeastConnections, ReadPolicy::RoundRobin, ReadPolicy::Weighted, ReadPolicy::Nearest];
+    policies[dice.index(policies.len())]
+}
+
 fn draw_kind(dice: &mut Dice) -> Kind {
-    match dice.below(9) {
+    match dice.below(10) {
         0 => Kind::Sitter,
-        1..4 => Kind::Reader,
+        1 => Kind::Keeper,
+        2..5 => Kind::Reader,
         _ => Kind::Writer,
     }
 }

@@ -12,7 +12,7 @@ impl World {
     pub(crate) fn begin_switchover(&mut self, weir: usize) {
         let now = self.instant();
         let process = &mut self.weirs[weir];
-        if process.switchover.is_some() {
+        if process.switchover.is_some() || !process.is_up {
             return;
         }
         match process.discovery.begin_switchover(now, None, WAIT + BOUND) {
@@ -36,11 +36,13 @@ impl World {
         match machine.step(now) {
             Step::Look => machine.unfinished(now, process.worker.unfinished(now).len()),
             Step::Ask { .. } => {
+                process.asked_of = self.dcs.holder(self.agenda.now());
                 self.dcs.switchover = self.dcs.sync.1.or_else(|| self.any_standby());
             }
             // Patroni answers when it is over, one way or the other; success is seen before.
-            Step::Watch if self.dcs.switchover.is_none() => {
-                let status = if self.dcs.holder(self.agenda.now()).is_some() { 503 } else { 200 };
+            Step::Watch if self.dcs.switchover.is_none() && self.dcs.holder(self.agenda.now()).is_some() => {
+                let is_done = self.dcs.holder(self.agenda.now()) != process.asked_of;
+                let status = if is_done { 200 } else { 503 };
                 machine.answered(now, Ok(Answer { status, body: b"It is over".to_vec() }));
             }
             Step::Watch => {}

@@ -1,7 +1,7 @@
 //! One weir: the real worker and the real discovery, and what the shell remembers for them. How its effects reach the
 //! network is in `weir`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use weir_config::{AuthMethod, Config, FileContents, Files, PoolMode, Source, User};
 use weir_discovery::{
-    Address, Answer, ApiUrl, Discovery, MonitorReport, PollFailure, ReadFallback, ReadPolicy, Settings,
-    Switchover, Topology,
+    Address, Answer, ApiUrl, Discovery, MonitorReport, PollFailure, ReadFallback, Settings, Switchover,
+    Topology,
 };
 use weir_worker::{ConnId, Effects, Worker};
 
@@ -21,6 +21,8 @@ use crate::wire::{End, WireId};
 
 /// A weir process.
 pub(crate) struct Process {
+    /// False between its death and its next start.
+    pub(crate) is_up: bool,
     pub(crate) worker: Worker,
     pub(crate) discovery: Discovery,
     pub(crate) effects: Effects,
@@ -33,11 +35,17 @@ pub(crate) struct Process {
     pub(crate) max_db_connections: Option<u32>,
     config: Config,
     pub(crate) switchover: Option<Switchover>,
+    /// Who led when Patroni was asked for it.
+    pub(crate) asked_of: Option<usize>,
     /// Questions without an answer yet.
     pub(crate) questions: HashMap<u64, Question>,
     pub(crate) last_question: u64,
     /// Generation of the topology that the worker has.
     pub(crate) published: Option<u64>,
+    /// When it was started.
+    pub(crate) started: Instant,
+    /// Nodes that have answered it, or have not for too long.
+    pub(crate) asked: BTreeSet<usize>,
     /// The newest timeline that it has followed.
     pub(crate) followed: u32,
     /// Of [`crate::world::Event::Due`].
@@ -77,6 +85,7 @@ impl Process {
             ..Topology::nobody()
         };
         Self {
+            is_up: true,
             worker: Worker::new(Arc::new(config.clone()), Arc::new(nobody), Box::new(dice), 0),
             discovery: Discovery::new(now, settings(plan)),
             effects: Effects::default(),
@@ -86,12 +95,22 @@ impl Process {
             max_db_connections: plan.max_db_connections,
             config,
             switchover: None,
+            asked_of: None,
             questions: HashMap::new(),
             last_question: 0,
             published: None,
+            started: now,
+            asked: BTreeSet::new(),
             followed: 0,
             stamp: 0,
             watches: vec![false; plan.nodes],
+        }
+    }
+
+    /// A question is over, one way or the other.
+    pub(crate) fn has_asked(&mut self, question: &Question) {
+        if let Question::Primary(url) = question {
+            self.asked.extend(node_at(url.host()));
         }
     }
 
@@ -120,9 +139,9 @@ fn settings(plan: &Plan) -> Settings {
     Settings {
         seeds: (0..plan.nodes).filter_map(url).collect(),
         scope: None,
-        max_lag_bytes: 20,
+        max_lag_bytes: MAX_LAG,
         fallback: ReadFallback::Primary,
-        policy: ReadPolicy::LeastConnections,
+        policy: plan.policy,
         poll_interval: Duration::from_secs(1),
         monitor: plan.monitor,
     }
@@ -143,12 +162,18 @@ fn configured(plan: &Plan) -> Config {
         ..User::default()
     };
     config.users.insert(Kind::Sitter.user().to_owned(), sitters);
+    let keepers = User { pool_size: NonZeroU32::new(plan.count(Kind::Keeper)), ..User::default() };
+    config.users.insert(Kind::Keeper.user().to_owned(), keepers);
     config.limits.max_db_connections = plan.max_db_connections.unwrap_or(0);
+    config.limits.max_host_connections = plan.max_host_connections.unwrap_or(0);
     config.pool.size = NonZeroU32::new(plan.pool_size).unwrap_or(NonZeroU32::MIN);
     config.pool.query_wait_timeout = None;
     config.limits.retry_bytes_max = plan.retry_bytes_max;
     config
 }
+
+/// Commits that a replica may be behind.
+pub(crate) const MAX_LAG: u64 = 20;
 
 const SETTINGS: &str = r#"
 [patroni]

@@ -22,12 +22,20 @@ impl World {
         let (agent, data) = (&self.nodes[node].patroni, &self.nodes[node].data);
         let leads = match agent.api {
             Api::Lies(says) => says,
-            Api::Honest | Api::Hangs | Api::Refuses | Api::WrongRole | Api::Garbage => agent.leads,
+            Api::Honest | Api::Hangs | Api::Refuses | Api::WrongRole | Api::Garbage => {
+                agent.leads && !self.dcs.is_standby
+            }
         };
         if agent.api == Api::Garbage {
             return Answer { status: if leads { 200 } else { 503 }, body: b"{\"state\": [\"\xff".to_vec() };
         }
-        let role = if data.writes() != (agent.api == Api::WrongRole) { "primary" } else { "replica" };
+        let says_primary = data.writes() != (agent.api == Api::WrongRole);
+        let leads_standby = self.dcs.is_standby && agent.leads;
+        let role = match (says_primary, leads_standby) {
+            (true, _) => "primary",
+            (false, true) => "standby_leader",
+            (false, false) => "replica",
+        };
         // Patroni asks PostgreSQL, and says so when it gets no answer.
         let answers = !self.is_frozen(Place::Postgres(node));
         let state = match data.phase {
@@ -48,7 +56,8 @@ impl World {
         } else {
             String::new()
         };
-        let tags = if agent.noloadbalance { r#", "tags": {"noloadbalance": true}"# } else { "" };
+        let (away, weight) = (agent.noloadbalance, self.plan.weights[node]);
+        let tags = format!(r#", "tags": {{"noloadbalance": {away}, "weir_weight": {weight}}}"#);
         let body = format!(
             r#"{{"state": "{state}", "role": "{role}"{seen}{tags},
                 "patroni": {{"version": "4.1.5", "scope": "s", "name": "n{node}"}}}}"#
@@ -61,7 +70,8 @@ impl World {
         let members: Vec<String> = (0..self.nodes.len())
             .filter(|node| self.nodes[*node].patroni.is_up)
             .map(|node| {
-                let role = if holder == Some(node) { "leader" } else { "replica" };
+                let leads = if self.dcs.is_standby { "standby_leader" } else { "leader" };
+                let role = if holder == Some(node) { leads } else { "replica" };
                 let host = address(node).host;
                 format!(
                     r#"{{"name": "n{node}", "role": "{role}", "state": "running", "timeline": {},

@@ -37,9 +37,15 @@ impl World {
     }
 
     pub(crate) fn statement_finished(&mut self, node: usize, pid: u32) {
+        let breaks_off = self.nodes[node].has_conflicts && self.dice.once_in(2);
         let (data, backends) = self.nodes[node].serving();
         if let Some(backend) = backends.get_mut(&pid) {
-            if backend.finish(data) == Progress::Committed {
+            if breaks_off && !data.writes() {
+                if let Some(value) = backend.query_of() {
+                    self.ledger.read_broken(value);
+                }
+                backend.conflict(data);
+            } else if backend.finish(data) == Progress::Committed {
                 self.committed(node, pid);
             }
             self.work(node, pid);
@@ -256,6 +262,15 @@ impl World {
             server.data.started = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
         }
         server.data.phase = phase;
+        match phase {
+            Phase::Primary => server.data.is_recovering = false,
+            Phase::Standby => server.data.is_recovering = true,
+            Phase::Down | Phase::Starting { .. } | Phase::Promoting | Phase::Stopping { .. } => {}
+        }
+        if phase == Phase::Promoting {
+            // Recovery ends with all that there is.
+            server.data.replay_stops_at = None;
+        }
         if phase != Phase::Primary {
             server.data.acknowledged.clear();
         }

@@ -5,17 +5,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use weir_discovery::{Event as Seen, Leadership, MonitorReport, PollFailure, Request, Vitals};
+use weir_discovery::{Event as Seen, Leadership, MonitorReport, PollFailure, Request as Wanted, Vitals};
 use weir_pool::ClientId;
 use weir_worker::{Accepted, ConnId, DialError, Dialed, Effect, Effects, Order, Role, Worker};
 
 use crate::application::Kind;
+use crate::backend::Backend;
 use crate::database::Phase;
 use crate::laws::Law;
 use crate::node::Api;
 use crate::plan::Step;
 use crate::process::{Ask, Question, Told, address, node_at};
-use crate::wire::{Host, Party, Segment, WireId};
+use crate::requests::Request;
+use crate::wire::{End, Host, Party, Segment, WireId};
 use crate::world::{Event, World};
 
 impl World {
@@ -73,6 +75,10 @@ impl World {
         if let Some((_, Party::Backend(node, Some(pid)))) = self.network.parties(wire, end) {
             self.check_fence(weir, conn, node, pid);
             self.check_handover(weir, conn, node, pid);
+            self.note_read(weir, conn, node, pid);
+        }
+        if let Some((_, Party::Client(client))) = self.network.parties(wire, end) {
+            self.note_reply(client, bytes);
         }
         self.transmit_in_pieces(wire, end, bytes);
     }
@@ -95,10 +101,40 @@ impl World {
         let partner = process.worker.partner(conn);
         let before = process.partners.insert(conn, partner).flatten();
         let Some(backend) = self.nodes[node].backends.get(&pid).filter(|_| partner.is_some()) else { return };
-        let is_still = self.network.is_still(backend.wire, 0) && backend.is_at_rest();
+        let under_way = self.network.under_way(backend.wire, 0);
+        let is_still = under_way.is_some_and(|bytes| backend.is_at_rest(&bytes));
         Law::PooledAtRest.holds(before == partner || is_still, || {
             format!("{partner:?} gets it from {before:?} in the middle of something: {backend:?}")
         });
+    }
+
+    /// Something is sent for a query that stands alone.
+    fn note_read(&mut self, weir: usize, conn: ConnId, node: usize, pid: u32) {
+        let process = &self.weirs[weir];
+        let front = process.worker.partner(conn).and_then(|partner| process.wires.get(&partner));
+        let Some((Party::Client(client), _)) = front.and_then(|(wire, _)| self.network.parties(*wire, 0))
+        else {
+            return;
+        };
+        let application = &self.clients[client];
+        if let Some(value) = application.waits_for.front().and_then(Request::value)
+            && application.waits_for.len() == 1
+        {
+            let (data, backends) = self.nodes[node].serving();
+            let standby = !data.writes() && backends.get(&pid).is_some_and(Backend::says_standby);
+            self.ledger.read_sent(value, (weir, conn), standby);
+        }
+    }
+
+    /// A client gets part of the reply to the only thing that it waits for.
+    fn note_reply(&mut self, client: usize, bytes: &[u8]) {
+        let waits_for = &self.clients[client].waits_for;
+        let is_about_it = bytes.first().is_some_and(|tag| !b"NSA".contains(tag));
+        if let Some(value) = waits_for.front().and_then(Request::value).filter(|_| waits_for.len() == 1)
+            && is_about_it
+        {
+            self.ledger.read_answered(value);
+        }
     }
 
     /// What weirs hold towards PostgreSQL, counted by what the shell has open.
@@ -107,6 +143,16 @@ impl World {
         let open = process.wires.keys().filter(|conn| matches!(conn, ConnId::Server(_))).count();
         let max = process.max_db_connections.map_or(usize::MAX, |max| max as usize);
         Law::Limits.holds(open <= max, || format!("{open} server connections, and {max} may be"));
+        let max = self.plan.max_host_connections.map_or(usize::MAX, |max| max as usize);
+        for node in 0..self.nodes.len() {
+            let is_there = |(conn, (wire, end)): &(&ConnId, &(WireId, End))| {
+                let parties = self.network.parties(*wire, *end);
+                matches!(conn, ConnId::Server(_))
+                    && matches!(parties, Some((_, Party::Backend(at, _))) if at == node)
+            };
+            let open = process.wires.iter().filter(is_there).count();
+            Law::Limits.holds(open <= max, || format!("{open} connections to n{node}, and {max} may be"));
+        }
     }
 
     /// The same by user, counted by who has logged in.
@@ -121,8 +167,8 @@ impl World {
             }
         }
         for (user, open) in counts {
-            let sitters = user == Kind::Sitter.user();
-            let max = if sitters { self.plan.count(Kind::Sitter) } else { process.pool_size };
+            let keeps = [Kind::Sitter, Kind::Keeper].into_iter().find(|kind| kind.user() == user);
+            let max = keeps.map_or(process.pool_size, |kind| self.plan.count(kind));
             Law::Limits.holds(user.is_empty() || open <= max, || {
                 format!("{user} has {open} server connections, and {max} may be")
             });
@@ -162,6 +208,10 @@ impl World {
     }
 
     fn welcome(&mut self, wire: WireId, weir: usize) {
+        if !self.weirs[weir].is_up {
+            self.network.close(wire, 1);
+            return self.transmit(wire, 1, Segment::Refused);
+        }
         let reads = matches!(self.network.parties(wire, 0),
             Some((Party::Client(at), _)) if self.clients[at].kind == Kind::Reader);
         let role = if reads { Role::Read } else { Role::Write };
@@ -203,15 +253,17 @@ impl World {
     }
 
     pub(crate) fn tick(&mut self, weir: usize) {
-        self.turn(weir, Worker::tick);
-        self.check_sizes(weir);
+        if self.weirs[weir].is_up {
+            self.turn(weir, Worker::tick);
+            self.check_sizes(weir);
+        }
         self.agenda.after(TICK, Event::Tick { weir });
     }
 
     // Discovery.
 
     pub(crate) fn due(&mut self, weir: usize, stamp: u64) {
-        if self.weirs[weir].stamp == stamp {
+        if self.weirs[weir].stamp == stamp && self.weirs[weir].is_up {
             self.follow_up(weir);
         }
     }
@@ -245,6 +297,7 @@ impl World {
         for text in notes {
             self.note(format!("w{weir}: {text}"));
         }
+        let now = self.instant();
         let process = &mut self.weirs[weir];
         let topology = process.discovery.topology();
         if process.published == Some(topology.generation) {
@@ -252,6 +305,10 @@ impl World {
         }
         process.published = Some(topology.generation);
         if let Leadership::Led { epoch: Some(epoch), .. } = &topology.leader {
+            let has_asked = process.asked.len() == self.plan.nodes || now - process.started >= START_TIME_MAX;
+            Law::StartsWithAll.holds(process.followed > 0 || has_asked, || {
+                format!("w{weir} has heard of {:?}, and follows {epoch:?}", process.asked)
+            });
             process.followed = process.followed.max(epoch.timeline);
         }
         if let Leadership::Led { address, .. } = &topology.leader
@@ -264,15 +321,15 @@ impl World {
         });
     }
 
-    fn ask(&mut self, weir: usize, request: Request) {
+    fn ask(&mut self, weir: usize, request: Wanted) {
         let (host, ask, patience, question) = match request {
-            Request::Primary { url } => {
+            Wanted::Primary { url } => {
                 (url.host().to_owned(), Ask::Primary, REST_TIME_MAX, Question::Primary(url))
             }
-            Request::Cluster { url } => {
+            Wanted::Cluster { url } => {
                 (url.host().to_owned(), Ask::Cluster, REST_TIME_MAX, Question::Cluster(url))
             }
-            Request::Ping { member, address } => {
+            Wanted::Ping { member, address } => {
                 let node = node_at(&address.host).expect("a node of this address");
                 let is_connected = self.weirs[weir].watches[node];
                 let patience = if is_connected { PING_TIME_MAX } else { OPEN_TIME_MAX };
@@ -317,6 +374,7 @@ impl World {
     }
 
     fn pinged(&mut self, node: usize, weir: usize) -> MonitorReport {
+        let round_trip = self.plan.distances[node] + self.dice.millis(0, 1);
         let server = &mut self.nodes[node];
         let system_identifier = server.system();
         let (data, _) = server.serving();
@@ -326,18 +384,20 @@ impl World {
             return MonitorReport::Unreachable { why: why.to_owned() };
         }
         let (writes, timeline, started) = (data.writes(), data.timeline, data.started);
+        let location = if writes { data.log.len() } else { data.replayed() } as u64;
         server.monitors.insert(weir);
         MonitorReport::Answered {
             in_hot_standby: !writes,
             timeline: writes.then_some(timeline),
             system_identifier: writes.then_some(system_identifier),
             started: Some(started),
-            vitals: Vitals::default(),
+            vitals: Vitals { location: Some(location), round_trip: Some(round_trip) },
         }
     }
 
     pub(crate) fn answered(&mut self, weir: usize, number: u64, told: Told) {
         let Some(question) = self.weirs[weir].questions.remove(&number) else { return };
+        self.weirs[weir].has_asked(&question);
         let seen = match (question, told) {
             (Question::Primary(url), Told::Rest(result)) => Seen::Polled { url, result },
             (Question::Cluster(url), Told::Rest(result)) => Seen::Cluster { url, result },
@@ -353,6 +413,7 @@ impl World {
 
     pub(crate) fn overdue(&mut self, weir: usize, number: u64) {
         let Some(question) = self.weirs[weir].questions.remove(&number) else { return };
+        self.weirs[weir].has_asked(&question);
         let seen = match question {
             Question::Primary(url) => Seen::Polled { url, result: Err(PollFailure::TimedOut) },
             Question::Cluster(url) => Seen::Cluster { url, result: Err(PollFailure::TimedOut) },
@@ -387,6 +448,8 @@ fn refused() -> Told {
     Told::Rest(Err(PollFailure::Unreachable("connection refused".to_owned())))
 }
 
+/// After that a weir that was just started waits for nobody any more.
+const START_TIME_MAX: Duration = Duration::from_secs(2);
 /// The shell's clock.
 const TICK: Duration = Duration::from_millis(100);
 /// As in weir's monitor and in its default configuration.

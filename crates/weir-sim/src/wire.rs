@@ -179,10 +179,17 @@ impl Network {
         Some((wire.parties[from], wire.parties[1 - from]))
     }
 
-    /// Nothing is on its way.
-    pub(crate) fn is_still(&self, id: WireId, from: End) -> bool {
-        let wire = self.wires.get(id.0 as usize).and_then(Option::as_ref);
-        wire.is_none_or(|wire| wire.pipes[from].segments.is_empty())
+    /// The bytes that are on their way; nothing if it is more than bytes.
+    pub(crate) fn under_way(&self, id: WireId, from: End) -> Option<Vec<u8>> {
+        let Some(wire) = self.wires.get(id.0 as usize).and_then(Option::as_ref) else {
+            return Some(Vec::new());
+        };
+        let mut bytes = Vec::new();
+        for segment in &wire.pipes[from].segments {
+            let Segment::Bytes(more) = segment else { return None };
+            bytes.extend_from_slice(more);
+        }
+        Some(bytes)
     }
 
     /// Takes the foremost segment out of a pipe.

@@ -8,6 +8,7 @@ use weir_worker::Order;
 
 use crate::agenda::Agenda;
 use crate::application::Application;
+use crate::database::{Database, Phase};
 use crate::dcs::Dcs;
 use crate::dice::Dice;
 use crate::ledger::Ledger;
@@ -130,6 +131,11 @@ impl World {
     }
 
     fn begin(&mut self) {
+        if self.plan.is_standby {
+            self.dcs.is_standby = true;
+            self.nodes[0].data = Database::new(Phase::Standby);
+        }
+        self.ledger.expects_retries = self.plan.retry_bytes_max > 0;
         self.dcs.leader = Some((0, self.plan.ttl));
         for node in 0..self.nodes.len() {
             let delay = self.dice.millis(0, 200);

@@ -198,6 +198,21 @@ fn what_recovery_breaks_off_everywhere_is_told() {
 }
 
 #[test]
+fn one_that_was_cancelled_meanwhile_takes_no_try_from_the_next() {
+    let mut world = World::led_by(led("n1", 1, &["n2"]));
+    let client = world.client_of(Role::Read, "app");
+    world.member("n2").conflict = Some("t 1");
+    world.query(client, "select 1");
+    world.cancel(client);
+    assert_eq!(world.heard(client), ["ERROR 57014", "ready I"]);
+    world.query(client, "select 1");
+    world.member("n2").conflict = None;
+    world.pass(Duration::from_millis(200));
+    assert_eq!(world.heard(client), echo("select 1"));
+    assert_eq!(world.ran(), ["n2: select 1", "n2: select 1", "n2: select 1"]);
+}
+
+#[test]
 fn a_transaction_hears_of_its_conflict() {
     let mut world = World::new();
     let client = reader_of_both(&mut world);
