@@ -12,6 +12,7 @@ mod member;
 mod patroni;
 mod planned;
 mod read;
+mod restart;
 mod schedule;
 mod shares;
 mod slot;

@@ -260,6 +260,7 @@ impl Discovery {
         self.members.sort_by(|a, b| a.listed.name.cmp(&b.listed.name));
         self.match_endpoints();
         self.locate_newcomers(now);
+        self.note_restarts(now);
     }
 
     /// A member that `/cluster` has not named for a while is gone, unless writes go to it.
@@ -354,6 +355,7 @@ impl Discovery {
     pub(crate) fn conclude(&mut self, now: Instant) {
         self.concluded_at = now;
         self.give_up_late_plan(now);
+        self.end_restarts(now);
         let leader = self.decide(now);
         self.judge_lateness(now);
         let (planned, silent) = (self.planned(now), self.silent(now));

@@ -7,6 +7,7 @@ use crate::event::MonitorReport;
 use crate::judge::{ApiSays, Claim, PostgresSays};
 use crate::lag::{Lateness, Told};
 use crate::patroni::Listed;
+use crate::restart::Restart;
 use crate::shares::RoundTrips;
 use crate::slot::Slot;
 use crate::topology::{Address, Monitor};
@@ -31,6 +32,7 @@ pub(crate) struct Member {
     pub round_trips: RoundTrips,
     /// Nothing comes from its PostgreSQL any more.
     pub silent_since: Option<Instant>,
+    pub restart: Option<Restart>,
 }
 
 impl Member {
@@ -47,6 +49,7 @@ impl Member {
             lateness: Lateness::default(),
             round_trips: RoundTrips::default(),
             silent_since: None,
+            restart: None,
         }
     }
 

@@ -4,7 +4,8 @@
 
 use serde_json::{Map, Value};
 
-use crate::schedule::{Scheduled, since_epoch};
+use crate::restart::ScheduledRestart;
+use crate::schedule::{Moment, Scheduled};
 use crate::topology::Address;
 use crate::url::ApiUrl;
 
@@ -44,6 +45,8 @@ pub(crate) struct Status {
     pub leads: bool,
     pub role: String,
     pub state: String,
+    /// When PostgreSQL was started, in Patroni's words.
+    pub started: Option<String>,
     pub timeline: Option<u32>,
     pub system_identifier: Option<u64>,
     pub scope: Option<String>,
@@ -74,6 +77,7 @@ impl Status {
             leads,
             role: text(body.get("role")).unwrap_or_default(),
             state: text(body.get("state")).unwrap_or_default(),
+            started: text(body.get("postmaster_start_time")),
             timeline: timeline(body.get("timeline")),
             system_identifier: number(body.get("database_system_identifier")),
             scope: text(patroni.and_then(|patroni| patroni.get("scope"))),
@@ -121,6 +125,9 @@ pub(crate) struct Listed {
     /// Bytes; `None` for the leader, for "unknown" and where missing.
     pub lag: Option<u64>,
     pub tags: Vec<(String, String)>,
+    /// Settings wait for a restart, whenever that may be.
+    pub pending_restart: bool,
+    pub restart: Option<ScheduledRestart>,
 }
 
 impl Listing {
@@ -162,14 +169,23 @@ impl Listed {
             timeline: timeline(value.get("timeline")),
             lag: number(value.get("lag")),
             tags: tags(value.get("tags")),
+            pending_restart: flag(value.get("pending_restart")),
+            restart: value.get("scheduled_restart").and_then(restart),
         })
     }
 }
 
+fn restart(value: &Value) -> Option<ScheduledRestart> {
+    Some(ScheduledRestart {
+        moment: Moment::parse(text(value.get("schedule"))?)?,
+        role: text(value.get("role")),
+        only_if_pending: flag(value.get("restart_pending")),
+    })
+}
+
 fn scheduled(value: &Value) -> Option<Scheduled> {
-    let at_text = text(value.get("at"))?;
-    let at = since_epoch(&at_text)?;
-    Some(Scheduled { at, at_text, from: text(value.get("from")), to: text(value.get("to")) })
+    let moment = Moment::parse(text(value.get("at"))?)?;
+    Some(Scheduled { moment, from: text(value.get("from")), to: text(value.get("to")) })
 }
 
 /// True for a tag that is there and not some spelling of "no".

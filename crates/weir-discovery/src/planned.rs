@@ -141,10 +141,11 @@ impl Discovery {
     /// Why nobody is given a connection to the leader although one is known; `None` if that is not so.
     pub(crate) fn planned(&self, now: Instant) -> Option<String> {
         let asked = self.asked.as_ref().filter(|asked| now < asked.until).map(|asked| asked.why.clone());
-        asked.or_else(|| {
+        let scheduled = || {
             let (schedule, begin, end) = self.pending()?;
             (begin <= now && now < end).then(|| schedule.told())
-        })
+        };
+        asked.or_else(scheduled).or_else(|| self.leader_restarts(now))
     }
 
     /// When [`Discovery::planned`] may change by itself.
@@ -152,7 +153,7 @@ impl Discovery {
         let asked = self.asked.as_ref().map(|asked| asked.until);
         let scheduled =
             self.pending().map(|(_, begin, end)| [begin.checked_sub(WATCHED), Some(begin), Some(end)]);
-        let moments = scheduled.into_iter().flatten().flatten().chain(asked);
+        let moments = scheduled.into_iter().flatten().flatten().chain(asked).chain(self.restarts_change(now));
         moments.filter(|moment| *moment > now).min()
     }
 
@@ -199,7 +200,8 @@ impl Discovery {
         let schedule = self.schedule.as_ref().filter(|schedule| !schedule.is_over && !self.is_paused)?;
         let leader = self.followed.as_ref().map(|followed| &followed.member);
         let concerns_us = schedule.scheduled.from.as_ref().is_none_or(|from| Some(from) == leader);
-        let (begin, end) = schedule.span(self.wall?).filter(|_| concerns_us)?;
+        let (begin, end) =
+            schedule.scheduled.moment.span(schedule.seen, self.wall?).filter(|_| concerns_us)?;
         Some((schedule, begin, end))
     }
 

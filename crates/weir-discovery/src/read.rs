@@ -21,6 +21,8 @@ pub(crate) struct Candidate<'a> {
     pub monitor: &'a Monitor,
     pub api: ApiHealth,
     pub lag: Option<u64>,
+    /// Why it is about to restart.
+    pub restarts: Option<String>,
     /// It has been too far behind, and has not shown for long enough that it is no longer.
     pub late: bool,
     /// It is long since the leader started its timeline, and this one is still on an older one.
@@ -56,6 +58,9 @@ pub(crate) fn why_not_read(member: &Candidate<'_>, max_lag_bytes: u64) -> Option
     }
     if is_set(member.tags, "noloadbalance") {
         return Some("it is tagged noloadbalance".to_owned());
+    }
+    if let Some(why) = &member.restarts {
+        return Some(why.clone());
     }
     if member.left_behind {
         return Some("it has not followed the leader to its timeline".to_owned());
@@ -119,6 +124,7 @@ mod tests {
             monitor: &Monitor::Standby,
             api: ApiHealth::Ok,
             lag: Some(0),
+            restarts: None,
             late: false,
             left_behind: false,
             serving: false,
@@ -147,6 +153,7 @@ mod tests {
         check(Candidate { listed: false, ..good() }, "/cluster");
         check(Candidate { foreign: true, ..good() }, "another cluster");
         check(Candidate { left_behind: true, ..good() }, "timeline");
+        check(Candidate { restarts: Some("a restart is scheduled".to_owned()), ..good() }, "a restart");
         let tag = |value: &str| vec![("noloadbalance".to_owned(), value.to_owned())];
         check(Candidate { tags: &tag("true"), ..good() }, "noloadbalance");
         check(Candidate { tags: &tag("false"), ..good() }, "");

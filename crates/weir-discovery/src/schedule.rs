@@ -1,17 +1,41 @@
-//! A switchover that somebody has scheduled with Patroni: when weir begins to prepare for it and how long it believes in
-//! it. Patroni's clock is a calendar's, so weir has to be told what the calendar says.
+//! What somebody has scheduled with Patroni, a switchover or a restart: when weir begins to prepare for it and how long it
+//! believes in it. Patroni's clock is a calendar's, so weir has to be told what the calendar says.
 
 use std::time::{Duration, Instant};
 
 /// A calendar's time as what has passed since 1970-01-01 00:00 UTC.
 pub(crate) type SinceEpoch = Duration;
 
-/// What `/cluster` says of it.
+/// When something is to happen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Scheduled {
+pub(crate) struct Moment {
     pub at: SinceEpoch,
     /// The same in Patroni's words.
-    pub at_text: String,
+    pub text: String,
+}
+
+impl Moment {
+    /// In Patroni's spelling; `None` if that names no moment.
+    pub(crate) fn parse(text: String) -> Option<Self> {
+        Some(Self { at: since_epoch(&text)?, text })
+    }
+
+    /// From when on it is prepared for, and until when at the latest. `seen` is when `/cluster` last named it, `wall` what the
+    /// calendar said at some moment.
+    pub(crate) fn span(&self, seen: Instant, wall: (Instant, SinceEpoch)) -> Option<(Instant, Instant)> {
+        let (then, said) = wall;
+        let at = match self.at.checked_sub(said) {
+            Some(ahead) => then.checked_add(ahead)?,
+            None => then.checked_sub(said.saturating_sub(self.at))?,
+        };
+        Some((at.checked_sub(LEAD)?, (seen + BELIEVED).min(at + LATE_MAX)))
+    }
+}
+
+/// What `/cluster` says of a switchover.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Scheduled {
+    pub moment: Moment,
     pub from: Option<String>,
     pub to: Option<String>,
 }
@@ -27,23 +51,11 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// From when on nobody begins a transaction on the leader, and until when at the latest. `wall` is what the calendar
-    /// said at some moment.
-    pub(crate) fn span(&self, wall: (Instant, SinceEpoch)) -> Option<(Instant, Instant)> {
-        let (then, said) = wall;
-        let at = match self.scheduled.at.checked_sub(said) {
-            Some(ahead) => then.checked_add(ahead)?,
-            None => then.checked_sub(said.saturating_sub(self.scheduled.at))?,
-        };
-        let end = (self.seen + BELIEVED).min(at + LATE_MAX);
-        Some((at.checked_sub(LEAD)?, end))
-    }
-
     pub(crate) fn told(&self) -> String {
-        let Scheduled { at: _, at_text, from, to } = &self.scheduled;
+        let Scheduled { moment, from, to } = &self.scheduled;
         let from = from.as_ref().map(|from| format!(" from {from}")).unwrap_or_default();
         let to = to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default();
-        format!("a switchover{from}{to} is scheduled for {at_text}")
+        format!("a switchover{from}{to} is scheduled for {}", moment.text)
     }
 }
 

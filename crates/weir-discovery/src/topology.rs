@@ -228,6 +228,8 @@ pub struct MemberView {
     pub monitor: Monitor,
     /// True for the member that gets the writes.
     pub is_leader: bool,
+    /// A restart that settings wait for, or that is scheduled, in words.
+    pub restart: Option<String>,
     /// Why it serves no reads; `None` if it does.
     pub why_not_read: Option<String>,
     /// Why it is not followed although it claims to lead.
@@ -251,6 +253,7 @@ impl MemberView {
             api: Api::Unasked,
             monitor: Monitor::Off,
             is_leader: false,
+            restart: None,
             why_not_read: None,
             why_not_lead: None,
         }

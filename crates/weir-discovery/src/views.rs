@@ -7,6 +7,7 @@ use crate::judge::{Standing, standing};
 use crate::lag::Lateness;
 use crate::machine::Discovery;
 use crate::member::{Member, foreign};
+use crate::patroni::Listed;
 use crate::read::{ApiHealth, Candidate, why_not_read};
 use crate::shares::{Reader, weights};
 use crate::topology::{Address, Leadership, MemberView, Monitor, ReadFallback, ReadTarget};
@@ -140,6 +141,7 @@ impl Discovery {
             api: heard.view(),
             monitor: member.monitor.clone(),
             is_leader,
+            restart: restart_of(&member.listed),
             why_not_read: self.why_not_read(now, member, leader),
             why_not_lead: None,
         }
@@ -168,6 +170,7 @@ impl Discovery {
                 }
             },
             lag: self.lag(now, member).map(|lag| lag.bytes),
+            restarts: self.restart_at_hand(now, member),
             late: member.lateness != Lateness::InTime,
             left_behind: self.is_left_behind(now, status.and_then(|s| s.timeline).or(member.listed.timeline)),
             serving,
@@ -211,6 +214,14 @@ fn leads(leader: &Leadership, member: &Member) -> bool {
         Leadership::Led { member: name, .. } => *name == member.listed.name,
         Leadership::Leaderless { why: _ } => false,
     }
+}
+
+/// Settings may wait for a restart for weeks: that alone is no reason to leave a member.
+fn restart_of(listed: &Listed) -> Option<String> {
+    let pending = listed.pending_restart.then(|| "pending".to_owned());
+    let scheduled = listed.restart.as_ref().map(|restart| format!("scheduled for {}", restart.moment.text));
+    let both: Vec<String> = pending.into_iter().chain(scheduled).collect();
+    (!both.is_empty()).then(|| both.join(", "))
 }
 
 fn stranger_view(endpoint: &Endpoint) -> MemberView {

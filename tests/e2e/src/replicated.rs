@@ -32,6 +32,10 @@ pub struct Told {
     pub timeline: u32,
     /// The system identifier of its cluster.
     pub system: String,
+    /// What `/cluster` has of it besides, as JSON in front of the rest.
+    pub besides: String,
+    /// When its PostgreSQL was started.
+    pub started: String,
     /// How far it lags; `None`: Patroni does not know.
     pub lag: Option<u64>,
     postgres: SocketAddr,
@@ -103,6 +107,8 @@ impl Replicated {
                 hangs: false,
                 timeline: 1,
                 system: system.clone(),
+                besides: String::new(),
+                started: "2026-01-01 00:00:00+00:00".to_owned(),
                 lag,
                 postgres: postgres.address(),
                 api: listener.local_addr()?,
@@ -257,25 +263,25 @@ async fn answer(mut stream: TcpStream, told: &Everybody, at: usize) -> Result<()
 
 /// Without positions in the log: monitors have to measure them.
 fn member(told: &Told) -> String {
-    let Told { name, leads, tags, timeline, system, .. } = told;
+    let Told { name, leads, tags, timeline, system, started, .. } = told;
     let role = if *leads { "primary" } else { "replica" };
     // Here a replica that streams is said to be running.
     let state = if told.state == "streaming" { "running" } else { told.state };
     format!(
         r#"{{"state": "{state}", "role": "{role}", "timeline": {timeline}, "database_system_identifier": "{system}",
-        "tags": {tags}, "patroni": {{"version": "4.1.5", "scope": "weir", "name": "{name}"}}}}"#
+        "postmaster_start_time": "{started}", "tags": {tags}, "patroni": {{"version": "4.1.5", "scope": "weir", "name": "{name}"}}}}"#
     )
 }
 
 fn cluster(all: &[Told]) -> String {
     let mut members = String::new();
-    for Told { name, leads, state, tags, timeline, lag, postgres, api, .. } in all {
+    for Told { name, leads, state, tags, timeline, besides, lag, postgres, api, .. } in all {
         let lag = lag.map_or_else(|| "\"unknown\"".to_owned(), |lag| lag.to_string());
         let role = if *leads { "leader" } else { "replica" };
         let comma = if members.is_empty() { "" } else { ", " };
         let _ = write!(
             members,
-            r#"{comma}{{"name": "{name}", "role": "{role}", "state": "{state}", "api_url": "http://{api}/patroni",
+            r#"{comma}{{{besides}"name": "{name}", "role": "{role}", "state": "{state}", "api_url": "http://{api}/patroni",
             "host": "{}", "port": {}, "timeline": {timeline}, "lag": {lag}, "tags": {tags}}}"#,
             postgres.ip(),
             postgres.port()

@@ -184,9 +184,8 @@ async fn names_who_does_not_end(cluster: &Cluster, front: &Front) -> Result<()> 
 /// A switchover that Patroni was given a time for is prepared as well.
 async fn is_prepared_when_scheduled(cluster: &Cluster, front: &Front) -> Result<()> {
     let leader = cluster.leader().await.context("no leader")?.clone();
-    let at = "SELECT to_char((now() + interval '6 s') AT TIME ZONE 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"+00:00\"')";
     nothing_fails(front, async || {
-        let at = sql::value(leader.postgres, schema::APP, at).await?;
+        let at = seconds_from_now(6, leader.postgres).await?;
         let body = format!(r#"{{"leader": "{}", "scheduled_at": "{at}"}}"#, leader.name);
         let answer = http::request(leader.api, None, "POST", "/switchover", &body, SWITCHOVER).await?;
         ensure!(answer.status == 202, "{answer:?}");
@@ -196,6 +195,46 @@ async fn is_prepared_when_scheduled(cluster: &Cluster, front: &Front) -> Result<
     .await?;
     let rows = sql::rows(front.weir.write(), ADMIN, "SHOW FAILOVERS").await?;
     let planned = format!("a switchover from {} is scheduled for", leader.name);
+    ensure!(rows.iter().flatten().flatten().any(|cell| cell.starts_with(&planned)), "{rows:?}");
+    Ok(())
+}
+
+/// A time in Patroni's spelling, by a server's clock.
+async fn seconds_from_now(seconds: u32, server: SocketAddr) -> Result<String> {
+    let at = format!(
+        "SELECT to_char((now() + interval '{seconds} s') AT TIME ZONE 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"+00:00\"')"
+    );
+    sql::value(server, schema::APP, &at).await
+}
+
+/// So are restarts, of a replica and of the leader.
+async fn restarts_are_prepared(cluster: &Cluster, front: &Front) -> Result<()> {
+    let leader = cluster.leader().await.context("no leader")?.clone();
+    let replica = cluster.nodes.iter().find(|node| node.name != leader.name).context("no replica")?.clone();
+    let started = "SELECT pg_postmaster_start_time()";
+    nothing_fails(front, async || {
+        for (node, seconds) in [(&replica, 4), (&leader, 8)] {
+            let before = sql::value(node.postgres, schema::APP, started).await?;
+            let at = seconds_from_now(seconds, leader.postgres).await?;
+            let body = format!(r#"{{"schedule": "{at}"}}"#);
+            let answer = http::request(node.api, None, "POST", "/restart", &body, SWITCHOVER).await?;
+            ensure!(answer.status == 202, "{answer:?}");
+            until(&format!("{} to restart", node.name), Limit::slow(SWITCHOVER), async || {
+                let now = sql::value(node.postgres, schema::APP, started).await.ok()?;
+                (now != before).then_some(())
+            })
+            .await?;
+        }
+        cluster.wait_healthy(SWITCHOVER).await
+    })
+    .await?;
+    let told = front.weir.log_text();
+    for name in [&replica.name, &leader.name] {
+        ensure!(told.contains(&format!("a restart of {name} is scheduled for")), "{name} was not prepared");
+    }
+    ensure!(!told.contains("but has not happened"), "a restart was not seen");
+    let rows = sql::rows(front.weir.write(), ADMIN, "SHOW FAILOVERS").await?;
+    let planned = format!("a restart of {} is scheduled for", leader.name);
     ensure!(rows.iter().flatten().flatten().any(|cell| cell.starts_with(&planned)), "{rows:?}");
     Ok(())
 }
@@ -239,7 +278,8 @@ async fn patroni_3_by_console_and_by_schedule() -> Result<()> {
         callbacks_are_heard(&front, door).await?;
         names_who_does_not_end(&cluster, &front).await?;
         switches_over(&cluster, &front, None).await?;
-        is_prepared_when_scheduled(&cluster, &front).await
+        is_prepared_when_scheduled(&cluster, &front).await?;
+        restarts_are_prepared(&cluster, &front).await
     };
     process::with_log(outcome.await, front.weir.log())
 }

@@ -195,10 +195,11 @@ async fn lagging(all: &Replicated) -> Result<()> {
 #[tokio::test]
 async fn replicas_are_left_gently_and_shared_by_policy() -> Result<()> {
     let setup = Setup::new().pool_size(6).set("patroni", "read_policy = \"round-robin\"");
-    let all = Replicated::start(setup, &[]).await?;
+    let mut all = Replicated::start(setup, &[]).await?;
     let outcome = async {
         policies(&all).await.context("policies")?;
         drained(&all).await.context("a drain")?;
+        restarted(&mut all).await.context("a scheduled restart")?;
         nobody_left(&all).await.context("no replica")?;
         promoted(&all).await.context("a promotion")
     }
@@ -255,6 +256,59 @@ async fn drained(all: &Replicated) -> Result<()> {
     .await?;
     until_served_by(all, &["n2", "n3"]).await?;
     all.tell(&there, |told| told.hangs = false);
+    Ok(())
+}
+
+/// Reads in transactions, which a restart would break off, until told to stop; nothing may fail.
+async fn read_blocks(address: std::net::SocketAddr, stop: Arc<AtomicBool>) -> Result<u32> {
+    let mut wire = Wire::login(address, schema::APP).await?;
+    let mut blocks = 0;
+    while !stop.load(Ordering::Relaxed) {
+        for step in ["BEGIN", "SELECT pg_sleep(0.02)", "SELECT 1", "COMMIT"] {
+            let seen = wire.query(step).await.context("disconnected")?;
+            ensure!(code(&seen).is_empty(), "{step} got {seen:?}");
+        }
+        blocks += 1;
+    }
+    Ok(blocks)
+}
+
+/// What Patroni is to restart soon begins no transaction any more, so that none is broken off.
+async fn restarted(all: &mut Replicated) -> Result<()> {
+    until_served_by(all, &["n2", "n3"]).await?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let read = all.front.weir.read();
+    let readers: Vec<_> = (0..4).map(|_| tokio::spawn(read_blocks(read, Arc::clone(&stop)))).collect();
+    let outcome = async {
+        let at = "SELECT to_char((now() + interval '3 s') AT TIME ZONE 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"+00:00\"')";
+        let at = sql::value(all.primary.address(), schema::SUPERUSER, at).await?;
+        all.tell("n3", |told| told.besides = format!(r#""scheduled_restart": {{"schedule": "{at}"}},"#));
+        all.until_reads_go_to(&["n2"]).await?;
+        let (why, restart) = (all.member("n3", "why_not").await?, all.member("n3", "restart").await?);
+        ensure!(why.contains("a restart of n3 is scheduled for") && restart == format!("scheduled for {at}"), "{why}");
+        let busy = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app_user'";
+        until("transactions to end there", Limit::quick(PATIENCE), async || {
+            (sql::value(all.replica("n3").address(), schema::SUPERUSER, busy).await.ok()? == "0").then_some(())
+        })
+        .await?;
+        all.tell("n3", |told| {
+            told.besides = String::new();
+            told.state = "restarting";
+        });
+        all.replicas[1].stop(weir_cluster::ShutdownMode::Fast).await?;
+        all.replicas[1].start_again().await?;
+        all.tell("n3", |told| {
+            told.started = "2026-01-01 00:01:00+00:00".to_owned();
+            told.state = "streaming";
+        });
+        all.until_reads_go_to(&["n2", "n3"]).await?;
+        until_served_by(all, &["n2", "n3"]).await
+    }
+    .await;
+    stop.store(true, Ordering::Relaxed);
+    let blocks: Result<Vec<u32>> = try_join_all(readers).await?.into_iter().collect();
+    outcome?;
+    ensure!(blocks?.iter().all(|count| *count > 0), "a reader got nothing done");
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use weir_protocol::backend::Column;
 use super::cell::Cell;
 use super::{ConsoleView, clock};
 
-pub(super) const COLUMNS_MEMBERS: [Column<'static>; 15] = [
+pub(super) const COLUMNS_MEMBERS: [Column<'static>; 16] = [
     Column::text("member"),
     Column::text("role"),
     Column::text("state"),
@@ -24,6 +24,7 @@ pub(super) const COLUMNS_MEMBERS: [Column<'static>; 15] = [
     Column::int8("lag_age_ms"),
     Column::int8("round_trip_us"),
     Column::int8("weight"),
+    Column::text("restart"),
 ];
 
 pub(super) const COLUMNS_FAILOVERS: [Column<'static>; 10] = [
@@ -84,11 +85,11 @@ impl FailoverRow {
     }
 }
 
-pub(super) fn members(view: &ConsoleView<'_>) -> Vec<[Cell; 15]> {
+pub(super) fn members(view: &ConsoleView<'_>) -> Vec<[Cell; 16]> {
     view.topology.members.iter().map(|member| self::member(member, view)).collect()
 }
 
-fn member(member: &MemberView, view: &ConsoleView<'_>) -> [Cell; 15] {
+fn member(member: &MemberView, view: &ConsoleView<'_>) -> [Cell; 16] {
     let why_not: Vec<&str> =
         member.why_not_lead.iter().chain(&member.why_not_read).map(String::as_str).collect();
     [
@@ -107,6 +108,7 @@ fn member(member: &MemberView, view: &ConsoleView<'_>) -> [Cell; 15] {
         Cell::from(member.lag.map(|lag| millis(lag.age))),
         Cell::from(member.round_trip.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX))),
         Cell::from(member.read_weight),
+        Cell::from(member.restart.clone()),
     ]
 }
 

@@ -514,6 +514,7 @@ fn members() {
         lag: Some(Lag { bytes: 4096, source: LagSource::Monitor, age: Duration::from_millis(250) }),
         round_trip: Some(Duration::from_micros(180)),
         read_weight: Some(100),
+        restart: Some("pending".to_owned()),
         api: Api::Failing { since: scene.now - Duration::from_secs(7), why: "timeout".to_owned() },
         monitor: Monitor::Standby,
         ..unknown("n2")
@@ -528,10 +529,10 @@ fn members() {
     scene.check(
         Table::Members,
         "\
-member:s role:s state:s address:s timeline:q lag:q api:s monitor:s read_eligible:s why_not:s followed:s lag_source:s lag_age_ms:q round_trip_us:q weight:q
-n1|primary|running|10.0.0.1:5432|3|~|ok|primary|no|it leads|yes|~|~|~|~
-n2|replica|streaming|[fd00::2]:5432|3|4096|failing for 7 s: timeout|standby|yes||no|monitor|250|180|100
-http://n3:8008|||~|~|~|unasked|gone: connection refused|no|timeline 2 is older than 3; no role|no|~|~|~|~
+member:s role:s state:s address:s timeline:q lag:q api:s monitor:s read_eligible:s why_not:s followed:s lag_source:s lag_age_ms:q round_trip_us:q weight:q restart:s
+n1|primary|running|10.0.0.1:5432|3|~|ok|primary|no|it leads|yes|~|~|~|~|~
+n2|replica|streaming|[fd00::2]:5432|3|4096|failing for 7 s: timeout|standby|yes||no|monitor|250|180|100|pending
+http://n3:8008|||~|~|~|unasked|gone: connection refused|no|timeline 2 is older than 3; no role|no|~|~|~|~|~
 SHOW",
     );
 }

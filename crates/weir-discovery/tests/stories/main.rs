@@ -5,4 +5,5 @@ mod following;
 mod histories;
 mod planned;
 mod reading;
+mod restarts;
 mod world;

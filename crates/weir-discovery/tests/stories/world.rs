@@ -41,6 +41,8 @@ pub(crate) struct Node {
     pub(crate) distance: Duration,
     pub(crate) weight: Option<u32>,
     pub(crate) noloadbalance: bool,
+    /// What `/cluster` has of it besides, as JSON in front of the rest.
+    pub(crate) besides: String,
     /// `/cluster` names it.
     pub(crate) listed: bool,
     /// Its `/cluster` hangs.
@@ -118,6 +120,7 @@ impl Node {
             distance: Duration::from_micros(300),
             weight: None,
             noloadbalance: false,
+            besides: String::new(),
             listed: true,
             dcs_away: false,
             changed_at: None,
@@ -306,9 +309,9 @@ impl World {
             (false, None) => String::new(),
         };
         let body = format!(
-            r#"{{"state": "{}", "role": "{}", "timeline": {}, "xlog": {{"{xlog}": {}}},
+            r#"{{"state": "{}", "role": "{}", "timeline": {}, "xlog": {{"{xlog}": {}}}, "postmaster_start_time": "{}",
                 "database_system_identifier": "{}", "patroni": {{"version": "4.1.5", "scope": "s"{name}}}{tags}}}"#,
-            node.state, node.role, node.timeline, node.location, node.system
+            node.state, node.role, node.timeline, node.location, node.started, node.system
         );
         Answer { status: if node.key { 200 } else { 503 }, body: body.into_bytes() }
     }
@@ -319,14 +322,14 @@ impl World {
             .iter()
             .filter(|node| node.listed)
             .map(|node| {
-                let Node { name, host, .. } = node;
+                let Node { name, host, besides, .. } = node;
                 let role = match (node.key, node.role) {
                     (true, _) => "leader",
                     (false, "standby_leader") => "standby_leader",
                     (false, _) => "replica",
                 };
                 format!(
-                    r#"{{"name": "{name}", "role": "{role}", "state": "{}", "timeline": {}, "host": "{host}",
+                    r#"{{{besides}"name": "{name}", "role": "{role}", "state": "{}", "timeline": {}, "host": "{host}",
                         "port": 5432, "api_url": "http://{host}:8008/patroni"}}"#,
                     node.state, node.timeline
                 )
