@@ -30,7 +30,7 @@ use serde_json::json;
 
 pub use act::Stale;
 pub use event::{Event, Fate};
-pub use held::{Held, Memory};
+pub use held::{Disorder, Held, Memory};
 pub use report::Report;
 pub use server_log::Logins;
 pub(crate) use server_log::PREFIX as LOG_PREFIX;
@@ -202,7 +202,11 @@ impl Play<'_> {
         };
         let made = stage.make(event).await?;
         recover(self.cluster).await?;
-        let seen = watch.finish().await;
+        let mut seen = watch.finish().await;
+        if event.fate() == Fate::Stays {
+            // Whoever was promoted by hand leads nobody.
+            seen.promotion = None;
+        }
         if let Some(waiting) = waiting {
             *crowd = Some(waiting.finish().await?);
         }
@@ -273,10 +277,15 @@ impl Play<'_> {
         };
         let ids = attempts.iter().flat_map(|attempt: &Attempt| &attempt.rows).map(ToString::to_string);
         let ids = ids.collect::<Vec<_>>().join(",");
-        let query = format!("SELECT id FROM public.drill WHERE id IN ({ids}) ORDER BY at");
+        let micros = "(extract(epoch FROM at) * 1000000)::bigint";
+        let query = format!("SELECT id || ' ' || {micros} FROM public.drill WHERE id IN ({ids}) ORDER BY at");
         let client = sql::connect(new.postgres, schema::SUPERUSER).await?;
         let written = sql::values(&client, &query).await?;
-        let written: Vec<i64> = written.iter().filter_map(|id| id.parse().ok()).collect();
+        let row = |row: &String| {
+            let (id, micros) = row.split_once(' ')?;
+            Some((id.parse().ok()?, Duration::from_micros(micros.parse().ok()?)))
+        };
+        let written: Vec<_> = written.iter().filter_map(row).collect();
         let promoted = story.began_at + promotion.last_in_recovery.saturating_duration_since(story.began);
         Ok(Some(Held {
             logins: server_log::logins(&story.log, &promotion.node, promoted),

@@ -16,8 +16,8 @@ const USAGE: &str = "usage: demo.sh              bring up a cluster with weir in
        demo.sh drill [EVENT...] [--all] [--rounds N] [--patroni 3|4] [--held N] [--pool-size N] [--no-callbacks]
                      [--front WRITE,READ]
                             switchover and crash (or what is named) under load, unattended, with a table at the end:
-                            switchover planned scheduled crash postmaster freeze cut api etcd-failsafe etcd replica
-                            lag rolling; --held: so many clients wait for the next leader
+                            switchover planned scheduled crash postmaster freeze cut api etcd-failsafe etcd pause
+                            replica lag rolling; --held: so many clients wait for the next leader
 ";
 
 fn main() -> ExitCode {

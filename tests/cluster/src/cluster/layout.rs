@@ -297,6 +297,25 @@ impl Layout {
         Ok(())
     }
 
+    /// Tells Patroni to keep its hands off, or not any more, and waits until every node's has heard of it.
+    ///
+    /// # Errors
+    /// Patroni refuses, or a node does not hear of it.
+    pub async fn pause(&self, on: bool) -> Result<()> {
+        self.configure(&json!({"pause": on})).await?;
+        until("Patroni to hear of the pause", Limit::slow(PAUSE_PATIENCE), async || {
+            for node in &self.nodes {
+                let status: Value =
+                    serde_json::from_str(&self.get(node, "/patroni").await.ok()?.body).ok()?;
+                if status["pause"].as_bool().unwrap_or(false) != on {
+                    return None;
+                }
+            }
+            Some(())
+        })
+        .await
+    }
+
     fn signal(&self, name: &str, signal: Signal) -> Result<()> {
         process::of_folder(&self.node(name)?.folder).into_iter().for_each(|pid| process::send(pid, signal));
         Ok(())
@@ -364,6 +383,7 @@ const STREAMING: &str = "SELECT count(*) FROM pg_catalog.pg_stat_replication WHE
     AND pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), replay_lsn) < 1048576";
 /// A look at a REST API that is well takes no longer.
 const LOOK_PATIENCE: Duration = Duration::from_secs(2);
+const PAUSE_PATIENCE: Duration = Duration::from_secs(15);
 const SWITCHOVER_PATIENCE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]

@@ -105,7 +105,9 @@ async fn to_the_end(order: &Order, progress: Progress) -> Result<ExitCode> {
     let (mut cluster, front) = match order.foreign()? {
         None => {
             let change = |cluster: &Cluster, weir: WeirOptions| {
-                let weir = weir.args(["--pool-size", &order.pool_size.to_string()]);
+                let weir = weir
+                    .args(["--pool-size", &order.pool_size.to_string()])
+                    .args(["--max-client-conn", &(order.held + OTHER_CLIENTS).to_string()]);
                 match order.callbacks {
                     true => front::hear_callbacks(cluster, weir, CALLBACKS),
                     false => Ok(weir),
@@ -164,6 +166,8 @@ fn keep_logs(cluster: &Cluster, weir: Option<&Weir>) -> Result<()> {
     Ok(())
 }
 
+/// The load, and whoever looks.
+const OTHER_CLIENTS: u32 = 500;
 /// weir's default, said so that the drill knows it.
 const POOL_SIZE: u32 = 20;
 

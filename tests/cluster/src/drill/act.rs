@@ -78,6 +78,7 @@ impl Stage<'_> {
             Event::SilentApis => return self.silent_apis().await,
             Event::EtcdFailsafe => return self.etcd(ETCD_AWAY).await,
             Event::Etcd => return self.etcd_and_leader().await,
+            Event::Pause => return self.pause().await,
             Event::Replica => return self.replica().await,
             Event::Lag => return self.lag().await,
             Event::Rolling => self.rolling().await?,
@@ -140,6 +141,27 @@ impl Stage<'_> {
         self.cluster.start_etcd().await?;
         self.watch.promoted(FAILOVER_PATIENCE).await?;
         let note = format!("leader taken away after {:.1} s", lost.as_secs_f64());
+        Ok(Seen { note, ..Seen::default() })
+    }
+
+    async fn pause(&mut self) -> Result<Seen> {
+        let members = self.cluster.members().await?;
+        // Not the synchronous standby: the leader would wait for it.
+        let other = members.iter().find(|member| member.role == "replica").context("no other replica")?;
+        let node = self.cluster.node(&other.name)?.clone();
+        self.cluster.pause(true).await?;
+        sql::rows(node.postgres, schema::SUPERUSER, "SELECT pg_catalog.pg_promote()").await?;
+        tokio::time::sleep(TWO_WRITABLE).await;
+        self.cluster.pause(false).await?;
+        until("Patroni to take the leadership away again", Limit::slow(RECOVERY_PATIENCE), async || {
+            let look = "SELECT pg_catalog.pg_is_in_recovery()";
+            let standby = sql::value(node.postgres, schema::SUPERUSER, look).await.ok()?;
+            (standby == "t").then_some(())
+        })
+        .await?;
+        // Its timeline has left the leader's, and Patroni leaves it to the operator to throw it away.
+        self.cluster.patronictl("reinit", &[&node.name]).await?;
+        let note = format!("{} took writes for {:.0} s", node.name, TWO_WRITABLE.as_secs_f64());
         Ok(Seen { note, ..Seen::default() })
     }
 
@@ -265,4 +287,5 @@ const APIS_SILENT: Duration = Duration::from_secs(8);
 /// Well beyond Patroni's `retry_timeout`.
 const ETCD_AWAY: Duration = Duration::from_secs(12);
 const LEADERLESS: Duration = Duration::from_secs(3);
+const TWO_WRITABLE: Duration = Duration::from_secs(4);
 const REPLICA_GONE: Duration = Duration::from_secs(3);

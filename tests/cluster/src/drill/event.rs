@@ -24,6 +24,8 @@ pub enum Event {
     EtcdFailsafe,
     /// The same without `failsafe_mode`: Patroni takes the leader away until etcd is back.
     Etcd,
+    /// While Patroni is paused a replica is promoted by hand: the leader keeps its key, and there are two that take writes.
+    Pause,
     /// `kill -9` of a replica's node.
     Replica,
     /// A replica stops replaying while much is written, and catches up later.
@@ -34,7 +36,7 @@ pub enum Event {
 
 impl Event {
     /// All, in an order in which each finds a cluster that is well.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Switchover,
         Self::Planned,
         Self::Scheduled,
@@ -45,6 +47,7 @@ impl Event {
         Self::SilentApis,
         Self::EtcdFailsafe,
         Self::Etcd,
+        Self::Pause,
         Self::Replica,
         Self::Lag,
         Self::Rolling,
@@ -64,6 +67,7 @@ impl Event {
             Self::SilentApis => "api",
             Self::EtcdFailsafe => "etcd-failsafe",
             Self::Etcd => "etcd",
+            Self::Pause => "pause",
             Self::Replica => "replica",
             Self::Lag => "lag",
             Self::Rolling => "rolling",
@@ -84,7 +88,7 @@ impl Event {
             Self::Planned | Self::Scheduled => Fate::Moves,
             Self::Freeze | Self::Cut => Fate::Silent,
             Self::Postmaster | Self::Etcd => Fate::MayReturn,
-            Self::SilentApis | Self::EtcdFailsafe | Self::Replica | Self::Lag => Fate::Stays,
+            Self::SilentApis | Self::EtcdFailsafe | Self::Pause | Self::Replica | Self::Lag => Fate::Stays,
         }
     }
 }

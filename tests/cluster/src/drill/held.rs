@@ -42,6 +42,16 @@ pub struct Memory {
     pub held: u64,
 }
 
+/// By how much the order in which rows were written differs from the order in which they were asked for. As many as there
+/// are server connections run side by side, so some of it has to be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Disorder {
+    /// Places by which nine of ten rows are off at most.
+    pub most_places: usize,
+    /// The longest that a row was written after one that was asked for later.
+    pub longest: Duration,
+}
+
 /// What became of a crowd.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Held {
@@ -51,8 +61,8 @@ pub struct Held {
     pub failed: BTreeMap<String, usize>,
     /// From the first write that the new leader took directly to the answers of the crowd: median and last.
     pub waits: Option<(Duration, Duration)>,
-    /// By how many places at most the order in which rows were written differs from that in which they were asked for.
-    pub overtaken: usize,
+    /// How rows were written in another order than they were asked for.
+    pub disorder: Disorder,
     /// Logins to the new leader since its promotion.
     pub logins: Logins,
     /// The size of the pool, where it is known.
@@ -136,9 +146,9 @@ impl Crowd {
 }
 
 impl Held {
-    /// From what the crowd attempted, when the new leader took a write, and its rows' ids in the order in which they were
-    /// written.
-    pub(super) fn of(attempts: &[Attempt], taken: Option<Instant>, written: &[i64]) -> Self {
+    /// From what the crowd attempted, when the new leader took a write, and its rows' ids and times in the order in which
+    /// they were written.
+    pub(super) fn of(attempts: &[Attempt], taken: Option<Instant>, written: &[(i64, Duration)]) -> Self {
         let mut failed = BTreeMap::new();
         for attempt in attempts.iter().filter(|attempt| attempt.outcome != Outcome::Done) {
             *failed.entry(attempt.outcome.code().to_owned()).or_default() += 1;
@@ -149,19 +159,35 @@ impl Held {
             .collect();
         waits.sort_unstable();
         let waits = waits.get(waits.len() / 2).copied().zip(waits.last().copied());
-        Self { clients: attempts.len(), failed, waits, overtaken: overtaken(written), ..Self::default() }
+        Self { clients: attempts.len(), failed, waits, disorder: Disorder::of(written), ..Self::default() }
     }
 }
 
 /// Numbers of the crowd's clients; nobody else has such.
 pub(super) const NUMBERS: Range<u32> = FIRST..u32::MAX;
 
-/// Ids grow in the order of asking.
-fn overtaken(written: &[i64]) -> usize {
-    let mut asked = written.to_vec();
-    asked.sort_unstable();
-    let place = |id: &i64| asked.binary_search(id).unwrap_or_default();
-    written.iter().enumerate().map(|(at, id)| at.abs_diff(place(id))).max().unwrap_or(0)
+impl Disorder {
+    /// Of ids, which grow in the order of asking, and times, in the order of these.
+    fn of(written: &[(i64, Duration)]) -> Self {
+        let mut asked: Vec<i64> = written.iter().map(|(id, _)| *id).collect();
+        asked.sort_unstable();
+        let off = |(at, (id, _)): (usize, &(i64, Duration))| {
+            at.abs_diff(asked.binary_search(id).unwrap_or_default())
+        };
+        let mut places: Vec<usize> = written.iter().enumerate().map(off).collect();
+        places.sort_unstable();
+        let most_places = places.get(places.len() * 9 / 10).copied().unwrap_or(0);
+        // Who was asked for last comes first: the earliest time so far is that of somebody who asked later.
+        let mut by_id = written.to_vec();
+        by_id.sort_unstable_by_key(|(id, _)| std::cmp::Reverse(*id));
+        let mut earliest = Duration::MAX;
+        let mut longest = Duration::ZERO;
+        for (_, at) in by_id {
+            longest = longest.max(at.saturating_sub(earliest));
+            earliest = earliest.min(at);
+        }
+        Self { most_places, longest }
+    }
 }
 
 fn resident(pooler: Option<u32>) -> u64 {
@@ -177,13 +203,22 @@ const LOOK_PAUSE: Duration = Duration::from_millis(1);
 
 #[cfg(test)]
 mod tests {
-    use super::overtaken;
+    use std::time::Duration;
+
+    use super::Disorder;
 
     #[test]
-    fn order_is_measured_in_places() {
-        assert_eq!(overtaken(&[]), 0);
-        assert_eq!(overtaken(&[3, 5, 9]), 0);
-        assert_eq!(overtaken(&[5, 3, 9]), 1);
-        assert_eq!(overtaken(&[9, 3, 5]), 2);
+    fn order_is_measured_in_places_and_time() {
+        let disorder = |ids: &[i64]| {
+            let times = (0..).map(Duration::from_secs);
+            let found = Disorder::of(&ids.iter().copied().zip(times).collect::<Vec<_>>());
+            (found.most_places, found.longest.as_secs())
+        };
+        assert_eq!(disorder(&[]), (0, 0));
+        assert_eq!(disorder(&[3, 5, 9]), (0, 0));
+        assert_eq!(disorder(&[5, 3, 9]), (1, 1));
+        assert_eq!(disorder(&[9, 3, 5]), (2, 2));
+        // One straggler of eleven is no disorder of most.
+        assert_eq!(disorder(&[2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 1]), (1, 10));
     }
 }

@@ -247,8 +247,12 @@ impl Entries {
         let mut judge = |attempt: &Attempt| match &attempt.outcome {
             Outcome::Done => Standing::Done,
             Outcome::Dropped(_) | Outcome::Refused(_) => Standing::Gone,
-            // A client had at most one request on the old leader: a second failure has no excuse.
-            Outcome::Failed(_) if attempt.is_excused(loss) && excused_clients.insert(attempt.client) => {
+            // A client had at most one request on the old leader: a second failure has no excuse, unless it found another
+            // session there that had not ended yet.
+            Outcome::Failed(_)
+                if attempt.is_excused(loss)
+                    && (excused_clients.insert(attempt.client) || attempt.found_another(loss)) =>
+            {
                 match attempt.kind {
                     Kind::Single => Standing::InFlight,
                     Kind::Transaction => Standing::Open,
@@ -299,6 +303,12 @@ impl Attempt {
         let was_there =
             loss.is_some_and(|loss| self.open_since <= loss.until + SLACK && self.ended + SLACK >= loss.from);
         honest && was_there && self.port == Port::Write
+    }
+
+    /// Whether this transaction began and ended while the old leader's sessions ended one after the other.
+    fn found_another(&self, loss: Option<Loss>) -> bool {
+        let at_once = loss.filter(|loss| loss.from == loss.until);
+        self.kind == Kind::Transaction && at_once.is_some_and(|loss| self.ended <= loss.until + SLACK)
     }
 }
 

@@ -57,11 +57,12 @@ fn held(held: &Held) -> String {
         |(median, last)| format!("{} (median), {} (last)", millis(Some(median)), millis(Some(last))),
     );
     format!(
-        "; {} held: failed {}, answered after {waits}, order off by {} places at most, {} logins ({} at once), \
+        "; {} held: failed {}, answered after {waits}, order off by {} places (nine of ten) and {} (worst), {} logins ({} at once), \
          {} sessions at once, pooler's memory {} MB, {} with them quiet, {} with them held",
         held.clients,
         codes(&held.failed),
-        held.overtaken,
+        held.disorder.most_places,
+        millis(Some(held.disorder.longest)),
         held.logins.all,
         held.logins.at_once,
         held.logins.sessions_at_once,

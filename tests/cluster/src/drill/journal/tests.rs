@@ -38,6 +38,9 @@ fn only_what_was_on_the_old_leader_is_excused_and_only_once() {
             (1, Port::Write, Kind::Single, 900, 1010, &[1], failed("08007")),
             (2, Port::Write, Kind::Transaction, 500, 4000, &[2, 3], failed("40001")),
             (2, Port::Write, Kind::Transaction, 1100, 4010, &[4, 5], failed("40001")),
+            // It found a session that had not ended yet.
+            (7, Port::Write, Kind::Transaction, 950, 1010, &[9, 10], failed("40001")),
+            (7, Port::Write, Kind::Transaction, 1020, 1060, &[11, 12], failed("40001")),
             (3, Port::Write, Kind::Single, 2000, 2010, &[6], failed("08007")),
             (4, Port::Write, Kind::Single, 900, 1010, &[7], failed("57P01")),
             (5, Port::Read, Kind::Single, 900, 1010, &[], failed("08007")),
@@ -49,14 +52,14 @@ fn only_what_was_on_the_old_leader_is_excused_and_only_once() {
     let loss = Some(Loss { from: lost, until: lost });
     let tally = journal.tally(start, start + Duration::from_secs(5), loss);
     assert_eq!(tally.in_flight.get("08007"), Some(&1));
-    assert_eq!(tally.open.get("40001"), Some(&1));
+    assert_eq!(tally.open.get("40001"), Some(&3));
     assert_eq!(tally.failed.values().sum::<usize>(), 4);
     assert_eq!(tally.failed.get("57P01"), Some(&1));
     assert_eq!(tally.failed_reads.get("08007"), Some(&1));
     let end = start + Duration::from_secs(5);
-    assert_eq!(journal.failures(start, end, loss).len(), 7);
+    assert_eq!(journal.failures(start, end, loss).len(), 9);
     let nothing_lost = journal.tally(start, end, None);
-    assert_eq!(nothing_lost.failed.values().sum::<usize>(), 6);
+    assert_eq!(nothing_lost.failed.values().sum::<usize>(), 8);
     assert!(journal.given_up(6, start + Duration::from_millis(2010)));
     assert!(!journal.given_up(6, start + Duration::from_millis(2009)));
 }
