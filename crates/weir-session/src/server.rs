@@ -144,6 +144,17 @@ pub struct Server {
     pub(crate) statements_max: usize,
 }
 
+/// Whom PostgreSQL works for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorksFor {
+    /// No client: nothing is owed, or only the answer to a query of weir's own.
+    Nobody,
+    /// The client that is attached.
+    Client,
+    /// It has to answer a query of weir's own, and then the client.
+    WeirFirst,
+}
+
 /// What happened in a pairing, for statistics.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Tally {
@@ -334,6 +345,17 @@ impl Server {
     #[must_use]
     pub fn is_owing(&self) -> bool {
         !self.owed.is_empty()
+    }
+
+    /// Whom PostgreSQL works for, as far as is known: what it works on is answered first.
+    #[must_use]
+    pub fn works_for(&self) -> WorksFor {
+        let for_client = self.owed.iter().any(|owed| !owed.is_hidden());
+        match self.owed.head() {
+            Some(head) if for_client && head.is_hidden_query() => WorksFor::WeirFirst,
+            Some(_) if for_client => WorksFor::Client,
+            Some(_) | None => WorksFor::Nobody,
+        }
     }
 
     /// A reset query (DISCARD ALL) ended well: nothing of the last client is left. `reported` are the values after it.

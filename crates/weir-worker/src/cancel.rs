@@ -1,6 +1,7 @@
 //! Cancel requests. The key names the client; the server connection it holds is looked up at the moment the request
 //! has its turn, and is not given to anybody else until PostgreSQL is done with the request. A request for another
-//! process's client goes to that process.
+//! process's client goes to that process. While the server works on a query of weir's own in front of the client's request,
+//! the request waits: it would end the wrong one.
 //!
 //! Requests under way to the servers of one pool are bounded by the pool's size, those to one peer by the peer's; the
 //! others wait, at most for `cancel_wait_timeout`, and no more of them than there may be clients.
@@ -14,6 +15,7 @@ use weir_protocol::frontend;
 use weir_protocol::message::Report;
 use weir_protocol::sqlstate::SqlState;
 use weir_protocol::startup::BackendKey;
+use weir_session::server::WorksFor;
 
 use crate::client::Stage;
 use crate::io::{CancelId, ConnId, DialError, Effect, Effects, Encryption};
@@ -52,7 +54,7 @@ impl Lane {
 
 /// How far a request has come.
 pub(crate) enum Progress {
-    /// Too many others are under way. The key as the client sent it.
+    /// Too many others are under way, or PostgreSQL does not work for the client yet. The key as the client sent it.
     Waiting(BackendKey),
     /// The shell is connecting, or has sent it.
     UnderWay(Errand),
@@ -87,6 +89,16 @@ impl Cancel {
     }
 }
 
+/// What becomes of a request.
+enum Aim {
+    /// It goes there.
+    At(Destination),
+    /// Its turn comes when PostgreSQL works for the client.
+    Later(PoolIndex),
+    /// There is nothing to cancel, or that is done.
+    Nothing,
+}
+
 /// Where a request has to go.
 struct Destination {
     lane: Lane,
@@ -107,10 +119,12 @@ impl Worker {
         effects: &mut Effects,
     ) {
         self.totals.cancels += 1;
-        let Some(destination) = self.destination(now, wanted, effects) else {
-            return self.end_request(now, requester, effects);
+        let aim = self.aim(now, wanted, effects);
+        let lane = match &aim {
+            Aim::At(destination) => destination.lane,
+            Aim::Later(pool) => Lane::Pool(*pool),
+            Aim::Nothing => return self.end_request(now, requester, effects),
         };
-        let lane = destination.lane;
         // Requests stay when those who made them leave, and for a peer's client anybody can make one.
         if self.cancels.len() >= self.open_max() {
             tracing::warn!("a cancel request is dropped: {} others are waiting", self.cancels.len());
@@ -124,7 +138,9 @@ impl Worker {
             progress: Progress::Waiting(wanted.clone()),
         };
         let id = CancelId(id_of(self.cancels.insert(cancel)));
-        if self.under_way(lane) < self.under_way_max(lane) {
+        if let Aim::At(destination) = aim
+            && self.under_way(lane) < self.under_way_max(lane)
+        {
             self.send_out(now, id, destination, effects);
         }
     }
@@ -145,32 +161,32 @@ impl Worker {
 
     /// Finds out what a request is for. One for a client that only waits or is held is done with here, one for an idle client or
     /// for nobody is dropped.
-    fn destination(
-        &mut self,
-        now: Instant,
-        wanted: &BackendKey,
-        effects: &mut Effects,
-    ) -> Option<Destination> {
+    fn aim(&mut self, now: Instant, wanted: &BackendKey, effects: &mut Effects) -> Aim {
         let own = self.config.peer_id;
         if own != 0 && cancel_key::owner(wanted) != own {
-            return self.towards_peer(wanted);
+            return self.towards_peer(wanted).map_or(Aim::Nothing, Aim::At);
         }
         let Some(target) = self.client_of_key(wanted) else {
             tracing::info!("a cancel request names no client of ours");
-            return None;
+            return Aim::Nothing;
         };
-        match self.clients.get(key(target.0)).and_then(|client| client.server()) {
-            Some(server) => {
-                let destination = self.towards_server(server);
-                if destination.is_none() {
-                    self.cancel_held(now, target, effects);
-                }
-                destination
+        let Some(server) = self.clients.get(key(target.0)).and_then(|client| client.server()) else {
+            self.cancel_waiting(now, target, effects);
+            return Aim::Nothing;
+        };
+        let Some(conn) = self.servers.get(key(server.0)) else { return Aim::Nothing };
+        let works_for = match &conn.replication {
+            Some(_) => WorksFor::Client,
+            None => conn.open().map_or(WorksFor::Nobody, weir_session::Server::works_for),
+        };
+        match works_for {
+            // Only what the client is owed a reply for can be cancelled; anything else could hit a later query.
+            WorksFor::Nobody => {
+                self.cancel_held(now, target, effects);
+                Aim::Nothing
             }
-            None => {
-                self.cancel_waiting(now, target, effects);
-                None
-            }
+            WorksFor::WeirFirst => Aim::Later(conn.pool),
+            WorksFor::Client => self.towards_server(server).map_or(Aim::Nothing, Aim::At),
         }
     }
 
@@ -195,10 +211,6 @@ impl Worker {
 
     fn towards_server(&self, server: ServerId) -> Option<Destination> {
         let conn = self.servers.get(key(server.0))?;
-        // Only what a reply is owed for can be cancelled; anything else could hit a later query.
-        if conn.replication.is_none() && conn.open().is_none_or(|server| !server.is_owing()) {
-            return None;
-        }
         let key = BackendKey { pid: conn.pid, secret: conn.secret.clone()? };
         let errand = Errand { server: Some((server, conn.serial)), key, is_sent: false };
         let (lane, address) = (Lane::Pool(conn.pool), (*conn.address).clone());
@@ -276,20 +288,38 @@ impl Worker {
         effects.list.push(Effect::DialCancel(id, address, remote, tls));
     }
 
-    /// One request of the lane is done: the next one that waits has its turn. What it is for may have ended meanwhile.
+    /// Requests of the lane that wait have their turn as far as there is room, the oldest first. What they are for may have
+    /// ended meanwhile.
     fn next_in_lane(&mut self, now: Instant, lane: Lane, effects: &mut Effects) {
-        while self.under_way(lane) < self.under_way_max(lane) {
-            let waiting = self.cancels.iter().filter_map(|(at, cancel)| match &cancel.progress {
-                Progress::Waiting(wanted) if cancel.lane == lane => {
-                    Some((cancel.requester_serial, at, wanted.clone()))
-                }
-                Progress::Waiting(_) | Progress::UnderWay(_) => None,
-            });
-            let Some((_, at, wanted)) = waiting.min_by_key(|(serial, _, _)| *serial) else { return };
-            match self.destination(now, &wanted, effects) {
-                Some(destination) => self.send_out(now, CancelId(id_of(at)), destination, effects),
-                None => self.drop_cancel(now, CancelId(id_of(at)), effects),
+        let in_lane = self.cancels.iter().filter(|(_, cancel)| cancel.lane == lane && cancel.is_waiting());
+        let mut waiting: Vec<(u64, usize)> =
+            in_lane.map(|(at, cancel)| (cancel.requester_serial, at)).collect();
+        waiting.sort_unstable();
+        for (_, at) in waiting {
+            if self.under_way(lane) >= self.under_way_max(lane) {
+                return;
             }
+            let Some(Cancel { progress: Progress::Waiting(wanted), .. }) = self.cancels.get(at) else {
+                continue;
+            };
+            match self.aim(now, &wanted.clone(), effects) {
+                Aim::At(destination) => self.send_out(now, CancelId(id_of(at)), destination, effects),
+                Aim::Later(_) => {}
+                Aim::Nothing => self.drop_cancel(now, CancelId(id_of(at)), effects),
+            }
+        }
+    }
+
+    /// Requests whose server was busy with a query of weir's own have another try.
+    fn try_waiting_cancels(&mut self, now: Instant, effects: &mut Effects) {
+        let mut lanes: Vec<Lane> = Vec::new();
+        for (_, cancel) in self.cancels.iter().filter(|(_, cancel)| cancel.is_waiting()) {
+            if !lanes.contains(&cancel.lane) {
+                lanes.push(cancel.lane);
+            }
+        }
+        for lane in lanes {
+            self.next_in_lane(now, lane, effects);
         }
     }
 
@@ -339,8 +369,8 @@ impl Worker {
         }
     }
 
-    /// Requests that took too long are given up, and so is a connection that waits for nothing else.
-    pub(crate) fn end_slow_cancels(&mut self, now: Instant, effects: &mut Effects) {
+    /// Requests that took too long are given up, and so is a connection that waits for nothing else. The others may go on.
+    pub(crate) fn tend_cancels(&mut self, now: Instant, effects: &mut Effects) {
         let limit = self.config.limits.cancel_wait_timeout;
         let is_late = |cancel: &Cancel| {
             let age = now.saturating_duration_since(cancel.since);
@@ -359,6 +389,7 @@ impl Worker {
         for id in late {
             self.give_up_cancel(now, id, effects);
         }
+        self.try_waiting_cancels(now, effects);
     }
 
     fn give_up_cancel(&mut self, now: Instant, id: CancelId, effects: &mut Effects) {

@@ -25,7 +25,7 @@ impl Worker {
         self.find_crowding();
         self.end_slow_dials(now, effects);
         self.end_slow_errands(now, effects);
-        self.end_slow_cancels(now, effects);
+        self.tend_cancels(now, effects);
         self.end_slow_lookups(now, effects);
         self.end_overdue_clients(now, effects);
         self.notify_queued(now, effects);

@@ -92,6 +92,68 @@ fn so_does_a_held_one() {
     assert_eq!(world.heard(client), ["ERROR 57014", "ready I"]);
 }
 
+/// A client whose parameters are on their way to its server connection, and take their time; its statement is behind them.
+fn behind_settings(sql: &str) -> (World, usize) {
+    let mut world = World::new();
+    let parameters = [("user", "app"), ("database", "mrg"), ("work_mem", "1MB")];
+    let client = world.hello_with(Role::Write, &parameters, PASSWORD);
+    world.run();
+    world.heard(client);
+    world.member("n1").slow = Some("set_config");
+    world.query(client, sql);
+    world.member("n1").slow = None;
+    let setting = |world: &World| {
+        let asleep = world.shell.backends.values().find_map(|backend| backend.asleep.as_ref());
+        asleep.is_some_and(|(sql, _)| sql.contains("set_config"))
+    };
+    assert!(setting(&world), "the story is about weir's own query");
+    (world, client)
+}
+
+#[test]
+fn a_cancel_never_hits_weir_s_own_query_in_front_of_the_client_s() {
+    let (mut world, client) = behind_settings("sleep 1");
+    let requester = world.cancel(client);
+    world.pass(Duration::from_secs(1));
+    assert!(world.shell.cancels.is_empty() && world.is_open(requester), "it waits");
+    assert_eq!(world.heard(client), [""; 0]);
+    world.wake("SELECT pg_catalog.set_config('work_mem','1MB',false)");
+    world.pass(Duration::from_millis(100));
+    assert_eq!(world.heard(client), ["ERROR 57014", "ready I"]);
+    assert!(!world.is_open(requester));
+    assert_eq!(
+        world.ask(client, "select 1"),
+        echo("select 1"),
+        "with the same parameters, and no later query is hit"
+    );
+    let ran = world.ran();
+    assert_eq!(ran.iter().filter(|ran| ran.contains("set_config")).count(), 1, "{ran:?}");
+}
+
+#[test]
+fn a_cancel_whose_statement_ends_while_it_waits_is_dropped() {
+    let (mut world, client) = behind_settings("select 1");
+    let requester = world.cancel(client);
+    world.wake("SELECT pg_catalog.set_config('work_mem','1MB',false)");
+    assert_eq!(world.heard(client), echo("select 1"));
+    world.query(client, "begin");
+    world.heard(client);
+    world.pass(Duration::from_millis(100));
+    assert!(!world.is_open(requester));
+    assert_eq!(world.ask(client, "select 2"), ["row select 2", "SELECT 1", "ready T"]);
+}
+
+// covers: cancel_wait_timeout
+#[test]
+fn a_cancel_that_waits_for_weir_s_own_query_is_given_up_in_time() {
+    let (mut world, client) = behind_settings("select 1");
+    let requesters = [world.cancel(client), world.cancel(client)];
+    world.pass(Duration::from_secs(11));
+    assert!(requesters.iter().all(|requester| !world.is_open(*requester)));
+    world.wake("SELECT pg_catalog.set_config('work_mem','1MB',false)");
+    assert_eq!(world.heard(client), echo("select 1"));
+}
+
 #[test]
 fn a_connection_with_a_cancel_under_way_is_not_given_to_the_next_client() {
     let mut world = one_connection();
