@@ -18,7 +18,7 @@ mod quote;
 
 pub use assignments::{Assignments, assignments};
 pub use begin::Begin;
-pub use keyword::Keyword;
+pub use keyword::{Ending, Keyword};
 pub use marks::Marks;
 pub use quote::{quote_identifier, quote_literal, quote_name};
 
@@ -48,8 +48,8 @@ pub struct Classified {
     /// Some statement commits, rolls back or prepares the whole transaction. May be true without need: the body of a
     /// `BEGIN ATOMIC ... END` function looks like statements.
     pub ends_transaction: bool,
-    /// Some statement says AND CHAIN.
-    pub chain: bool,
+    /// How the first statement ends the transaction; `None` if it does not.
+    pub ending: Option<Ending>,
     /// The text was cut, did not end properly, or depends on a setting that weir cannot see. `statements` is `Several`
     /// then, and the other answers hold for what was read.
     pub doubtful: bool,
@@ -102,7 +102,7 @@ fn scan(sql: &[u8], cut: bool) -> Classified {
         statements: Count::Zero,
         first: Keyword::Other,
         ends_transaction: false,
-        chain: false,
+        ending: None,
         doubtful: cut,
         marks: Marks::NONE,
     };
@@ -146,18 +146,19 @@ impl Classified {
 
     fn add(&mut self, word: Keyword, parenthesised: bool, lexer: &Lexer<'_>) {
         let mut keyword = word;
+        let mut ending = None;
         if parenthesised && !word.is_query() {
             keyword = Keyword::Other;
         } else if word.needs_more_words() {
             let ahead = lexer.ahead();
             keyword = word.followed_by(&ahead);
-            self.chain |= keyword.ends_transaction() && keyword::says_and_chain(&ahead);
+            ending = keyword.ends_transaction().then(|| keyword::ending(&ahead));
         }
         self.ends_transaction |= keyword.ends_transaction();
         self.marks.add(keyword.marks(lexer));
         self.statements = match self.statements {
             Count::Zero => {
-                self.first = keyword;
+                (self.first, self.ending) = (keyword, ending);
                 Count::One
             }
             Count::One | Count::Several => Count::Several,

@@ -2,9 +2,12 @@
 //! refused with 25P02 until the client ends the block, exactly as PostgreSQL would, so that the rest of the application's
 //! transaction never runs on another server.
 
+use std::time::Instant;
+
 use weir_protocol::backend;
 use weir_protocol::frontend::{self, TargetKind};
-use weir_protocol::message::Report;
+use weir_protocol::message::{Report, Severity};
+use weir_protocol::sql::{Begin, Count};
 use weir_protocol::sqlstate::SqlState;
 use weir_protocol::tag::FromClient;
 
@@ -24,24 +27,34 @@ pub(crate) struct Aborted {
     skipping: bool,
     /// Extended protocol: what the unnamed portal would do.
     portal: StatementKind,
-    /// The block has been ended in this batch; the next ReadyForQuery says idle.
-    ended: bool,
+    /// The block has been ended in this batch; what the next ReadyForQuery says.
+    ended: Option<End>,
+    /// What the lost transaction began with, if that is known.
+    pub(crate) begun: Option<Begin>,
+}
+
+/// What follows the block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Idle,
+    /// Another block (AND CHAIN).
+    Chain,
 }
 
 impl Aborted {
     /// Nothing was in flight: the next request gets the explanation.
-    pub(crate) fn owing(explanation: Report) -> Self {
-        Self { explanation: Some(explanation), ..Self::told() }
+    pub(crate) fn owing(explanation: Report, begun: Option<Begin>) -> Self {
+        Self { explanation: Some(explanation), ..Self::told(begun) }
     }
 
     /// The client has been told.
-    pub(crate) fn told() -> Self {
-        Self { explanation: None, skipping: false, portal: StatementKind::Other, ended: false }
+    pub(crate) fn told(begun: Option<Begin>) -> Self {
+        Self { explanation: None, skipping: false, portal: StatementKind::Other, ended: None, begun }
     }
 
     /// The client has been told, perhaps in the middle of a batch.
     pub(crate) fn in_batch(skipping: bool) -> Self {
-        Self { skipping, ..Self::told() }
+        Self { skipping, ..Self::told(None) }
     }
 }
 
@@ -59,14 +72,17 @@ enum Verdict {
     Ends,
     /// This error; the block goes on, or ends all the same (COMMIT as the first request after the loss).
     Error { report: Report, ends: bool },
-    /// The block ends, but something was to follow (ROLLBACK AND CHAIN, or several statements).
-    Restarts,
+    /// The same, and another one begins.
+    Chains,
+    /// The block ends, but more statements were to follow in the same string.
+    EndsShort,
 }
 
 impl Session {
     /// One frame inside the played block.
     pub(crate) fn play_aborted<W: Wires>(
         &mut self,
+        now: Instant,
         tag: FromClient,
         cut: Cut<'_>,
         catalog: &mut Catalog,
@@ -84,13 +100,13 @@ impl Session {
             return Ok(Step::NeedMore);
         }
         if tag == FromClient::Sync {
-            return Ok(self.aborted_sync(cut, wires));
+            return Ok(self.aborted_sync(now, cut, wires));
         }
         if self.block().skipping {
             return Ok(self.swallow(cut));
         }
         match tag {
-            FromClient::Query => return Ok(self.aborted_query(cut, wires)),
+            FromClient::Query => return Ok(self.aborted_query(now, cut, wires)),
             FromClient::FunctionCall => self.aborted_call(wires),
             FromClient::Parse => self.aborted_parse(cut, catalog, wires)?,
             FromClient::Bind => self.aborted_bind(cut, wires)?,
@@ -110,7 +126,7 @@ impl Session {
 
     fn block(&mut self) -> &mut Aborted {
         if !matches!(self.phase, Phase::Aborted(_)) {
-            self.phase = Phase::Aborted(Box::new(Aborted::told()));
+            self.phase = Phase::Aborted(Box::new(Aborted::told(None)));
         }
         match &mut self.phase {
             Phase::Aborted(block) => block,
@@ -120,37 +136,53 @@ impl Session {
         }
     }
 
-    fn aborted_sync<W: Wires>(&mut self, cut: Cut<'_>, wires: &mut W) -> Step {
+    fn aborted_sync<W: Wires>(&mut self, now: Instant, cut: Cut<'_>, wires: &mut W) -> Step {
         let block = self.block();
         block.skipping = false;
-        if block.ended {
-            self.end_block();
+        if let Some(end) = block.ended {
+            self.end_block(now, end);
         }
         wires.to_client(|out| backend::ready_for_query(self.tx.byte(), out));
         self.swallow(cut)
     }
 
-    fn end_block(&mut self) {
-        self.phase = Phase::Relaying;
-        self.tx = TxStatus::Idle;
+    fn end_block(&mut self, now: Instant, end: End) {
+        let begun = self.block().begun;
+        match end {
+            End::Idle => (self.phase, self.tx) = (Phase::Relaying, TxStatus::Idle),
+            // Even where BEGIN is sent at once: the request that opens this block is weir's to answer.
+            End::Chain => self.defer(now, begun.unwrap_or_default()),
+        }
     }
 
-    fn verdict_in_block(&mut self, kind: StatementKind, restarts: bool) -> Verdict {
+    /// The block ends as it was asked to, with PostgreSQL's tag for that.
+    fn tell_end<W: Wires>(&mut self, end: End, wires: &mut W) {
+        let warns = end == End::Chain && self.block().begun.is_none();
+        wires.to_client(|out| {
+            if warns {
+                backend::notice(&begins_by_default(), out);
+            }
+            backend::command_complete("ROLLBACK", out);
+        });
+    }
+
+    fn verdict_in_block(&mut self, kind: StatementKind, ends_first: bool) -> Verdict {
         let explanation = self.block().explanation.take();
         match (kind, explanation) {
-            (StatementKind::MayEnd, None) if restarts => Verdict::Restarts,
+            (StatementKind::MayEnd, None) if ends_first => Verdict::EndsShort,
             (StatementKind::Rollback, _) | (StatementKind::Commit, None) => Verdict::Ends,
+            (StatementKind::RollbackAndChain, _) | (StatementKind::CommitAndChain, None) => Verdict::Chains,
             (StatementKind::Commit, Some(report)) => Verdict::Error { report, ends: true },
             (_, Some(report)) => Verdict::Error { report, ends: false },
             (_, None) => Verdict::Error { report: in_failed_transaction(), ends: false },
         }
     }
 
-    fn aborted_query<W: Wires>(&mut self, cut: Cut<'_>, wires: &mut W) -> Step {
+    fn aborted_query<W: Wires>(&mut self, now: Instant, cut: Cut<'_>, wires: &mut W) -> Step {
         let sql = if cut.is_whole() { frontend::read::query(cut.body()).unwrap_or_default() } else { b"" };
         let class = weir_protocol::sql::classify(sql);
         let kind = if cut.is_whole() { StatementKind::of(sql) } else { StatementKind::MayEnd };
-        if cut.is_whole() && class.statements == weir_protocol::sql::Count::Zero {
+        if cut.is_whole() && class.statements == Count::Zero {
             wires.to_client(|out| {
                 backend::empty_query_response(out);
                 backend::ready_for_query(TxStatus::Failed.byte(), out);
@@ -158,29 +190,24 @@ impl Session {
             return self.swallow(cut);
         }
         self.statements.forget_unnamed();
-        // AND CHAIN, or more statements behind the end of the block.
-        let restarts = class.first.ends_transaction();
-        match self.verdict_in_block(kind, restarts) {
+        match self.verdict_in_block(kind, class.first.ends_transaction()) {
             Verdict::Ends => {
-                self.end_block();
-                wires.to_client(|out| backend::command_complete("ROLLBACK", out));
+                self.tell_end(End::Idle, wires);
+                self.end_block(now, End::Idle);
+            }
+            Verdict::Chains => {
+                self.tell_end(End::Chain, wires);
+                self.end_block(now, End::Chain);
             }
             Verdict::Error { report, ends } => {
                 if ends {
-                    self.end_block();
+                    self.end_block(now, End::Idle);
                 }
                 wires.to_client(|out| backend::error(&report, out));
             }
-            // A fresh block on the next server connection. The properties of the lost one are not known here.
-            Verdict::Restarts if class.chain && class.statements == weir_protocol::sql::Count::One => {
-                self.end_block();
-                let mut begin = Vec::new();
-                frontend::query(b"BEGIN", &mut begin);
-                return Step::Instead(begin);
-            }
             // What was to come behind the end of the block has not run, and must not look as if it had.
-            Verdict::Restarts => {
-                self.end_block();
+            Verdict::EndsShort => {
+                self.end_block(now, End::Idle);
                 wires.to_client(|out| backend::error(&nothing_behind(), out));
             }
         }
@@ -198,23 +225,25 @@ impl Session {
 
     /// PostgreSQL lets only statements that end the block be parsed and bound.
     fn admit<W: Wires>(&mut self, kind: StatementKind, wires: &mut W) -> bool {
-        if self.block().ended {
+        if self.block().ended.is_some() {
             return self.fail(in_failed_transaction(), wires);
         }
-        match kind {
-            StatementKind::Rollback => true,
-            StatementKind::Commit => match self.block().explanation.take() {
-                Some(report) => {
-                    self.block().ended = true;
-                    self.fail(report, wires)
-                }
-                None => true,
-            },
-            StatementKind::Repeatable | StatementKind::MayEnd | StatementKind::Other => {
-                let report = self.block().explanation.take().unwrap_or_else(in_failed_transaction);
-                self.fail(report, wires)
-            }
+        let explanation = match kind {
+            StatementKind::Rollback | StatementKind::RollbackAndChain => return true,
+            StatementKind::Commit
+            | StatementKind::CommitAndChain
+            | StatementKind::Repeatable
+            | StatementKind::MayEnd
+            | StatementKind::Other => self.block().explanation.take(),
+        };
+        let is_commit = matches!(kind, StatementKind::Commit | StatementKind::CommitAndChain);
+        if is_commit && explanation.is_none() {
+            return true;
         }
+        if kind == StatementKind::Commit {
+            self.block().ended = Some(End::Idle);
+        }
+        self.fail(explanation.unwrap_or_else(in_failed_transaction), wires)
     }
 
     /// Gives an error inside a batch; always false.
@@ -296,8 +325,10 @@ impl Session {
     fn aborted_execute<W: Wires>(&mut self, wires: &mut W) {
         let kind = self.block().portal;
         if self.admit(kind, wires) {
-            self.block().ended = true;
-            wires.to_client(|out| backend::command_complete("ROLLBACK", out));
+            let chains = matches!(kind, StatementKind::CommitAndChain | StatementKind::RollbackAndChain);
+            let end = if chains { End::Chain } else { End::Idle };
+            self.block().ended = Some(end);
+            self.tell_end(end, wires);
         }
     }
 
@@ -318,9 +349,19 @@ fn nothing_behind() -> Report {
         SqlState::SERIALIZATION_FAILURE,
         "the lost transaction is rolled back, but nothing behind its end was run",
     )
-    .hint(
-        "Send a ROLLBACK of its own, then BEGIN: AND CHAIN cannot copy the properties of a lost transaction.",
+    .detail("The request held several statements, and its server connection was lost before: only the end of the transaction could be played.")
+    .hint("Send what stood behind it once more, as a request of its own.")
+}
+
+/// In front of the tag of AND CHAIN.
+fn begins_by_default() -> Report {
+    Report::new(
+        Severity::Warning,
+        SqlState::WARNING,
+        "the new transaction begins with default characteristics",
     )
+    .detail("The server connection of the transaction before it is lost, and weir does not know how that one began.")
+    .hint("Use SET TRANSACTION, or ROLLBACK and BEGIN, if it needs another isolation level or access mode.")
 }
 
 fn name_taken(name: &[u8]) -> Report {

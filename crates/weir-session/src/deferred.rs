@@ -10,7 +10,7 @@ use std::time::Instant;
 use weir_protocol::backend;
 use weir_protocol::frame::{self, HEADER_BYTES, MESSAGE_BYTES_MAX};
 use weir_protocol::frontend::{self, TargetKind};
-use weir_protocol::sql::{Begin, Classified, Count, Keyword, classify, lone_begin};
+use weir_protocol::sql::{Begin, Classified, Count, Ending, Keyword, Marks, classify, lone_begin};
 use weir_protocol::tag::{FromClient, FromServer};
 
 use crate::aborted::Aborted;
@@ -141,12 +141,42 @@ impl Session {
             let lasted = now.saturating_duration_since(block.since).as_micros();
             self.answered.transaction_micros += u64::try_from(lasted).unwrap_or(u64::MAX);
         }
-        self.phase = next.map_or(Phase::Relaying, |begin| Phase::Deferred(Deferred { begin, since: now }));
-        self.tx = if next.is_some() { TxStatus::Open } else { TxStatus::Idle };
+        match next {
+            Some(begin) => self.defer(now, begin),
+            None => (self.phase, self.tx) = (Phase::Relaying, TxStatus::Idle),
+        }
         wires.to_client(|out| {
             backend::command_complete(tag, out);
             backend::ready_for_query(self.tx.byte(), out);
         });
+    }
+
+    /// The client is in a block that PostgreSQL will hear of with its first statement.
+    pub(crate) fn defer(&mut self, now: Instant, begin: Begin) {
+        self.phase = Phase::Deferred(Deferred { begin, since: now });
+        self.tx = TxStatus::Open;
+    }
+
+    /// A statement is sent: notes what its transaction has begun with, in case that it is lost and AND CHAIN asks for another
+    /// one like it. That is known if it began with a BEGIN of its own and nothing has run since but plain statements.
+    pub(crate) fn note_begin(&self, kind: StatementKind, marks: Marks, text: &[u8], server: &mut Server) {
+        let keeps = match kind {
+            StatementKind::Repeatable => !marks.has(Marks::SETTING),
+            StatementKind::CommitAndChain | StatementKind::RollbackAndChain => true,
+            StatementKind::Commit
+            | StatementKind::Rollback
+            | StatementKind::MayEnd
+            | StatementKind::Other => false,
+        };
+        if self.tx == TxStatus::Idle {
+            let begin = if kind == StatementKind::Other { lone_begin(text) } else { None };
+            // Behind requests that are still under way it may be another transaction's second.
+            let is_first =
+                |_: &Begin| !server.owed.iter().any(|owed| owed.ends_in_ready() && !owed.is_hidden());
+            server.begun = begin.filter(is_first);
+        } else if !keeps {
+            server.begun = None;
+        }
     }
 
     /// A statement is about to be sent: its transaction begins on this server connection.
@@ -157,6 +187,7 @@ impl Session {
         server.statements.forget_unnamed();
         server.replay.give_up();
         server.transaction_started = Some(since);
+        server.begun = Some(begin);
         server.opening = Opening::Sent;
         server.owed.push(Owed::HiddenBegin);
     }
@@ -208,7 +239,7 @@ impl Session {
     pub(crate) fn end_failed_begin(&mut self, server: &mut Server) {
         server.opening = Opening::Ended;
         self.tx = TxStatus::Failed;
-        self.phase = Phase::Aborted(Box::new(Aborted::told()));
+        self.phase = Phase::Aborted(Box::new(Aborted::told(server.begun)));
     }
 
     /// The client's own ReadyForQuery in place of PostgreSQL's. No other one is weir's to give: what weir asks next on this
@@ -217,6 +248,14 @@ impl Session {
         if server.opening == Opening::Ended {
             server.opening = Opening::Over;
             wires.to_client(|out| backend::ready_for_query(self.tx.byte(), out));
+        }
+    }
+
+    /// What such a block begins with.
+    pub(crate) fn deferred_begin(&self) -> Option<Begin> {
+        match &self.phase {
+            Phase::Deferred(block) => Some(block.begin),
+            Phase::Relaying | Phase::Skipping | Phase::Aborted(_) | Phase::Refusing(_) => None,
         }
     }
 
@@ -294,7 +333,11 @@ fn ending(class: Classified) -> Option<Act> {
     } else {
         return None;
     };
-    Some(if class.chain { Act::Chains(tag) } else { Act::Ends(tag) })
+    match class.ending? {
+        Ending::Plain => Some(Act::Ends(tag)),
+        Ending::Chains => Some(Act::Chains(tag)),
+        Ending::Unclear => None,
+    }
 }
 
 fn is_last_word(body: &[u8]) -> bool {

@@ -202,13 +202,18 @@ impl Session {
         let kind = match (names.statement, &held) {
             (b"", _) => self.statements.unnamed().map_or(StatementKind::Other, |unnamed| {
                 self.watch(unnamed.marks, unnamed.text(), server);
+                self.note_begin(unnamed.kind, unnamed.marks, unnamed.text(), server);
                 unnamed.kind
             }),
             (_, Some(statement)) => {
                 self.watch(statement.marks, &statement.sql, server);
+                self.note_begin(statement.kind, statement.marks, &statement.sql, server);
                 statement.kind
             }
-            (_, None) => StatementKind::MayEnd,
+            (_, None) => {
+                server.begun = None;
+                StatementKind::MayEnd
+            }
         };
         if names.portal.is_empty() {
             self.unnamed_portal = kind;
@@ -478,7 +483,11 @@ fn worse(one: StatementKind, other: StatementKind) -> StatementKind {
     let rank = |kind| match kind {
         StatementKind::Other => 0,
         StatementKind::Repeatable => 1,
-        StatementKind::Rollback | StatementKind::Commit | StatementKind::MayEnd => 2,
+        StatementKind::Rollback
+        | StatementKind::Commit
+        | StatementKind::RollbackAndChain
+        | StatementKind::CommitAndChain
+        | StatementKind::MayEnd => 2,
     };
     match (rank(one), rank(other)) {
         (2, _) | (_, 2) => StatementKind::MayEnd,

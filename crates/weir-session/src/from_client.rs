@@ -146,7 +146,7 @@ impl Session {
                 }
             }
             Phase::Skipping => return Ok(self.skip(tag, cut, wires)),
-            Phase::Aborted(_) => return self.play_aborted(tag, cut, catalog, wires),
+            Phase::Aborted(_) => return self.play_aborted(now, tag, cut, catalog, wires),
             Phase::Refusing(_) => return Ok(self.refuse(tag, cut, wires)),
         }
         match server {
@@ -256,9 +256,13 @@ impl Session {
                     return refused_query(&report);
                 }
                 self.watch(marks, sql, server);
+                self.note_begin(kind, marks, sql, server);
                 kind
             }
-            (false, _) | (true, Err(_)) => StatementKind::MayEnd,
+            (false, _) | (true, Err(_)) => {
+                server.begun = None;
+                StatementKind::MayEnd
+            }
         };
         server.replay.query(cut.bytes, kind, self.rules.retry_bytes_max);
         // A simple query destroys the unnamed statement (protocol chapter, "Extended Query").

@@ -14,7 +14,7 @@ use crate::deferred::Opening;
 use crate::owed::{Owed, ParseOf};
 use crate::prepared::{Catalog, StatementKind};
 use crate::run::Run;
-use crate::server::{Ended, Server, TxStatus, Unsynced};
+use crate::server::{Answered, Server, TxStatus, Unsynced};
 use crate::session::{Mode, Session, Then, Turn};
 use crate::settings::IN_HOT_STANDBY;
 use crate::state::is_last_word;
@@ -250,7 +250,7 @@ impl Session {
         self.tx = status;
         self.retried = false;
         server.failed = false;
-        server.ended = Ended::No;
+        server.answered = Answered::Nothing;
         server.replay.give_up();
         if server.owed.is_empty() {
             server.answered_uses = server.statements.clock();
@@ -511,18 +511,18 @@ fn copy_in_started(server: &mut Server) -> Fate {
 /// What a statement that has succeeded did to the transaction.
 fn note_executed(kind: StatementKind, tag: &[u8], by_query: bool, server: &mut Server) {
     let sure = matches!(kind, StatementKind::Commit | StatementKind::Rollback);
-    let may_end = sure || kind == StatementKind::MayEnd;
     match tag {
         b"COMMIT" | b"PREPARE TRANSACTION" | b"ROLLBACK" if sure => {
-            server.ended = Ended::Cleanly { by_query };
+            server.answered = Answered::End { by_query };
             server.unsynced = server.unsynced.min(Unsynced::Names);
         }
         // With AND CHAIN, or from one of several portals; ROLLBACK TO has the tag ROLLBACK but is of no such kind.
-        b"COMMIT" | b"PREPARE TRANSACTION" | b"ROLLBACK" if may_end => server.ended = Ended::ThenWorked,
+        b"COMMIT" | b"PREPARE TRANSACTION" | b"ROLLBACK" if kind.may_end() => {
+            server.answered = Answered::EndThenWork;
+        }
         _ => {
-            if server.ended != Ended::No {
-                server.ended = Ended::ThenWorked;
-            }
+            let ended = server.answered.has_ended();
+            server.answered = if ended { Answered::EndThenWork } else { Answered::Work };
             if server.unsynced != Unsynced::Nothing {
                 server.unsynced = Unsynced::Work;
             }

@@ -13,7 +13,7 @@ use crate::aborted::{Aborted, in_failed_transaction};
 use crate::cause::{LossCause, name_failover};
 use crate::owed::Owed;
 use crate::prepared::StatementKind;
-use crate::server::{Ended, Server, TxStatus, Unsynced};
+use crate::server::{Answered, Server, TxStatus, Unsynced};
 use crate::session::{Mode, Phase, Session};
 use crate::wires::Wires;
 
@@ -65,7 +65,7 @@ impl Session {
             return self.repeat(bytes, server);
         }
         self.retried = false;
-        if server.ended != Ended::No {
+        if server.answered.has_ended() {
             self.tx = TxStatus::Idle;
         }
         let mut sent = Vec::new();
@@ -88,7 +88,7 @@ impl Session {
                 wires.to_client(|out| backend::ready_for_query(TxStatus::Idle.byte(), out));
                 self.leave_with(TxStatus::Idle, false);
             }
-            Verdict::Confirm => self.confirm(&sent, wires),
+            Verdict::Confirm(tag) => self.confirm(&sent, tag, wires),
             Verdict::InDoubt(status) => self.answer_all(sent, &cause.in_doubt(), status, server, wires),
             Verdict::RolledBack => {
                 self.answer_all(sent, &cause.rolled_back(), TxStatus::Failed, server, wires)
@@ -96,6 +96,9 @@ impl Session {
             Verdict::StillFailed => {
                 self.answer_all(sent, &in_failed_transaction(), TxStatus::Failed, server, wires);
             }
+        }
+        if let Phase::Aborted(block) = &mut self.phase {
+            block.begun = server.begun;
         }
         AfterLoss::Stays(told)
     }
@@ -196,8 +199,8 @@ impl Session {
         match self.tx {
             TxStatus::Idle if sent.is_empty() && server.unsynced == Unsynced::Work => Verdict::TellNext,
             TxStatus::Idle if sent.is_empty() => Verdict::Nothing,
-            TxStatus::Idle if is_done(sent, server.ended) => Verdict::Done,
-            TxStatus::Idle => Verdict::InDoubt(TxStatus::Idle),
+            TxStatus::Idle if is_done(sent, server.answered) => Verdict::Done,
+            TxStatus::Idle => verdict_outside(sent, server.answered),
             TxStatus::Open if sent.is_empty() => Verdict::TellNext,
             TxStatus::Failed if sent.is_empty() => Verdict::Play,
             TxStatus::Open => verdict_in_transaction(sent),
@@ -211,7 +214,7 @@ impl Session {
         match self.tx {
             TxStatus::Idle => self.phase = Phase::Refusing(Box::new(report)),
             TxStatus::Open | TxStatus::Failed => {
-                self.phase = Phase::Aborted(Box::new(Aborted::owing(report)));
+                self.phase = Phase::Aborted(Box::new(Aborted::owing(report, None)));
                 self.tx = TxStatus::Failed;
             }
         }
@@ -244,11 +247,11 @@ impl Session {
     }
 
     /// The only request in flight ends the transaction, and nothing else can have become of it: it gets plain success.
-    fn confirm<W: Wires>(&mut self, sent: &[Owed], wires: &mut W) {
+    fn confirm<W: Wires>(&mut self, sent: &[Owed], tag: &str, wires: &mut W) {
         for owed in sent {
             wires.to_client(|out| match owed {
                 Owed::Query(_) => {
-                    backend::command_complete("ROLLBACK", out);
+                    backend::command_complete(tag, out);
                     backend::ready_for_query(TxStatus::Idle.byte(), out);
                 }
                 Owed::Sync => backend::ready_for_query(TxStatus::Idle.byte(), out),
@@ -260,7 +263,7 @@ impl Session {
                     }
                     backend::no_data(out);
                 }
-                Owed::Execute(_) => backend::command_complete("ROLLBACK", out),
+                Owed::Execute(_) => backend::command_complete(tag, out),
                 Owed::Close | Owed::LocalClose(_) => backend::close_complete(out),
                 Owed::HiddenParse(_)
                 | Owed::HiddenClose(_)
@@ -296,8 +299,8 @@ enum Verdict {
     Play,
     /// PostgreSQL has said that the transaction is over, and only ReadyForQuery is missing.
     Done,
-    /// What it asked for is done: see [`Session::confirm`].
-    Confirm,
+    /// What it asked for is done, and has this tag: see [`Session::confirm`].
+    Confirm(&'static str),
     /// They may have been carried out. Then this status.
     InDoubt(TxStatus),
     /// Nothing of the transaction was committed.
@@ -309,7 +312,7 @@ enum Verdict {
 impl Verdict {
     fn tells(&self) -> Told {
         match self {
-            Self::Nothing | Self::Skip | Self::Play | Self::Done | Self::Confirm | Self::StillFailed => {
+            Self::Nothing | Self::Skip | Self::Play | Self::Done | Self::Confirm(_) | Self::StillFailed => {
                 Told::Nothing
             }
             Self::TellNext | Self::RolledBack => Told::RolledBack,
@@ -318,15 +321,27 @@ impl Verdict {
     }
 }
 
+/// Requests in flight outside of a transaction. A ROLLBACK there has no effect, and a COMMIT none if nothing has run in the
+/// same batch: what became of it makes no difference.
+fn verdict_outside(sent: &[Owed], answered: Answered) -> Verdict {
+    match sent.iter().find_map(kind_of_request).filter(|_| is_lone(sent)) {
+        Some(StatementKind::Rollback) => Verdict::Confirm("ROLLBACK"),
+        Some(StatementKind::Commit) if !answered.has_worked() => Verdict::Confirm("COMMIT"),
+        Some(_) | None => Verdict::InDoubt(TxStatus::Idle),
+    }
+}
+
 /// Requests in flight in an open transaction, which is gone unless one of them has ended it.
 fn verdict_in_transaction(sent: &[Owed]) -> Verdict {
-    let mut kinds = sent.iter().filter_map(kind_of_request).skip_while(|kind| !may_end(*kind));
+    let mut kinds = sent.iter().filter_map(kind_of_request).skip_while(|kind| !kind.may_end());
     match (kinds.next(), kinds.next()) {
         (None, _) => Verdict::RolledBack,
-        (Some(StatementKind::Rollback), None) if is_lone(sent) => Verdict::Confirm,
-        // Behind other requests: they were rolled back, whether it was carried out or not.
-        (Some(StatementKind::Rollback), None) => Verdict::RolledBack,
-        (Some(StatementKind::MayEnd), None) => Verdict::InDoubt(TxStatus::Failed),
+        (Some(StatementKind::Rollback), None) if is_lone(sent) => Verdict::Confirm("ROLLBACK"),
+        // Behind other requests, or in front of a new block: all was rolled back, whether it was carried out or not.
+        (Some(StatementKind::Rollback | StatementKind::RollbackAndChain), None) => Verdict::RolledBack,
+        (Some(StatementKind::MayEnd | StatementKind::CommitAndChain), None) => {
+            Verdict::InDoubt(TxStatus::Failed)
+        }
         // What comes behind the end of the transaction may have been carried out on its own.
         (Some(_), _) => Verdict::InDoubt(TxStatus::Idle),
     }
@@ -336,28 +351,25 @@ fn verdict_in_transaction(sent: &[Owed]) -> Verdict {
 fn verdict_in_failed_transaction(sent: &[Owed]) -> Verdict {
     let mut kinds = sent.iter().filter_map(kind_of_request);
     match (kinds.next(), kinds.next()) {
-        (Some(StatementKind::Rollback | StatementKind::Commit), None) if is_lone(sent) => Verdict::Confirm,
+        (Some(StatementKind::Rollback | StatementKind::Commit), None) if is_lone(sent) => {
+            Verdict::Confirm("ROLLBACK")
+        }
+        // The block that it was to open is lost.
+        (Some(StatementKind::RollbackAndChain | StatementKind::CommitAndChain), None) => Verdict::RolledBack,
         (Some(StatementKind::MayEnd), None) => Verdict::InDoubt(TxStatus::Failed),
         (_, None) => Verdict::StillFailed,
         // ROLLBACK TO may have brought the transaction back before a COMMIT.
-        (Some(_), Some(_)) if sent.iter().filter_map(kind_of_request).any(may_end) => {
+        (Some(_), Some(_)) if sent.iter().filter_map(kind_of_request).any(StatementKind::may_end) => {
             Verdict::InDoubt(TxStatus::Idle)
         }
         (_, Some(_)) => Verdict::StillFailed,
     }
 }
 
-fn may_end(kind: StatementKind) -> bool {
-    match kind {
-        StatementKind::Commit | StatementKind::Rollback | StatementKind::MayEnd => true,
-        StatementKind::Repeatable | StatementKind::Other => false,
-    }
-}
-
-fn is_done(sent: &[Owed], ended: Ended) -> bool {
-    match (sent, ended) {
-        ([Owed::Sync], Ended::Cleanly { by_query }) => !by_query,
-        ([Owed::Query(_)], Ended::Cleanly { by_query }) => by_query,
+fn is_done(sent: &[Owed], answered: Answered) -> bool {
+    match (sent, answered) {
+        ([Owed::Sync], Answered::End { by_query }) => !by_query,
+        ([Owed::Query(_)], Answered::End { by_query }) => by_query,
         _ => false,
     }
 }

@@ -8,7 +8,7 @@ use std::collections::hash_map::Entry;
 use std::hash::BuildHasher;
 use std::rc::{Rc, Weak};
 
-use weir_protocol::sql::{self, Count, Keyword, Marks};
+use weir_protocol::sql::{self, Count, Ending, Keyword, Marks};
 
 use crate::settings::{Interner, Reported, Settings};
 
@@ -61,10 +61,14 @@ impl Statement {
 pub enum StatementKind {
     /// A single SELECT/INSERT/UPDATE/DELETE/MERGE/VALUES/WITH: may be run again if it was provably rolled back.
     Repeatable,
-    /// COMMIT or END (without AND CHAIN).
+    /// COMMIT or END.
     Commit,
-    /// ROLLBACK or ABORT (without AND CHAIN).
+    /// ROLLBACK or ABORT.
     Rollback,
+    /// COMMIT or END with AND CHAIN.
+    CommitAndChain,
+    /// ROLLBACK or ABORT with AND CHAIN.
+    RollbackAndChain,
     /// May end the transaction in a way that the lexer cannot vouch for.
     MayEnd,
     /// Anything else, which cannot end a transaction.
@@ -85,18 +89,31 @@ impl StatementKind {
         let kind = match class.statements {
             Count::Zero => Self::Other,
             Count::Several => Self::MayEnd,
-            Count::One => Self::of_one(class.first, class.chain),
+            Count::One => Self::of_one(class.first, class.ending),
         };
         (kind, class.marks)
     }
 
-    fn of_one(first: Keyword, chain: bool) -> Self {
+    /// It may end the transaction.
+    #[must_use]
+    pub fn may_end(self) -> bool {
+        match self {
+            Self::Commit | Self::Rollback | Self::CommitAndChain | Self::RollbackAndChain | Self::MayEnd => {
+                true
+            }
+            Self::Repeatable | Self::Other => false,
+        }
+    }
+
+    fn of_one(first: Keyword, ending: Option<Ending>) -> Self {
         if first.is_plain_statement() {
             return Self::Repeatable;
         }
-        match (first, chain) {
-            (Keyword::Commit | Keyword::End, false) => Self::Commit,
-            (Keyword::Rollback | Keyword::Abort, false) => Self::Rollback,
+        match (first, ending) {
+            (Keyword::Commit | Keyword::End, Some(Ending::Plain)) => Self::Commit,
+            (Keyword::Commit | Keyword::End, Some(Ending::Chains)) => Self::CommitAndChain,
+            (Keyword::Rollback | Keyword::Abort, Some(Ending::Plain)) => Self::Rollback,
+            (Keyword::Rollback | Keyword::Abort, Some(Ending::Chains)) => Self::RollbackAndChain,
             (first, _) if first.ends_transaction() => Self::MayEnd,
             (_, _) => Self::Other,
         }

@@ -4,6 +4,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use weir_protocol::sql::Begin;
 use weir_protocol::sqlstate::SqlState;
 
 use crate::again::Again;
@@ -68,18 +69,32 @@ pub(crate) enum Unsynced {
     Work,
 }
 
-/// Whether a request in flight has ended the transaction. Only the extended protocol says so before ReadyForQuery.
+/// What PostgreSQL has said since its last ReadyForQuery of statements that it has run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ended {
-    /// Not as far as is known.
-    No,
+pub(crate) enum Answered {
+    /// Nothing.
+    Nothing,
+    /// Something has run, and has not ended the transaction.
+    Work,
     /// A COMMIT or ROLLBACK has succeeded, and nothing has run since then.
-    Cleanly {
+    End {
         /// It was a simple query; otherwise an Execute, whose Sync may be still to come.
         by_query: bool,
     },
     /// The same, and something else has run since then.
-    ThenWorked,
+    EndThenWork,
+}
+
+impl Answered {
+    /// The transaction that the last ReadyForQuery spoke of is over.
+    pub(crate) fn has_ended(self) -> bool {
+        matches!(self, Self::End { .. } | Self::EndThenWork)
+    }
+
+    /// Something has run since the last end of a transaction that is known of.
+    pub(crate) fn has_worked(self) -> bool {
+        matches!(self, Self::Work | Self::EndThenWork)
+    }
 }
 
 /// A server connection as its sessions see it.
@@ -113,8 +128,10 @@ pub struct Server {
     pub(crate) unsynced: Unsynced,
     /// The oldest request in flight has failed, and its ReadyForQuery is still to come.
     pub(crate) failed: bool,
-    /// Whether the request in flight has ended the transaction that the last ReadyForQuery spoke of.
-    pub(crate) ended: Ended,
+    /// What has been answered of the request in flight.
+    pub(crate) answered: Answered,
+    /// What the transaction began with that is open, if that is known.
+    pub(crate) begun: Option<Begin>,
     /// The BEGIN that was sent in front of the transaction's first statement.
     pub(crate) opening: Opening,
     /// Syncs sent in this pairing; names a batch.
@@ -200,7 +217,8 @@ impl Server {
             syncs_in_doubt: 0,
             unsynced: Unsynced::Nothing,
             failed: false,
-            ended: Ended::No,
+            answered: Answered::Nothing,
+            begun: None,
             opening: Opening::Over,
             batch: 0,
             answered_uses: 0,

@@ -254,15 +254,13 @@ impl Session {
     pub fn refuse_next(&mut self, report: Report) {
         // If it was one that is sent a second time, that has come to nothing.
         self.retried = false;
-        self.phase = match self.phase {
+        self.phase = match self.deferred_begin() {
             // Its block has failed.
-            Phase::Deferred(_) => {
+            Some(begin) => {
                 self.tx = TxStatus::Failed;
-                Phase::Aborted(Box::new(Aborted::owing(report)))
+                Phase::Aborted(Box::new(Aborted::owing(report, Some(begin))))
             }
-            Phase::Relaying | Phase::Skipping | Phase::Aborted(_) | Phase::Refusing(_) => {
-                Phase::Refusing(Box::new(report))
-            }
+            None => Phase::Refusing(Box::new(report)),
         };
     }
 

@@ -121,10 +121,32 @@ impl Keyword {
     }
 }
 
-/// True when a COMMIT, END, ROLLBACK or ABORT, followed by these tokens, says AND CHAIN.
-pub(super) fn says_and_chain(rest: &[Token<'_>]) -> bool {
+/// How a transaction ends by a COMMIT, END, ROLLBACK or ABORT (or PREPARE TRANSACTION).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Ending {
+    /// Nothing more is said, or AND NO CHAIN.
+    Plain,
+    /// AND CHAIN: another one begins.
+    Chains,
+    /// Something else is said.
+    Unclear,
+}
+
+/// How a COMMIT, END, ROLLBACK or ABORT goes on that is followed by these tokens.
+pub(super) fn ending(rest: &[Token<'_>]) -> Ending {
+    let says = |tokens: &[Token<'_>], words: &[&[u8]]| {
+        let (said, behind) = tokens.split_at_checked(words.len()).unwrap_or((&[], tokens));
+        let all = said.len() == words.len() && said.iter().zip(words).all(|(token, word)| is(token, word));
+        all && matches!(behind, [] | [Token::Semicolon, ..])
+    };
     let rest = behind_noise(rest);
-    next_is(rest, b"AND") && next_is(rest.get(1..).unwrap_or_default(), b"CHAIN")
+    if says(rest, &[]) || says(rest, &[b"AND", b"NO", b"CHAIN"]) {
+        Ending::Plain
+    } else if says(rest, &[b"AND", b"CHAIN"]) {
+        Ending::Chains
+    } else {
+        Ending::Unclear
+    }
 }
 
 /// PREPARE TRANSACTION takes a string; a statement to prepare may itself be named `transaction`.

@@ -353,6 +353,6 @@ static WORD_BYTES: [bool; 256] = {
 };
 
 /// WORK AND CHAIN is the longest that matters behind a first word.
-const AHEAD_TOKENS: usize = 3;
+const AHEAD_TOKENS: usize = 5;
 /// As many bytes as a `u64` has.
 const BLOCK_BYTES: usize = 8;

@@ -36,15 +36,15 @@ fn classify_slowly(sql: &[u8]) -> Classified {
         },
         first: kinds.first().map_or(Keyword::Other, |(keyword, _)| *keyword),
         ends_transaction: kinds.iter().any(|(keyword, _)| keyword.ends_transaction()),
-        chain: kinds.iter().any(|(_, chain)| *chain),
+        ending: kinds.first().and_then(|(_, ending)| *ending),
         doubtful,
         // There is one way only to find these.
         marks: classify(sql).marks,
     }
 }
 
-/// The kind of a whole statement, and whether it says AND CHAIN; `None` for no tokens at all.
-fn kind(statement: &[Token<'_>]) -> Option<(Keyword, bool)> {
+/// The kind of a whole statement, and how it ends the transaction; `None` for no tokens at all.
+fn kind(statement: &[Token<'_>]) -> Option<(Keyword, Option<Ending>)> {
     let behind = statement.iter().position(|token| *token != Token::Open).unwrap_or(statement.len());
     let (open, tokens) = statement.split_at(behind);
     let keyword = match tokens {
@@ -52,8 +52,9 @@ fn kind(statement: &[Token<'_>]) -> Option<(Keyword, bool)> {
         _ => Keyword::Other,
     };
     let keyword = if open.is_empty() || keyword.is_query() { keyword } else { Keyword::Other };
-    let chain = keyword.ends_transaction() && keyword::says_and_chain(tokens.get(1..).unwrap_or_default());
-    (!statement.is_empty()).then_some((keyword, chain))
+    let behind = tokens.get(1..).unwrap_or_default();
+    let ending = keyword.ends_transaction().then(|| keyword::ending(behind));
+    (!statement.is_empty()).then_some((keyword, ending))
 }
 
 /// Pieces that mean something to the lexer, with some bytes between them that may change what they mean.

@@ -17,9 +17,9 @@ fn doubtful(sql: &str) {
 }
 
 #[track_caller]
-fn ends(sql: &str, ends_transaction: bool, chain: bool) {
+fn ends(sql: &str, ends_transaction: bool, ending: Option<Ending>) {
     let found = classify(sql.as_bytes());
-    assert_eq!((found.ends_transaction, found.chain), (ends_transaction, chain), "{sql}");
+    assert_eq!((found.ends_transaction, found.ending), (ends_transaction, ending), "{sql}");
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn only_queries_may_stand_in_parentheses() {
     check("(VALUES (1)) UNION (SELECT 2)", One, K::Values);
     check("(COMMIT)", One, K::Other);
     check("(", One, K::Other);
-    ends("(COMMIT)", false, false);
+    ends("(COMMIT)", false, None);
 }
 
 #[test]
@@ -189,31 +189,47 @@ fn what_does_not_end_or_depends_on_a_setting_is_doubtful() {
 
 #[test]
 fn ends_of_transactions_are_found_anywhere() {
-    for sql in [
-        "COMMIT",
-        "commit work;",
-        "END TRANSACTION",
-        "ROLLBACK",
-        "ABORT",
-        "PREPARE TRANSACTION 'a'",
-        "SELECT 1; COMMIT",
-        "COMMIT AND NO CHAIN",
-        "; /* x */ rollback",
-    ] {
-        ends(sql, true, false);
-    }
-    for sql in [
-        "COMMIT AND CHAIN",
-        "ROLLBACK WORK AND CHAIN",
-        "end transaction and chain",
-        "SELECT 1; ABORT AND CHAIN",
-    ] {
-        ends(sql, true, true);
+    use Ending::{Chains, Plain, Unclear};
+    let table: [(Option<Ending>, &[&str]); 4] = [
+        (
+            Some(Plain),
+            &[
+                "COMMIT",
+                "commit work;",
+                "END TRANSACTION",
+                "ROLLBACK",
+                "ABORT",
+                "COMMIT AND NO CHAIN",
+                "rollback transaction and no chain /* x */ ; -- y",
+                "; /* x */ rollback",
+                "ROLLBACK; SELECT 1",
+            ],
+        ),
+        (Some(Chains), &["COMMIT AND CHAIN", "ROLLBACK WORK AND CHAIN", "end transaction and chain;"]),
+        // Some later PostgreSQL may know more than this.
+        (
+            Some(Unclear),
+            &[
+                "PREPARE TRANSACTION 'a'",
+                "COMMIT now",
+                "ROLLBACK AND",
+                "COMMIT WORK WORK",
+                "ABORT AND NO CHAIN please",
+                "COMMIT AND CHAIN AND CHAIN",
+                "END \"AND\" CHAIN",
+            ],
+        ),
+        (None, &["SELECT 1; COMMIT", "SELECT 1; ABORT AND CHAIN"]),
+    ];
+    for (ending, texts) in table {
+        for sql in texts {
+            ends(sql, true, ending);
+        }
     }
     for sql in
         ["SELECT 'COMMIT'", "ROLLBACK TO a", "SELECT commit", "-- COMMIT", "COMMIT PREPARED 'a'", "BEGIN", ""]
     {
-        ends(sql, false, false);
+        ends(sql, false, None);
     }
 }
 

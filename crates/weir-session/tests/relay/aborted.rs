@@ -2,8 +2,9 @@
 
 use weir_session::Mode;
 
+use crate::postgres::Postgres;
 use crate::stage::{Stage, scene};
-use crate::words::*;
+use crate::words::{self, *};
 
 /// A transaction was open, and its server connection died while nothing was in flight. Connection 1 is there.
 fn untold(stage: &mut Stage) {
@@ -50,6 +51,7 @@ fn the_first_request_gets_the_explanation() {
             (query("ABORT"), "C:ROLLBACK  Z:I"),
             (query("ROLLBACK TO a"), "E:40001  Z:E"),
             (query("COMMIT AND CHAIN"), "E:40001  Z:E"),
+            (query("ROLLBACK entirely"), "E:40001  Z:E"),
             (query("ROLLBACK; BEGIN"), "E:40001  Z:E"),
             (raw(b'F', &[0; 10]), "E:40001  Z:E"),
             (unnamed("select 1"), "E:40001  Z:E"),
@@ -124,16 +126,87 @@ fn later_ones_get_25p02() {
 }
 
 #[test]
-fn and_chain_opens_a_fresh_block() {
-    for sql in ["ROLLBACK AND CHAIN", "COMMIT WORK AND CHAIN"] {
+fn and_chain_opens_another_block() {
+    let described = [parse("", "END AND CHAIN"), bind(""), describe_portal(""), execute(), sync()].concat();
+    for (request, gets) in [
+        (query("ROLLBACK AND CHAIN"), "C:ROLLBACK  Z:T"),
+        (query("COMMIT WORK AND CHAIN"), "C:ROLLBACK  Z:T"),
+        (unnamed("ROLLBACK AND CHAIN"), "1  2  C:ROLLBACK  Z:T"),
+        (described, "1  2  n  C:ROLLBACK  Z:T"),
+        // What comes behind it in the same batch is not run.
+        (
+            [parse("", "ABORT AND CHAIN"), bind(""), execute(), unnamed("select 1")].concat(),
+            "1  2  C:ROLLBACK  E:25P02  Z:T",
+        ),
+    ] {
         scene(|stage| {
             told(stage);
-            stage.sends([query(sql), query("select 1")].concat());
-            stage.client_got("");
-            stage.that_server_got(1, "Q:BEGIN  Q:select 1");
-            stage.server_replies(1, "C:BEGIN  Z:T  C:SELECT 1  Z:T");
-            stage.client_got("C:BEGIN  Z:T  C:SELECT 1  Z:T");
+            stage.sends(&request);
+            stage.client_got(gets);
+            stage.that_server_got(1, "");
+            stage.sends(query("select 1"));
+            stage.that_server_got(1, "P:=BEGIN  B:  E:  C:portal   Q:select 1");
+            stage.server_replies(1, "1  2  C:BEGIN  3  C:SELECT 1  Z:T");
+            stage.client_got("C:SELECT 1  Z:T");
         });
+    }
+}
+
+#[test]
+fn and_chain_ends_the_lost_transaction_but_a_commit_is_told_first() {
+    scene(|stage| {
+        untold(stage);
+        stage.sends(query("ROLLBACK AND CHAIN"));
+        stage.client_got("C:ROLLBACK  Z:T");
+        stage.sends(query("COMMIT"));
+        stage.client_got("C:COMMIT  Z:I");
+        stage.that_server_got(1, "");
+    });
+    scene(|stage| {
+        untold(stage);
+        stage.sends([unnamed("COMMIT AND CHAIN"), query("COMMIT AND CHAIN")].concat());
+        stage.client_got("E:40001  Z:E  C:ROLLBACK  Z:T");
+    });
+}
+
+#[test]
+fn and_chain_begins_with_what_the_lost_one_began_with_where_that_is_known() {
+    let plain = "N:01000  C:ROLLBACK  Z:T";
+    let serializable = "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY";
+    let strict = || query("start transaction isolation level serializable, read only");
+    let rows: [(&[Vec<u8>], &str, &str); 9] = [
+        (&[strict()], "C:ROLLBACK  Z:T", serializable),
+        (&[strict(), query("select 1"), unnamed("insert")], "C:ROLLBACK  Z:T", serializable),
+        (&[unnamed("BEGIN READ ONLY")], "C:ROLLBACK  Z:T", "BEGIN READ ONLY"),
+        (&[[parse("b", "BEGIN READ ONLY"), run("b")].concat()], "C:ROLLBACK  Z:T", "BEGIN READ ONLY"),
+        (&[query("BEGIN; select 1")], plain, "BEGIN"),
+        (&[strict(), query("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")], plain, "BEGIN"),
+        (&[strict(), query("select set_config('transaction_read_only', 'off', true)")], plain, "BEGIN"),
+        (&[strict(), query("select 1; select 2")], plain, "BEGIN"),
+        (&[strict(), query(&"x".repeat(70_000))], plain, "BEGIN"),
+    ];
+    for (requests, gets, begins) in rows {
+        for defers in [false, true] {
+            let mut stage = Stage::new(usize::MAX);
+            stage.rules.defers_begin = defers;
+            stage.recast(Mode::Transaction);
+            let mut backend = Postgres::new();
+            for request in [requests, &[query("select 2")]].concat() {
+                stage.sends(request);
+                backend.feed(&std::mem::take(&mut stage.servers[0].got));
+                // The model knows BEGIN in no other form.
+                let open = std::mem::take(&mut backend.output);
+                let answered = words::heard(&open).replace("Z:I", "Z:T");
+                stage.server_says(0, words::said(&answered));
+            }
+            stage.clients[0].got.clear();
+            stage.server();
+            stage.dies(0);
+            stage.sends(query("ROLLBACK AND CHAIN"));
+            stage.client_got(gets);
+            stage.sends(query("select 3"));
+            stage.that_server_got(1, &format!("P:={begins}  B:  E:  C:portal   Q:select 3"));
+        }
     }
 }
 

@@ -139,7 +139,6 @@ fn outside_of_a_transaction() {
         (false, query("select 1; select 2"), "", STOPPED, "E:08007  Z:I", Free),
         (false, query("BEGIN"), "", STOPPED, "E:08007  Z:I", Free),
         (false, query("VACUUM"), "", STOPPED, "E:08007  Z:I", Free),
-        (false, query("COMMIT"), "", STOPPED, "E:08007  Z:I", Free),
         (false, unnamed("CALL p()"), "", STOPPED, "E:08007  Z:I", Free),
         (
             false,
@@ -165,6 +164,52 @@ fn outside_of_a_transaction() {
     ];
     for row in &rows {
         play(row);
+    }
+}
+
+#[test]
+fn the_end_of_no_transaction() {
+    let insert = || query("insert into t values (1)");
+    let rows: Vec<Row> = vec![
+        // Whether PostgreSQL has read them makes no difference.
+        (false, query("ROLLBACK"), "", Eof, "C:ROLLBACK  Z:I", Free),
+        (false, query("abort work"), "", STOPPED, "C:ROLLBACK  Z:I", Free),
+        (false, query("COMMIT"), "", Warned("57P01"), "C:COMMIT  Z:I", Free),
+        (false, query("END TRANSACTION AND NO CHAIN;"), "", Warned("57P02"), "C:COMMIT  Z:I", Free),
+        (false, unnamed("ROLLBACK"), "1", Eof, "2  C:ROLLBACK  Z:I", Free),
+        (false, unnamed("COMMIT"), "1  2", STOPPED, "C:COMMIT  Z:I", Free),
+        (false, begin_batch("COMMIT"), "", Eof, "1  2  C:COMMIT", Free),
+        (false, [begin_batch("ROLLBACK"), flush()].concat(), "1  2  C:ROLLBACK", Eof, "", Free),
+        // PostgreSQL would have refused these, or they are something else.
+        (false, query("ROLLBACK now"), "", Eof, "E:08007  Z:I", Free),
+        (false, query("COMMIT AND CHAIN"), "", Eof, "E:08007  Z:I", Free),
+        (false, query("COMMIT PREPARED 'x'"), "", Eof, "E:08007  Z:I", Free),
+        (false, query("ROLLBACK PREPARED 'x'"), "", Eof, "E:08007  Z:I", Free),
+        (false, query("ROLLBACK; insert into t values (1)"), "", Eof, "E:08007  Z:I", Free),
+        // They are not alone.
+        (false, [insert(), query("COMMIT")].concat(), "", Eof, "E:08007  Z:I  E:08007  Z:I", Free),
+        (false, [query("ROLLBACK"), insert()].concat(), "", Eof, "E:08007  Z:I  E:08007  Z:I", Free),
+        (false, [insert(), query("COMMIT")].concat(), "C:INSERT 0 1  Z:I", Eof, "C:COMMIT  Z:I", Free),
+        (false, [begin_batch("insert"), unnamed("COMMIT")].concat(), "", Eof, "E:08007  Z:I", Free),
+    ];
+    for row in &rows {
+        play(row);
+    }
+    // What has run in the same batch is committed by COMMIT, and can only be lost with ROLLBACK.
+    for (end, gets) in [
+        (unnamed("COMMIT"), "E:08007  Z:I"),
+        (query("COMMIT"), "E:08007  Z:I"),
+        (unnamed("ROLLBACK"), "1  2  C:ROLLBACK  Z:I"),
+        (query("ROLLBACK"), "C:ROLLBACK  Z:I"),
+    ] {
+        scene(|stage| {
+            stage.round(flushed("insert"), "1  2  C:INSERT 0 1");
+            stage.sends(&end);
+            stage.server();
+            stage.dies(0);
+            stage.client_got(gets);
+            find(stage, Free);
+        });
     }
 }
 
@@ -313,7 +358,10 @@ fn a_rollback_or_a_failed_request_in_flight() {
         (true, [insert(), query("ROLLBACK")].concat(), "", Eof, "E:40001  Z:E  E:40001  Z:E", Aborted),
         // What was behind it may have run on its own.
         (true, [query("ROLLBACK"), insert()].concat(), "", Eof, "E:08007  Z:I  E:08007  Z:I", Free),
-        (true, query("ROLLBACK AND CHAIN"), "", Eof, "E:08007  Z:E", Aborted),
+        // The block that it opens is lost.
+        (true, query("ROLLBACK AND CHAIN"), "", Eof, "E:40001  Z:E", Aborted),
+        (true, unnamed("ABORT AND CHAIN"), "1  2", STOPPED, "E:40001  Z:E", Aborted),
+        (true, [query("ROLLBACK AND CHAIN"), insert()].concat(), "", Eof, "E:08007  Z:I  E:08007  Z:I", Free),
         // It has been told of an error already.
         (true, query("bad"), "E:42601", Eof, "Z:E", Aborted),
         (true, unnamed("bad"), "E:42601", Eof, "Z:E", Aborted),
@@ -338,8 +386,10 @@ fn a_rollback_or_a_failed_request_in_flight() {
 
 #[test]
 fn inside_of_a_failed_transaction() {
-    let rows: [(Vec<u8>, &str, Then); 9] = [
+    let rows: [(Vec<u8>, &str, Then); 11] = [
         (vec![], "", Aborted),
+        (query("ROLLBACK AND CHAIN"), "E:40001  Z:E", Aborted),
+        (query("COMMIT AND CHAIN"), "E:40001  Z:E", Aborted),
         (query("select 1"), "E:25P02  Z:E", Aborted),
         (query("ROLLBACK"), "C:ROLLBACK  Z:I", Free),
         (query("COMMIT"), "C:ROLLBACK  Z:I", Free),
