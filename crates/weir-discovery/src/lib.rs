@@ -28,7 +28,7 @@ pub use patroni::{ANSWER_BYTES_MAX, Answer, MEMBERS_MAX};
 pub use planned::{Reign, SwitchoverPlan};
 pub use switchover::{Outcome, Step, Switchover};
 pub use topology::{
-    Address, Api, Epoch, Lag, LagSource, Leadership, MemberView, Monitor, ReadFallback, ReadTarget,
+    Address, Api, Epoch, GivenUp, Lag, LagSource, Leadership, MemberView, Monitor, ReadFallback, ReadTarget,
     SessionEvidence, Topology,
 };
 pub use url::{ApiUrl, NotAnApiUrl};

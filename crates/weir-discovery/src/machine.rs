@@ -14,7 +14,7 @@ use crate::member::{Member, api_says, foreign, monitor_told};
 use crate::patroni::{Answer, Listing, MEMBERS_MAX, Status};
 use crate::planned::Asked;
 use crate::schedule::{Schedule, SinceEpoch};
-use crate::topology::{Address, Epoch, LagSource, Leadership, Monitor, Topology};
+use crate::topology::{Address, Epoch, GivenUp, LagSource, Leadership, Monitor, Topology};
 use crate::url::ApiUrl;
 
 /// Follows one Patroni cluster. Time comes in with each call and never goes back.
@@ -35,6 +35,7 @@ pub struct Discovery {
     followed_incarnation: u64,
     /// When the leader was given up last.
     lost_at: Option<Instant>,
+    given_up: Option<GivenUp>,
     /// When the judge was last asked.
     pub(crate) concluded_at: Instant,
     /// Scope of the first leader that was followed.
@@ -66,6 +67,7 @@ impl Discovery {
             silent: Vec::new(),
             is_standby_cluster: false,
             failover: 0,
+            given_up: None,
             planned: None,
             members: Vec::new(),
         };
@@ -80,6 +82,7 @@ impl Discovery {
             followed_at: now,
             followed_incarnation: 0,
             lost_at: None,
+            given_up: None,
             concluded_at: now,
             scope_seen: None,
             epoch_number: 0,
@@ -372,6 +375,7 @@ impl Discovery {
             silent,
             is_standby_cluster,
             failover: self.journal.count(),
+            given_up: self.given_up,
             planned,
             members,
         };
@@ -487,7 +491,7 @@ impl Discovery {
         let timeline = epoch.timeline;
         if let Some(before) = before.filter(|before| before.holding_on) {
             let why = format!("{member} leads on timeline {timeline}");
-            self.journal.lost(now, &before.member, &why, self.planned(now));
+            self.lose(now, &before.member, &why);
         }
         self.journal.claimed(now, &member);
         if !same {
@@ -526,7 +530,7 @@ impl Discovery {
             followed.holding_on = false;
             self.lost_at = Some(now);
             let from = followed.member.clone();
-            self.journal.lost(now, &from, &why, self.planned(now));
+            self.lose(now, &from, &why);
             self.news(now, true, format!("no leader: {why}"));
         } else {
             let told = matches!(&self.topology.leader, Leadership::Leaderless { why: told } if *told == why)
@@ -537,6 +541,13 @@ impl Discovery {
             }
         }
         why
+    }
+
+    /// A failover begins.
+    fn lose(&mut self, now: Instant, from: &str, why: &str) {
+        let lived_at = self.members.iter().find(|member| member.listed.name == from).and_then(|m| m.lived_at);
+        self.given_up = Some(GivenUp { epoch_number: self.epoch_number, lived_at });
+        self.journal.lost(now, from, why, self.planned(now));
     }
 
     pub(crate) fn news(&mut self, now: Instant, warning: bool, text: String) {

@@ -26,6 +26,9 @@ pub(crate) struct Member {
     /// How often its PostgreSQL was found started anew. What was connected before is dead, whether it knows or not: a
     /// host that loses power says no goodbye.
     pub incarnation: u64,
+    /// Its PostgreSQL lived then, or later: when the last question that it answered was asked. What was started anew since has
+    /// not lived on.
+    pub lived_at: Option<Instant>,
     /// Where in the log it was when it told last, by its REST API or to a monitor.
     pub told: Option<Told>,
     pub lateness: Lateness,
@@ -45,6 +48,7 @@ impl Member {
             ping: Slot::default(),
             started: None,
             incarnation: 0,
+            lived_at: None,
             told: None,
             lateness: Lateness::default(),
             round_trips: RoundTrips::default(),
@@ -59,6 +63,7 @@ impl Member {
         if listed.address.is_some() && listed.address != self.listed.address {
             self.ping = Slot::default();
             (self.told, self.round_trips, self.silent_since) = (None, RoundTrips::default(), None);
+            self.lived_at = None;
             if self.monitor != Monitor::Off {
                 self.monitor = Monitor::Pending;
             }
@@ -82,10 +87,14 @@ impl Member {
             MonitorReport::Unreachable { .. } | MonitorReport::Lost { .. } => self.silent_since,
             MonitorReport::Answered { .. } | MonitorReport::RoleUnknown { .. } => None,
         };
-        if let MonitorReport::Answered { started: Some(started), .. } = report
-            && self.started.replace(started).is_some_and(|before| before != started)
-        {
-            self.incarnation += 1;
+        if let MonitorReport::Answered { started, .. } = report {
+            let before = self.started;
+            self.started = started.or(before);
+            if before.is_some() && self.started != before {
+                self.incarnation += 1;
+            } else {
+                self.lived_at = self.ping.sent();
+            }
         }
         let seen = match report {
             MonitorReport::Answered { in_hot_standby: true, .. } => Monitor::Standby,

@@ -21,6 +21,11 @@ impl Slot {
         }
     }
 
+    /// When the last request went out.
+    pub(crate) fn sent(&self) -> Option<Instant> {
+        self.sent
+    }
+
     pub(crate) fn is_busy(&self) -> bool {
         self.busy
     }

@@ -48,6 +48,8 @@ pub struct Topology {
     /// Number of the failover that is under way, or of the last one, as in [`crate::FailoverRecord::number`]; 0 if there
     /// was none.
     pub failover: u64,
+    /// The leader that was given up, or replaced, by that failover.
+    pub given_up: Option<GivenUp>,
     /// The leader is about to go by plan, for this reason: nobody is given a connection to it any more, those who have
     /// one finish their transaction.
     pub planned: Option<String>,
@@ -88,6 +90,7 @@ impl Topology {
             silent: Vec::new(),
             is_standby_cluster: false,
             failover: 0,
+            given_up: None,
             planned: None,
             members: Vec::new(),
         }
@@ -116,6 +119,7 @@ impl Topology {
             silent: Vec::new(),
             is_standby_cluster: false,
             failover: 0,
+            given_up: None,
             planned: None,
             members: vec![MemberView {
                 is_leader: true,
@@ -124,6 +128,15 @@ impl Topology {
             }],
         }
     }
+}
+
+/// The end of a reign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GivenUp {
+    /// [`Leadership::Led::epoch_number`] of the reign.
+    pub epoch_number: u64,
+    /// When its PostgreSQL was last known to live, and it was not started anew since. `None`: nobody watched it.
+    pub lived_at: Option<Instant>,
 }
 
 /// Where writes go.

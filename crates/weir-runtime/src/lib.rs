@@ -186,6 +186,7 @@ fn first_topology(config: &Config) -> Topology {
             silent: Vec::new(),
             is_standby_cluster: false,
             failover: 0,
+            given_up: None,
             planned: None,
             members: Vec::new(),
         },

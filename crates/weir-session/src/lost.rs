@@ -10,7 +10,7 @@ use weir_protocol::sqlstate::SqlState;
 use weir_protocol::tag::FromClient;
 
 use crate::aborted::{Aborted, in_failed_transaction};
-use crate::cause::{LossCause, name_failover};
+use crate::cause::{Doubt, LossCause, Session as LostSession, UnderWay, name_failover_behind};
 use crate::owed::Owed;
 use crate::prepared::StatementKind;
 use crate::server::{Answered, Server, TxStatus, Unsynced};
@@ -89,7 +89,10 @@ impl Session {
                 self.leave_with(TxStatus::Idle, false);
             }
             Verdict::Confirm(tag) => self.confirm(&sent, tag, wires),
-            Verdict::InDoubt(status) => self.answer_all(sent, &cause.in_doubt(), status, server, wires),
+            Verdict::InDoubt(status) => {
+                let report = cause.in_doubt(self.doubt(&sent, status, cause));
+                self.answer_all(sent, &report, status, server, wires);
+            }
             Verdict::RolledBack => {
                 self.answer_all(sent, &cause.rolled_back(), TxStatus::Failed, server, wires)
             }
@@ -122,10 +125,10 @@ impl Session {
         }
     }
 
-    /// The loss that its next request is going to be told of turned out to belong to this failover.
+    /// The loss that its next request is going to be told of turned out to be the beginning of this failover.
     pub fn belongs_to_failover(&mut self, number: u64) {
         if let Some(report) = self.untold() {
-            name_failover(report, number);
+            name_failover_behind(report, number);
         }
     }
 
@@ -171,10 +174,32 @@ impl Session {
 
     /// Session pooling, or a client that is tied to its connection: settings, temporary tables, locks and statements died with the connection.
     fn session_lost(&mut self, server: &Server, cause: &LossCause) -> AfterLoss {
-        if !self.has_run && server.owed.iter().all(Owed::is_hidden) {
+        let mut kinds = server.owed.iter().filter(|owed| !owed.is_hidden()).map(kind_of_request).peekable();
+        let is_waiting = kinds.peek().is_some();
+        if !self.has_run && !is_waiting {
             return AfterLoss::Stays(Told::Nothing);
         }
-        AfterLoss::Close(Box::new(cause.session_over()))
+        let is_in_transaction = self.tx != TxStatus::Idle && !server.answered.has_ended();
+        let under_way = if is_in_transaction && !kinds.flatten().any(StatementKind::may_end) {
+            UnderWay::Transaction
+        } else if is_waiting || server.unsynced == Unsynced::Work {
+            UnderWay::Request
+        } else {
+            UnderWay::Nothing
+        };
+        let is_pinned = self.mode != Mode::Session;
+        AfterLoss::Close(Box::new(cause.session_over(LostSession { is_pinned, under_way })))
+    }
+
+    /// What is in doubt of these requests, which leave the client in this status.
+    fn doubt(&self, sent: &[Owed], status: TxStatus, cause: &LossCause) -> Doubt {
+        let kind = sent.iter().find_map(kind_of_request).filter(|_| is_lone(sent));
+        match (self.tx, kind) {
+            (TxStatus::Open, Some(StatementKind::Commit)) => Doubt::Commit,
+            _ if status == TxStatus::Failed => Doubt::InBlock,
+            _ if cause.read_only_member => Doubt::Read,
+            _ => Doubt::Request,
+        }
     }
 
     /// The oldest request has got its error already: it gets its ReadyForQuery, unless its Sync is still to come from the

@@ -1,10 +1,12 @@
-//! Which failover a lost server connection belongs to, for the errors that tell of it. Discovery counts them; what is lost
-//! before it knows of one is named afterwards, if the client has not been told by then. Makes up no numbers.
+//! Which failover a lost server connection belongs to, for the errors that tell of it. Discovery counts them. What is lost
+//! before it knows of one belongs to it if that connection's leader was given up without having shown a sign of life since;
+//! a client that has not been told by then hears of it. Makes up no numbers, and does not guess: an operator may end a
+//! session a second before a leader dies.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use weir_discovery::{Leadership, Topology};
+use weir_discovery::{GivenUp, Leadership, Topology};
 use weir_pool::ClientId;
 
 use crate::io::Role;
@@ -16,7 +18,7 @@ use crate::{Worker, key, places};
 pub(crate) struct Failover {
     /// Its number, while one is under way.
     number: Option<u64>,
-    /// Losses seen before discovery knew of a failover, oldest first. At most one for each client.
+    /// Losses seen before discovery knew of a failover, oldest first.
     untold: VecDeque<Untold>,
 }
 
@@ -27,17 +29,21 @@ struct Untold {
     /// Tells a reused id.
     serial: u64,
     since: Instant,
+    /// Whose reign the lost connection was of.
+    epoch_number: u64,
+}
+
+impl Untold {
+    /// The connection was of the reign that is given up, and its PostgreSQL was not heard of again.
+    fn belongs_to(&self, end: GivenUp) -> bool {
+        end.epoch_number == self.epoch_number && end.lived_at.is_some_and(|lived| lived <= self.since)
+    }
 }
 
 impl Failover {
     /// The number of the one under way.
     pub(crate) fn number(&self) -> Option<u64> {
         self.number
-    }
-
-    /// A client's loss may turn out to belong to a failover that nobody knows of yet.
-    pub(crate) fn note_untold(&mut self, now: Instant, client: ClientId, serial: u64) {
-        self.untold.push_back(Untold { client, serial, since: now });
     }
 }
 
@@ -48,8 +54,15 @@ impl Worker {
         key.role == Role::Write && !places::has_hosts(&self.config, &key.database)
     }
 
-    /// A topology is about to be followed: which failover losses belong to from now on. Those of the last seconds that
-    /// their clients have not heard of yet do, too.
+    /// A client is going to be told of a loss with its next request.
+    pub(crate) fn note_untold(&mut self, now: Instant, client: ClientId, serial: u64) {
+        if let Leadership::Led { epoch_number, .. } = self.topology.leader {
+            self.failover.untold.push_back(Untold { client, serial, since: now, epoch_number });
+        }
+    }
+
+    /// A topology is about to be followed: which failover losses belong to from now on, and which of those before it that
+    /// their clients have not heard of yet.
     pub(crate) fn note_failover(&mut self, now: Instant, next: &Topology) {
         let is_led = matches!(next.leader, Leadership::Led { .. });
         let was_led = matches!(self.topology.leader, Leadership::Led { .. });
@@ -57,7 +70,10 @@ impl Worker {
         self.failover.number = Some(next.failover).filter(|number| goes_on && *number > 0);
         let Some(number) = self.failover.number else { return };
         self.forget_untold(now);
-        for Untold { client, serial, since: _ } in std::mem::take(&mut self.failover.untold) {
+        let untold = std::mem::take(&mut self.failover.untold);
+        let belonging =
+            untold.into_iter().filter(|loss| next.given_up.is_some_and(|end| loss.belongs_to(end)));
+        for Untold { client, serial, .. } in belonging {
             let client = self.clients.get_mut(key(client.0)).filter(|client| client.serial == serial);
             if let Some(open) = client.and_then(|client| client.open_mut()) {
                 open.session.belongs_to_failover(number);
@@ -72,12 +88,13 @@ impl Worker {
         }
     }
 
-    /// Drops losses that are too old to belong to a failover that begins now.
+    /// Drops losses that are too old to belong to a failover that begins now: a leader without a sign of life is given up
+    /// long before.
     pub(crate) fn forget_untold(&mut self, now: Instant) {
         let is_old = |untold: &mut Untold| now.saturating_duration_since(untold.since) > FAILOVER_SEEN_WITHIN;
         while self.failover.untold.pop_front_if(is_old).is_some() {}
     }
 }
 
-/// Connections of a leader that dies are lost at most this long before discovery gives it up.
+/// So long losses are kept for a failover that may begin.
 const FAILOVER_SEEN_WITHIN: Duration = Duration::from_secs(10);

@@ -106,8 +106,9 @@ impl Worker {
             AfterLoss::Stays(told) => {
                 stats.transactions_lost += u64::from(told == Told::RolledBack);
                 stats.in_doubt += u64::from(told == Told::InDoubt);
+                let serial = client.serial;
                 if may_be_failover && cause.failover.is_none() && open.session.owes_explanation() {
-                    self.failover.note_untold(now, id, client.serial);
+                    self.note_untold(now, id, serial);
                 }
             }
             AfterLoss::Again(mut bytes) => {
@@ -122,7 +123,7 @@ impl Worker {
                 return self.end_client(now, id, None, why, effects);
             }
         }
-        if client.inside.is_some() {
+        if self.clients.get(key(id.0)).is_some_and(|client| client.inside.is_some()) {
             self.lookup_interrupted(now, id, effects);
         }
         if repeats {

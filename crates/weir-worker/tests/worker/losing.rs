@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use weir_config::PoolMode;
-use weir_discovery::SessionEvidence;
+use weir_discovery::{GivenUp, SessionEvidence, Topology};
 use weir_protocol::sqlstate::SqlState;
 use weir_worker::Role;
 
@@ -274,22 +274,63 @@ fn failover_named(world: &World, client: usize) -> Option<String> {
     rest.split(' ').next().map(str::to_owned)
 }
 
-#[test]
-fn a_loss_before_the_failover_is_known_is_named_after_it_once_it_is() {
+/// A world with two clients in a transaction each, and their server connections.
+fn two_in_transactions() -> (World, [usize; 2], [u32; 2]) {
     let mut world = World::new();
-    let [one, other] = world.clients();
-    for client in [one, other] {
+    let clients = world.clients();
+    for client in clients {
         world.query(client, "begin");
         world.query(client, "insert 1");
         world.heard(client);
     }
+    let pids = world.pids().try_into().unwrap();
+    (world, clients, pids)
+}
+
+#[test]
+fn a_loss_that_a_failover_begins_with_is_named_after_it_once_it_is_known() {
+    let (mut world, [one, other], _) = two_in_transactions();
+    let lived_at = Some(world.now);
+    world.pass(Duration::from_millis(100));
     world.crash("n1");
     assert_eq!(world.ask(one, "insert 2"), ["ERROR 40001", "ready E"]);
     assert_eq!(failover_named(&world, one), None, "nobody knows of one yet");
     world.pass(Duration::from_secs(1));
-    world.adopt(leaderless(&[]));
+    world.adopt(Topology { given_up: Some(GivenUp { epoch_number: 1, lived_at }), ..leaderless(&[]) });
     assert_eq!(world.ask(other, "insert 2"), ["ERROR 40001", "ready E"]);
+    assert!(world.error(other).contains("gave no sign of life afterwards"), "{}", world.error(other));
     assert_eq!(failover_named(&world, other).as_deref(), Some("1"));
+}
+
+#[test]
+fn a_loss_is_named_after_a_failover_by_evidence_and_not_by_time() {
+    // When the leader was last known to live, counted from the loss in tenths of a second; whose end it is; the name.
+    let cases: [(Option<i32>, u64, Option<&str>); 5] = [
+        (Some(-1), 1, Some("1")),
+        (Some(0), 1, Some("1")),
+        // An operator ended the session, and its PostgreSQL lived on.
+        (Some(1), 1, None),
+        // Nobody watched it.
+        (None, 1, None),
+        // Another reign.
+        (Some(-1), 7, None),
+    ];
+    for (lived, epoch_number, named) in cases {
+        for is_replaced_at_once in [false, true] {
+            let (mut world, [client, _], [pid, _]) = two_in_transactions();
+            let tenths = |count: i32| Duration::from_millis(100 * u64::from(count.unsigned_abs()));
+            let before = world.now;
+            world.pass(tenths(1));
+            world.kill(pid, Some(SqlState::ADMIN_SHUTDOWN));
+            let lived_at = lived.map(|lived| if lived < 0 { before } else { world.now + tenths(lived) });
+            world.pass(tenths(20));
+            let given_up = Some(GivenUp { epoch_number, lived_at });
+            let next = if is_replaced_at_once { led("n2", 2, &[]) } else { leaderless(&[]) };
+            world.adopt(Topology { given_up, ..next });
+            assert_eq!(world.ask(client, "insert 2"), ["ERROR 40001", "ready E"]);
+            assert_eq!(failover_named(&world, client).as_deref(), named, "{lived:?} {epoch_number}");
+        }
+    }
 }
 
 #[test]
@@ -319,21 +360,6 @@ fn a_loss_during_a_failover_names_it() {
         assert_eq!(world.heard(busy), ["ERROR 08007", "ready I"]);
         assert_eq!(failover_named(&world, busy), None);
     }
-}
-
-#[test]
-fn an_old_loss_belongs_to_no_later_failover() {
-    let mut world = World::new();
-    let client = world.client();
-    world.query(client, "begin");
-    world.query(client, "insert 1");
-    world.heard(client);
-    let [pid] = world.pids()[..] else { panic!("one connection") };
-    world.kill(pid, Some(SqlState::ADMIN_SHUTDOWN));
-    world.pass(Duration::from_secs(11));
-    world.adopt(leaderless(&[]));
-    assert_eq!(world.ask(client, "insert 2"), ["ERROR 40001", "ready E"]);
-    assert_eq!(failover_named(&world, client), None);
 }
 
 #[test]

@@ -95,6 +95,7 @@ pub(crate) fn led(leader: &str, timeline: u32, replicas: &[&str]) -> Topology {
         silent: Vec::new(),
         is_standby_cluster: false,
         failover: u64::from(timeline) - 1,
+        given_up: None,
         planned: None,
         members: Vec::new(),
     }
