@@ -141,9 +141,49 @@ async fn savepoints_do_not_bring_a_lost_transaction_back() -> Result<()> {
     terminate(&stack, &pid).await?;
     assert_eq!(code(&wire.query("SELECT 1").await?), "40001");
     assert_eq!(error(&wire.query("ROLLBACK TO SAVEPOINT s").await?)?.2, "E");
-    // A fresh block on another server.
-    let seen = wire.query("ROLLBACK AND CHAIN").await?;
-    assert_eq!((code(&seen).as_str(), status(&seen).as_str()), ("", "T"), "{seen:?}");
+    Ok(())
+}
+
+/// The same on a PostgreSQL that rolls the transaction back itself, and on one that is lost with it.
+#[tokio::test]
+async fn and_chain_after_a_loss_is_what_it_is_without_one() -> Result<()> {
+    let stack = stack_with_table().await?;
+    let modes = "SELECT concat_ws(' ', current_setting('transaction_isolation'), current_setting('transaction_read_only'))";
+    let chain = "ROLLBACK AND CHAIN";
+    let batch =
+        [wire::parse("", chain), wire::bind("", "", &[]), wire::execute("", 0), wire::sync()].concat();
+    for (begin, request) in [
+        ("BEGIN", wire::query(chain)),
+        ("BEGIN ISOLATION LEVEL SERIALIZABLE, READ ONLY", wire::query(chain)),
+        ("START TRANSACTION ISOLATION LEVEL REPEATABLE READ", batch),
+    ] {
+        let mut heard = Vec::new();
+        for loses in [false, true] {
+            let mut wire = stack.wire().await?;
+            wire.query(begin).await?;
+            let pid = backend(&mut wire).await?;
+            if loses {
+                terminate(&stack, &pid).await?;
+            }
+            wire.send(&request).await?;
+            let chained = wire.until_ready().await?;
+            heard.push((
+                tags(&chained),
+                chained.iter().find(|message| message.tag == b'C').map(Message::word),
+            ));
+            assert_eq!(status(&chained), "T", "{chained:?}");
+            heard.push((values(&wire.query(modes).await?)?.concat(), None));
+            assert_eq!(wire.query("COMMIT").await?.first().map(Message::word).as_deref(), Some("COMMIT"));
+        }
+        assert_eq!(heard[..2], heard[2..], "{begin}");
+    }
+    // SET TRANSACTION is not remembered, and that is said.
+    let mut wire = stack.wire().await?;
+    wire.query("BEGIN").await?;
+    wire.query("SET TRANSACTION READ ONLY").await?;
+    let pid = backend(&mut wire).await?;
+    terminate(&stack, &pid).await?;
+    assert_eq!(tags(&wire.query(chain).await?), "NCZ");
     assert_eq!(code(&wire.query("INSERT INTO facts VALUES (7)").await?), "");
     wire.query("COMMIT").await?;
     assert_eq!(values(&wire.query("SELECT id FROM facts").await?)?, ["7"]);
@@ -243,6 +283,43 @@ async fn a_killed_server_leaves_an_insert_in_doubt() -> Result<()> {
     idle.expect_usable().await?;
     wire.expect_usable().await?;
     assert_eq!(values(&wire.query("SELECT count(*) FROM facts").await?)?, ["0"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_end_of_no_transaction_has_succeeded_whatever_became_of_it() -> Result<()> {
+    let mut stack = Setup::new().pool_size(4).start().await?;
+    let batch = |sql: &str| {
+        [wire::parse("", sql), wire::bind("", "", &[]), wire::execute("", 0), wire::sync()].concat()
+    };
+    let requests = [wire::query("ROLLBACK"), wire::query("commit work"), batch("ABORT"), batch("END")];
+    let mut wires = Vec::new();
+    for _ in &requests {
+        wires.push(stack.wire().await?);
+    }
+    // Each has a server connection at hand, so that its request is sent.
+    for wire in &mut wires {
+        wire.send(&wire::query("SELECT pg_sleep(0.2)")).await?;
+    }
+    for wire in &mut wires {
+        wire.until_ready().await?;
+    }
+    stack.postgres.freeze();
+    for (wire, request) in wires.iter_mut().zip(&requests) {
+        wire.send(request).await?;
+    }
+    stack.until_pool("sv_active", "4").await?;
+    stack.postgres.crash();
+    let expected = ["ROLLBACK", "COMMIT", "ROLLBACK", "COMMIT"];
+    for (wire, expected) in wires.iter_mut().zip(expected) {
+        let seen = wire.until_ready().await?;
+        let tag = seen.iter().find(|message| message.tag == b'C').map(Message::word);
+        assert_eq!((tag.as_deref(), status(&seen).as_str()), (Some(expected), "I"), "{seen:?}");
+    }
+    stack.postgres.start_again().await?;
+    for wire in &mut wires {
+        wire.expect_usable().await?;
+    }
     Ok(())
 }
 

@@ -15,6 +15,7 @@ mod postgres;
 mod prepared;
 mod random;
 mod recovery;
+mod repeating;
 mod simple;
 mod stage;
 mod state;

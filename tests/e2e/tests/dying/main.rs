@@ -1,17 +1,19 @@
 //! Every way in which a PostgreSQL dies, against everything that a client may have under way: what the client is told, and
 //! whether that is true of what is in the table afterwards. One PostgreSQL; all situations are under way at once when it
 //! dies, so that each way of dying costs one restart.
-//!
-//! What stands in a statement's way is `gate()`, an advisory lock that is gone after each death: a statement that is sent
-//! once more gets through. `replicated()` makes a commit wait for a standby that does not exist.
+
+mod situations;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use tokio_postgres::Client;
 use weir_cluster::postgres::ShutdownMode;
+use weir_cluster::sql::Login;
 use weir_cluster::{process, schema, sql};
 use weir_e2e::stack::{Setup, Stack};
-use weir_e2e::wire::{self, Message, Wire};
+use weir_e2e::wire::{Message, Wire};
+
+use situations::{Hears, SESSIONS, Situation};
 
 /// How PostgreSQL dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,218 +39,13 @@ impl Death {
     }
 }
 
-/// What the client hears, as codes of errors, tags of commands and status: `08007 I`.
-#[derive(Debug, Clone, Copy)]
-enum Hears {
-    /// The same, however PostgreSQL dies.
-    Always(&'static str),
-    /// It was sent once more if that is right, and is in doubt otherwise.
-    Again(&'static str),
-}
-
-/// One situation.
-struct Situation {
-    what: &'static str,
-    /// Sent in front, one after the other, each answered without an error.
-    before: Vec<Vec<u8>>,
-    /// Under way when PostgreSQL dies.
-    request: Vec<u8>,
-    /// The message of its reply that the client has to have heard before that; none if 0.
-    begun: u8,
-    /// Sent after the death, if the request alone gets no answer.
-    after: Vec<u8>,
-    hears: Hears,
-    /// Rows that it leaves behind, when it is in doubt (or failed) and when it was sent once more.
-    rows: (u8, u8),
-}
-
-impl Situation {
-    fn new(what: &'static str, request: Vec<u8>, hears: Hears) -> Self {
-        Self { what, before: Vec::new(), request, begun: 0, after: Vec::new(), hears, rows: (0, 0) }
-    }
-
-    /// A row that is there only if the request was sent once more.
-    fn again(what: &'static str, request: Vec<u8>, hears: &'static str) -> Self {
-        Self { rows: (0, 1), ..Self::new(what, request, Hears::Again(hears)) }
-    }
-
-    fn after(mut self, requests: &[&str]) -> Self {
-        self.before = requests.iter().map(|sql| wire::query(sql)).collect();
-        self
-    }
-}
-
-/// A notice takes what is in front of it with it to the client.
-const BEGINS: &str = "SELECT announced_gate()";
-
-fn batch(sql: &str) -> Vec<u8> {
-    [work(sql), wire::sync()].concat()
-}
-
-/// A batch without its Sync.
-fn work(sql: &str) -> Vec<u8> {
-    [wire::parse("", sql), wire::bind("", "", &[]), wire::execute("", 0)].concat()
-}
-
-fn all() -> impl Iterator<Item = Situation> {
-    outside().into_iter().chain(outside_in_pieces()).chain(inside())
-}
-
-fn outside() -> Vec<Situation> {
-    let (always, insert) = (Hears::Always, "INSERT INTO facts SELECT NNN FROM gate()");
-    let with = "WITH a AS (INSERT INTO facts SELECT NNN FROM gate() RETURNING 1) SELECT FROM a";
-    let named = [wire::bind("", "s", &[]), wire::execute("", 0), wire::sync()].concat();
-    vec![
-        Situation::again("simple", wire::query(insert), "INSERT 0 1 I"),
-        Situation::again("WITH", wire::query(with), "SELECT 1 I"),
-        Situation::again("extended", batch(insert), "INSERT 0 1 I"),
-        Situation {
-            before: vec![[wire::parse("s", insert), wire::sync()].concat()],
-            ..Situation::again("named", named, "INSERT 0 1 I")
-        },
-        Situation::new("read", wire::query("SELECT FROM gate()"), Hears::Again("SELECT 1 I")),
-        Situation { begun: b'N', ..Situation::new("rows begun", wire::query(BEGINS), always("08007 I")) },
-        Situation::new(
-            "several",
-            wire::query("INSERT INTO facts VALUES (NNN); SELECT gate()"),
-            always("08007 I"),
-        ),
-        Situation::new(
-            "DO",
-            wire::query("DO 'BEGIN PERFORM gate(); INSERT INTO facts VALUES (NNN); END'"),
-            always("08007 I"),
-        ),
-        Situation::new("EXPLAIN", wire::query(&format!("EXPLAIN ANALYZE {insert}")), always("08007 I")),
-        // The procedure has committed its row.
-        Situation {
-            rows: (1, 1),
-            ..Situation::new("CALL", wire::query("CALL commits(NNN)"), always("08007 I"))
-        },
-        Situation::new("two Executes", [work(insert), batch("SELECT gate()")].concat(), always("08007 I")),
-        Situation::new(
-            "pipeline",
-            [batch(insert), batch("INSERT INTO facts VALUES (NNN + 500)")].concat(),
-            always("08007 I 08007 I"),
-        ),
-        Situation {
-            after: wire::sync(),
-            ..Situation::new("flushed", [work(insert), wire::flush()].concat(), always("08007 I"))
-        },
-    ]
-}
-
-fn outside_in_pieces() -> Vec<Situation> {
-    let always = Hears::Always;
-    vec![
-        Situation {
-            begun: b'G',
-            ..Situation::new(
-                "COPY in",
-                [wire::query("COPY facts FROM STDIN"), wire::message(b'd', b"NNN\n")].concat(),
-                always("08007 I"),
-            )
-        },
-        Situation {
-            begun: b'N',
-            ..Situation::new(
-                "COPY out",
-                wire::query(&format!("COPY ({BEGINS}) TO STDOUT")),
-                always("08007 I"),
-            )
-        },
-        // Committed already, while waiting for the standby.
-        Situation {
-            rows: (1, 1),
-            ..Situation::new(
-                "replicated",
-                wire::query("INSERT INTO facts SELECT NNN FROM replicated()"),
-                always("08007 I"),
-            )
-        },
-        Situation {
-            rows: (1, 1),
-            ..Situation::new(
-                "replicated, extended",
-                batch("INSERT INTO facts SELECT NNN FROM replicated()"),
-                always("08007 I"),
-            )
-        },
-    ]
-}
-
-fn inside() -> Vec<Situation> {
-    let (always, insert) = (Hears::Always, "INSERT INTO facts SELECT NNN FROM gate()");
-    let open = ["BEGIN", "INSERT INTO facts VALUES (NNN)"];
-    let replicated = ["BEGIN", "INSERT INTO facts SELECT NNN FROM replicated()"];
-    let late = ["BEGIN", "INSERT INTO late VALUES (NNN)"];
-    vec![
-        Situation { after: wire::query("SELECT 1"), ..Situation::new("idle", Vec::new(), always("40001 E")) }
-            .after(&open),
-        Situation {
-            after: batch("SELECT 1"),
-            ..Situation::new("idle, extended", Vec::new(), always("40001 E"))
-        }
-        .after(&open),
-        Situation {
-            after: wire::query("COMMIT"),
-            ..Situation::new("idle, COMMIT", Vec::new(), always("40001 I"))
-        }
-        .after(&open),
-        Situation {
-            after: batch("COMMIT"),
-            ..Situation::new("idle, COMMIT, extended", Vec::new(), always("40001 I"))
-        }
-        .after(&open),
-        Situation {
-            after: wire::query("ROLLBACK"),
-            ..Situation::new("idle, ROLLBACK", Vec::new(), always("ROLLBACK I"))
-        }
-        .after(&open),
-        Situation::new("statement", wire::query(insert), always("40001 E")).after(&["BEGIN"]),
-        Situation::new("statement, extended", batch(insert), always("40001 E")).after(&["BEGIN"]),
-        Situation::new(
-            "pipeline inside",
-            [batch(insert), batch("SELECT 1")].concat(),
-            always("40001 E 40001 E"),
-        )
-        .after(&open),
-        Situation {
-            begun: b'G',
-            ..Situation::new(
-                "COPY inside",
-                [wire::query("COPY facts FROM STDIN"), wire::message(b'd', b"NNN\n")].concat(),
-                always("40001 E"),
-            )
-        }
-        .after(&["BEGIN"]),
-        Situation::new("COMMIT", wire::query("COMMIT"), always("08007 I")).after(&late),
-        Situation::new("COMMIT, extended", batch("COMMIT"), always("08007 I")).after(&late),
-        Situation::new(
-            "work and COMMIT",
-            [batch(insert), batch("COMMIT")].concat(),
-            always("08007 I 08007 I"),
-        )
-        .after(&open),
-        Situation::new("string with COMMIT", wire::query(&format!("{insert}; COMMIT")), always("08007 E"))
-            .after(&["BEGIN"]),
-        Situation {
-            rows: (1, 1),
-            ..Situation::new("COMMIT, replicated", wire::query("COMMIT"), always("08007 I"))
-        }
-        .after(&replicated),
-        Situation {
-            rows: (1, 1),
-            ..Situation::new("COMMIT, replicated, extended", batch("COMMIT"), always("08007 I"))
-        }
-        .after(&replicated),
-    ]
-}
-
 async fn stack() -> Result<Stack> {
     let stack = Setup::new()
         .pool_size(50)
         .postgres("synchronous_standby_names", "nobody")
         .postgres("synchronous_commit", "local")
+        .set(&format!("databases.{SESSIONS}"), &format!("dbname = \"{}\"", schema::DATABASE))
+        .set(&format!("databases.{SESSIONS}"), "pool_mode = \"session\"")
         .start()
         .await?;
     stack
@@ -263,6 +60,8 @@ async fn stack() -> Result<Stack> {
                 $$BEGIN RAISE NOTICE 'at the gate'; RETURN gate(); END$$;
              CREATE FUNCTION replicated() RETURNS int LANGUAGE plpgsql AS
                 $$BEGIN PERFORM set_config('synchronous_commit', 'on', true); RETURN 1; END$$;
+             CREATE FUNCTION called(number int) RETURNS int LANGUAGE plpgsql AS
+                'BEGIN PERFORM gate(); INSERT INTO facts VALUES (number); RETURN number; END';
              CREATE PROCEDURE commits(number int) LANGUAGE plpgsql AS
                 'BEGIN INSERT INTO facts VALUES (number); COMMIT; PERFORM gate(); END';
              CREATE FUNCTION waits() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM gate(); RETURN NULL; END';
@@ -313,7 +112,8 @@ struct Player {
 
 impl Player {
     async fn enter(stack: &Stack, number: u32, situation: Situation) -> Result<Self> {
-        let mut wire = stack.wire().await?;
+        let login = Login { database: situation.database, ..schema::APP };
+        let mut wire = Wire::login(stack.address(), login).await?;
         for request in &situation.before {
             wire.send(&numbered(request, number)).await?;
             let seen = wire.until_ready().await?;
@@ -334,6 +134,7 @@ impl Player {
             Hears::Again(words) if death.is_proof() => words,
             Hears::Again(_) => "08007 I",
             Hears::Always(words) => words,
+            Hears::Over(detail) => return self.leave_for_good(detail).await,
         };
         for _ in hears.split(' ').filter(|word| matches!(*word, "I" | "E")) {
             self.heard.append(&mut self.wire.until_ready().await?);
@@ -351,6 +152,17 @@ impl Player {
             ensure!(told(&seen) == "ROLLBACK I", "{seen:?}");
         }
         self.wire.expect_usable().await?;
+        Ok(self)
+    }
+
+    /// Its session is over, and it was told what became of what it had under way.
+    async fn leave_for_good(mut self, detail: &str) -> Result<Self> {
+        let seen = self.wire.until_closed().await?;
+        let last = seen.last().with_context(|| "it was closed without a word")?;
+        let said = (last.code(), last.field(b'S').unwrap_or_default());
+        ensure!(said == ("57P01".to_owned(), "FATAL".to_owned()), "{seen:?}");
+        ensure!(last.field(b'D').is_some_and(|told| told.ends_with(detail)), "{last:?}");
+        ensure!(last.field(b'H').is_some(), "{last:?}");
         Ok(self)
     }
 
@@ -404,7 +216,9 @@ async fn play(death: Death) -> Result<()> {
     let mut stack = stack().await?;
     let gate = gatekeeper(&stack).await?;
     let mut players = Vec::new();
-    for (number, situation) in (100..).zip(all()) {
+    let function = stack.postgres.superuser("SELECT 'called(int)'::regprocedure::oid").await?;
+    let function = function.into_iter().flatten().flatten().next().context("no function")?.parse()?;
+    for (number, situation) in (100..).zip(situations::all(function)) {
         let what = situation.what;
         players.push(Player::enter(&stack, number, situation).await.context(what)?);
     }
