@@ -28,14 +28,14 @@ struct Words {
 const WATCHED: Words = Words {
     standby: "n2 is to lead, but its PostgreSQL is still in recovery",
     old_timeline: "n1 claims to lead and is refused: it is on timeline 1, we followed 2 already",
-    foreign: "n2 claims to lead and is refused: its PostgreSQL belongs to another cluster",
+    foreign: "n3 claims to lead and is refused: its PostgreSQL belongs to another cluster",
 };
 
 /// There are none: what Patroni says is followed, as far as it goes, and each new connection asks PostgreSQL itself.
 const UNWATCHED: Words = Words {
     standby: "n2 is said to lead, but no login succeeds there: the server is not the primary",
     old_timeline: "n1 is said to lead, but no login succeeds there: the server is on timeline 1, not 2",
-    foreign: "n2 is said to lead, but no login succeeds there: the server belongs to the cluster with system identifier",
+    foreign: "n3 is said to lead, but no login succeeds there: the server belongs to the cluster with system identifier",
 };
 
 fn setup() -> Setup {
@@ -65,8 +65,8 @@ async fn fences(mut all: Replicated, words: &Words) -> Result<()> {
         let mut wire = Wire::login(write, schema::APP).await?;
         wire.query(WRITE).await?;
         standby(&all, &mut wire, words).await.context("a standby")?;
-        old_leader(&all, &mut wire, words).await.context("an old leader")?;
         foreign_server(&mut all, &mut wire, words).await.context("another cluster's server")?;
+        old_leader(&all, &mut wire, words).await.context("an old leader")?;
         way_out(&all, &mut wire).await.context("the way out")
     }
     .await;
@@ -111,8 +111,11 @@ async fn until_held(wire: &mut Wire, why: &str) -> Result<()> {
             Err(problem) => return Some(Err(problem)),
         };
         let error = seen.iter().find(|message| message.tag == b'E')?;
-        if error.code() != "57P03" {
-            return Some(Err(anyhow::anyhow!("a client reads {error:?}")));
+        match error.code().as_str() {
+            "57P03" => {}
+            // It was under way when its leader was left.
+            "08007" => return None,
+            _ => return Some(Err(anyhow::anyhow!("a client reads {error:?}"))),
         }
         let (detail, hint) = (error.field(b'D').unwrap_or_default(), error.field(b'H').unwrap_or_default());
         let is_useful =
@@ -134,7 +137,7 @@ async fn until_written_to(wire: &mut Wire, server: SocketAddr) -> Result<()> {
         };
         match code(&seen).as_str() {
             "" => weir_e2e::wire::values(&seen).ok()?.contains(&wanted).then_some(Ok(())),
-            "57P03" => None,
+            "57P03" | "08007" => None,
             _ => Some(Err(anyhow::anyhow!("a client reads {seen:?}"))),
         }
     })
@@ -160,6 +163,25 @@ async fn standby(all: &Replicated, wire: &mut Wire, words: &Words) -> Result<()>
     all.tell("n2", |told| told.timeline = 1);
     let seen = wire.until_ready().await?;
     ensure!(matches!(code(&seen).as_str(), "" | "57P03"), "{seen:?}");
+    until_written_to(wire, all.primary.address()).await
+}
+
+/// At a member's address there is another cluster's server, on the same timeline, with the same users and tables.
+async fn foreign_server(all: &mut Replicated, wire: &mut Wire, words: &Words) -> Result<()> {
+    let address = all.replica("n3").address();
+    all.replicas[1].stop(ShutdownMode::Fast).await?;
+    let options = PostgresOptions { port: Some(address.port()), ..PostgresOptions::default() };
+    let foreign = Postgres::start(options).await?;
+    foreign.superuser(TABLE).await?;
+    announce(all, "n3", 1);
+    until_held(wire, words.foreign).await?;
+    // Its own Patroni is there, too.
+    let system = "SELECT system_identifier FROM pg_control_system()";
+    let system = sql::value(address, schema::SUPERUSER, system).await?;
+    all.tell("n3", |told| told.system = system);
+    until_held(wire, "n3 claims to lead and is refused: its system identifier is").await?;
+    ensure!(rows(address).await? == 0, "another cluster was written to");
+    announce(all, "n1", 1);
     until_written_to(wire, all.primary.address()).await
 }
 
@@ -191,23 +213,6 @@ async fn old_leader(all: &Replicated, wire: &mut Wire, words: &Words) -> Result<
     until_written_to(wire, n2).await?;
     ensure!(rows(old).await? == before, "the old leader was written to");
     block.expect_usable().await
-}
-
-/// At the leader's address there is another cluster's server, with the same users and tables.
-async fn foreign_server(all: &mut Replicated, wire: &mut Wire, words: &Words) -> Result<()> {
-    let address = all.replica("n2").address();
-    all.replicas[0].stop(ShutdownMode::Fast).await?;
-    let options = PostgresOptions { port: Some(address.port()), ..PostgresOptions::default() };
-    let foreign = Postgres::start(options).await?;
-    foreign.superuser(TABLE).await?;
-    until_held(wire, words.foreign).await?;
-    // Its own Patroni is there, too.
-    let system = "SELECT system_identifier FROM pg_control_system()";
-    let system = sql::value(address, schema::SUPERUSER, system).await?;
-    all.tell("n2", |told| told.system = system);
-    until_held(wire, "n2 claims to lead and is refused: its system identifier is").await?;
-    ensure!(rows(address).await? == 0, "another cluster was written to");
-    Ok(())
 }
 
 /// All that is left is the old leader: who knows that it is meant can say so.
