@@ -371,3 +371,19 @@ fn what_was_queued_behind_a_lost_request_is_answered_in_order() {
     assert_eq!(heard.iter().filter(|line| *line == "ready I").count(), 2, "{heard:?}");
     assert_eq!(world.ask(client, "select 3"), echo("select 3"));
 }
+
+#[test]
+fn a_refusal_ends_what_was_to_be_sent_once_more() {
+    let mut world = World::new();
+    let (client, pid) = under_way(&mut world, simple("select 1"));
+    world.kill(pid, Some(SqlState::ADMIN_SHUTDOWN));
+    world.cancel(client);
+    assert_eq!(world.heard(client), ["ERROR 57014", "ready I"]);
+    world.member("n1").slow = Some("t 2");
+    world.query(client, "select 2");
+    world.member("n1").slow = None;
+    let asleep = world.shell.backends.values().find(|backend| backend.asleep.is_some()).unwrap().pid;
+    world.kill(asleep, Some(SqlState::ADMIN_SHUTDOWN));
+    world.pass(REST);
+    assert_eq!(world.heard(client), echo("select 2"), "{}", world.error(client));
+}
