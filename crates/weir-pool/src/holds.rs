@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use crate::Pool;
+use crate::{Pool, ServerId, ServerState};
 
 impl Pool {
     /// True while there is nobody to serve clients: they queue, and their wait counts as hold.
@@ -29,9 +29,15 @@ impl Pool {
 
     /// Nobody is known to lead: clients queue, but connections stay, and transactions that are open on them may end. The
     /// next [`Pool::retarget`] ends the hold, and closes what does not belong to the target it names.
-    pub fn hold(&mut self, now: Instant) {
+    ///
+    /// Returns the connections in dialing or login for closing, forgotten already. The way to the leader may have been cut
+    /// under them: nobody would answer, and behind the hold clients would wait until they time out.
+    #[must_use = "these connections must be closed"]
+    pub fn hold(&mut self, now: Instant) -> Vec<ServerId> {
         self.suspended = true;
         self.queue.set_held(true, now);
+        let closed = self.let_go(false, |server| server.state == ServerState::Dialing);
         self.finish();
+        closed
     }
 }

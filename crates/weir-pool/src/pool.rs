@@ -222,6 +222,11 @@ impl Pool {
         self.queue.oldest_wait(now)
     }
 
+    /// The clients that wait, and how long each has for the *present* cause, as with [`Pool::overdue`].
+    pub fn waits(&self, now: Instant) -> impl Iterator<Item = (ClientId, Duration)> {
+        self.queue.waits(now)
+    }
+
     /// Removes and returns the clients that have waited `limit` or longer for the *present* cause: for a target if
     /// the pool is [`Pool::held`], else for a free connection. Time spent on the other cause does not count.
     /// A limit of zero empties the queue. Constant time if none has.
@@ -404,6 +409,12 @@ impl Pool {
         self.ledger.get(server).map(|entry| entry.facts())
     }
 
+    /// Members that the pool dials or has connections to; some more than once.
+    pub fn members(&self) -> impl Iterator<Item = MemberId> {
+        let dialed = self.ledger.members.iter().map(|member| member.target.member);
+        dialed.chain(self.ledger.iter().map(|(_, entry)| entry.target.member))
+    }
+
     /// All connections, in no order that means anything.
     pub fn servers(&self) -> impl Iterator<Item = (ServerId, ServerFacts)> {
         self.ledger.iter().map(|(id, entry)| (id, entry.facts()))
@@ -508,7 +519,7 @@ impl Pool {
         }
     }
 
-    fn let_go(&mut self, busy_too: bool, which: impl Fn(&Server) -> bool) -> Vec<ServerId> {
+    pub(crate) fn let_go(&mut self, busy_too: bool, which: impl Fn(&Server) -> bool) -> Vec<ServerId> {
         (self.moving, self.wished) = (Move::Rest, None);
         let dialing_before = self.ledger.dialing;
         let closed = self.ledger.let_go(busy_too, which);

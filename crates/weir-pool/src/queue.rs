@@ -90,6 +90,11 @@ impl Queue {
         self.waiters.iter().take_while(is_long).map(|waiter| waiter.client).collect()
     }
 
+    /// How long each client has waited for the present cause, in order.
+    pub(crate) fn waits(&self, now: Instant) -> impl Iterator<Item = (ClientId, Duration)> {
+        self.waiters.iter().map(move |waiter| (waiter.client, self.wait_for_cause(waiter, now)))
+    }
+
     /// Removes the clients that have waited longer for the present cause than `limit` allows each; `None`: for ever.
     pub(crate) fn take_overdue(
         &mut self,

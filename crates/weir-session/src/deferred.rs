@@ -264,7 +264,14 @@ impl Session {
         (self.answered != Tally::default()).then(|| std::mem::take(&mut self.answered))
     }
 
-    /// When the client said the BEGIN that PostgreSQL knows nothing of yet.
+    /// The time between these two does not count for a block that PostgreSQL knows nothing of yet: nobody could have begun it.
+    pub fn stood_still(&mut self, since: Instant, until: Instant) {
+        if let Phase::Deferred(block) = &mut self.phase {
+            block.since += until.saturating_duration_since(block.since.max(since));
+        }
+    }
+
+    /// When the client said the BEGIN that PostgreSQL knows nothing of yet; later, if [`Session::stood_still`] says so.
     #[must_use]
     pub fn deferred_since(&self) -> Option<Instant> {
         match &self.phase {

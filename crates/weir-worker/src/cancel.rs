@@ -239,15 +239,10 @@ impl Worker {
     /// The same for one that holds a server connection and may not begin anything on it: the leader is about to go by plan.
     fn cancel_held(&mut self, now: Instant, id: ClientId, effects: &mut Effects) {
         let is_held = self.holds_session(id);
-        let Some(client) =
-            self.clients.get_mut(key(id.0)).filter(|client| is_held && !client.carry.is_empty())
-        else {
-            return;
-        };
-        let Some(open) = client.open_mut() else { return };
-        open.session
-            .refuse_next(cancelled("It waited for a change of the leader; nothing of it was executed."));
-        self.client_turn(now, id, &[], effects);
+        if is_held && self.clients.get(key(id.0)).is_some_and(|client| !client.carry.is_empty()) {
+            let report = cancelled("It waited for a change of the leader; nothing of it was executed.");
+            self.refuse_held(now, id, report, effects);
+        }
     }
 
     /// The client that a cancel key names, if the key is right.

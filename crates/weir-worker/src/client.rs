@@ -117,7 +117,10 @@ pub(crate) struct Open {
     pub(crate) session: Session,
     pub(crate) pool: PoolIndex,
     pub(crate) server: Option<ServerId>,
+    /// Since when it has waited for a server connection.
     pub(crate) waiting_since: Option<Instant>,
+    /// Since when what it has sent is held although it has a server connection.
+    pub(crate) held_since: Option<Instant>,
     pub(crate) request_at: Instant,
     /// When it or its server connection said something last.
     pub(crate) active_at: Instant,

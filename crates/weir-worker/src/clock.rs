@@ -27,6 +27,8 @@ impl Worker {
         self.end_slow_errands(now, effects);
         self.tend_cancels(now, effects);
         self.end_slow_lookups(now, effects);
+        self.note_holds(now);
+        self.tend_held_sessions(now, effects);
         self.end_overdue_clients(now, effects);
         self.notify_queued(now, effects);
         self.end_rests(now, effects);
@@ -185,7 +187,8 @@ impl Worker {
     }
 }
 
-fn hold_timeout(upstream: &Upstream) -> Option<Duration> {
+/// How long a request may be held.
+pub(crate) fn hold_timeout(upstream: &Upstream) -> Option<Duration> {
     match upstream {
         Upstream::Patroni(patroni) => Some(patroni.hold_timeout),
         Upstream::Plain { .. } | Upstream::None => None,
@@ -193,7 +196,7 @@ fn hold_timeout(upstream: &Upstream) -> Option<Duration> {
 }
 
 /// The hold has lasted too long for this request; the client stays.
-fn no_leader(topology: &Topology, why: &str, limit: Duration) -> Report {
+pub(crate) fn no_leader(topology: &Topology, why: &str, limit: Duration) -> Report {
     let mut report =
         Report::error(SqlState::CANNOT_CONNECT_NOW, "no database server is available for this request")
             .detail(format!("Waited {} s (hold_timeout): {why}.", limit.as_secs()))
@@ -208,7 +211,7 @@ fn no_leader(topology: &Topology, why: &str, limit: Duration) -> Report {
 const ONE_OF_MANY_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// PgBouncer's words, which drivers and people know.
-pub(crate) fn waited_too_long(limit: Duration) -> Report {
+fn waited_too_long(limit: Duration) -> Report {
     Report::fatal(SqlState::PROTOCOL_VIOLATION, "query_wait_timeout")
         .detail(format!(
             "No server connection became free within {} s; nothing was executed.",

@@ -5,7 +5,6 @@
 //! clients are looked through at most once a second (more often only for limits below four), and only if there is a limit
 //! at all.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use weir_config::{Config, User};
@@ -28,8 +27,6 @@ pub(crate) struct Deadlines {
     pace: Option<Duration>,
     last: Option<Instant>,
     notified: Option<Instant>,
-    /// Pools whose clients are held, and since when: their idle clocks stand still.
-    holds: HashMap<PoolIndex, Instant>,
 }
 
 impl Deadlines {
@@ -47,7 +44,6 @@ impl Deadlines {
                 user.client_idle_timeout,
                 user.idle_transaction_timeout,
                 user.transaction_timeout,
-                user.query_wait_timeout,
             ]
             .map(Option::flatten)
         });
@@ -55,7 +51,7 @@ impl Deadlines {
         Self { pace: shortest.map(|limit| (limit / 4).clamp(PACE_MIN, PACE_MAX)), ..Self::default() }
     }
 
-    /// Takes the limits of a new configuration; holds go on.
+    /// Takes the limits of a new configuration.
     pub(crate) fn configure(&mut self, config: &Config) {
         self.pace = Self::of(config).pace;
     }
@@ -67,7 +63,6 @@ enum Overdue {
     Query,
     /// A query that has not got a server connection yet.
     QueuedQuery,
-    Wait(Duration),
     Transaction,
     IdleTransaction,
     Idle,
@@ -81,7 +76,6 @@ impl Overdue {
                 .detail("The query took longer than query_timeout and was cancelled."),
             Self::QueuedQuery => Report::fatal(SqlState::QUERY_CANCELED, "query_timeout")
                 .detail("No server connection became free within query_timeout; nothing was executed."),
-            Self::Wait(limit) => crate::clock::waited_too_long(limit),
             Self::Transaction => Report::fatal(SqlState::TRANSACTION_TIMEOUT, "transaction timeout")
                 .detail("The transaction took longer than transaction_timeout and was rolled back."),
             Self::IdleTransaction => {
@@ -104,40 +98,37 @@ impl Worker {
             return;
         }
         self.deadlines.last = Some(now);
-        self.note_holds(now);
-        let overdue: Vec<(ClientId, Overdue)> = self
+        let mut overdue: Vec<(ClientId, Overdue)> = self
             .clients
             .iter()
             .filter_map(|(at, client)| Some((client_id(at), self.overdue(now, client)?)))
             .collect();
+        overdue.extend(self.queued_too_long(now));
         for (id, what) in overdue {
             self.end_overdue(now, id, what, effects);
         }
     }
 
-    /// A hold that began is remembered; one that ended is taken off its clients' idle time.
-    fn note_holds(&mut self, now: Instant) {
-        let mut ended = HashMap::new();
-        for index in self.pools.indices() {
-            if self.pools.entry(index).pool.held() {
-                self.deadlines.holds.entry(index).or_insert(now);
-            } else if let Some(since) = self.deadlines.holds.remove(&index) {
-                ended.insert(index, since);
-            }
+    /// Those that wait for a server connection. As in PgBouncer that counts for query_timeout; a hold has a limit of its own,
+    /// and the time that one has taken before counts for nothing.
+    fn queued_too_long(&self, now: Instant) -> Vec<(ClientId, Overdue)> {
+        let mut late = Vec::new();
+        for entry in self.pools.iter().filter(|entry| !entry.pool.held()) {
+            let is_late = |&(id, waited): &(ClientId, Duration)| {
+                let client = self.clients.get(key(id.0)).filter(|client| client.inside.is_none());
+                let user =
+                    client.and_then(Client::open).and_then(|open| self.user_settings(open, &entry.key));
+                let limit =
+                    user.and_then(|user| user.query_timeout).unwrap_or(self.config.limits.query_timeout);
+                client.is_some() && limit.is_some_and(|limit| waited > limit)
+            };
+            late.extend(entry.pool.waits(now).filter(is_late).map(|(id, _)| (id, Overdue::QueuedQuery)));
         }
-        if ended.is_empty() {
-            return;
-        }
-        for (_, client) in &mut self.clients {
-            let Some(open) = client.open_mut() else { continue };
-            if let Some(&since) = ended.get(&open.pool) {
-                open.active_at += now.saturating_duration_since(open.active_at.max(since));
-            }
-        }
+        late
     }
 
     fn overdue(&self, now: Instant, client: &Client) -> Option<Overdue> {
-        let open = client.open().filter(|_| client.inside.is_none())?;
+        let open = client.open().filter(|open| client.inside.is_none() && open.waiting_since.is_none())?;
         let entry = self.pools.entry(open.pool);
         let user = self.user_settings(open, &entry.key);
         let general = &self.config.limits;
@@ -148,25 +139,16 @@ impl Worker {
             let age = now.saturating_duration_since(since?);
             limit.is_some_and(|limit| age > limit).then_some(())
         };
-        let query = own(|user| user.query_timeout, general.query_timeout);
         let held = entry.pool.held();
-        if let Some(since) = open.waiting_since {
-            // A hold has a limit of its own.
-            let wait = user.and_then(|user| user.query_wait_timeout).flatten();
-            let late = |limit| !held && over(limit, Some(since)).is_some();
-            return if late(query) {
-                Some(Overdue::QueuedQuery)
-            } else {
-                wait.filter(|_| late(wait)).map(Overdue::Wait)
-            };
-        }
         let server = open.server.and_then(|server| self.servers.get(key(server.0))?.open());
         let transaction = own(|user| user.transaction_timeout, general.transaction_timeout);
-        let begun = server.and_then(|server| server.transaction_started()).or(open.session.deferred_since());
+        let deferred = open.session.deferred_since().filter(|_| !held);
+        let begun = server.and_then(|server| server.transaction_started()).or(deferred);
         if over(transaction, begun).is_some() {
             return Some(Overdue::Transaction);
         }
         if let Some(server) = server.filter(|server| server.is_owing()) {
+            let query = own(|user| user.query_timeout, general.query_timeout);
             return over(query, server.query_started()).map(|()| Overdue::Query);
         }
         let since = Some(open.active_at).filter(|_| !held);
@@ -190,10 +172,7 @@ impl Worker {
     fn end_overdue(&mut self, now: Instant, id: ClientId, what: Overdue, effects: &mut Effects) {
         let Some(open) = self.clients.get_mut(key(id.0)).and_then(Client::open_mut) else { return };
         let report = what.report();
-        if matches!(what, Overdue::Wait(_)) {
-            let pool = open.pool;
-            self.pools.entry_mut(pool).stats.wait_timeouts += 1;
-        } else if what != Overdue::Idle
+        if what != Overdue::Idle
             && let Some(server) = open.server.take()
         {
             // PostgreSQL would go on with a query whose client is gone.
@@ -214,16 +193,23 @@ impl Worker {
         for index in self.pools.indices() {
             let report = self.why_queued(index);
             for id in self.pools.entry(index).pool.long_waiting(now, limit) {
-                let Some(client) = self.clients.get_mut(key(id.0)) else { continue };
-                if client.inside.is_some() {
-                    continue;
-                }
-                let Some(open) = client.open_mut() else { continue };
-                let since = open.waiting_since;
-                if since.is_some() && std::mem::replace(&mut open.notified_of, since) != since {
-                    effects.send_with(ConnId::Client(id), |out| backend::notice(&report, out));
-                }
+                self.notify(id, &report, effects);
             }
+        }
+        for (id, index) in self.long_held_sessions(now, limit) {
+            self.notify(id, &self.why_queued(index), effects);
+        }
+    }
+
+    /// Tells a client of its wait, unless it has been told.
+    fn notify(&mut self, id: ClientId, report: &Report, effects: &mut Effects) {
+        let Some(client) = self.clients.get_mut(key(id.0)).filter(|client| client.inside.is_none()) else {
+            return;
+        };
+        let Some(open) = client.open_mut() else { return };
+        let since = open.waiting_since.or(open.held_since);
+        if since.is_some() && std::mem::replace(&mut open.notified_of, since) != since {
+            effects.send_with(ConnId::Client(id), |out| backend::notice(report, out));
         }
     }
 

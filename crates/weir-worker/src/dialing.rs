@@ -257,6 +257,7 @@ impl Worker {
     fn bar(&mut self, now: Instant, pool: PoolIndex) {
         if self.follows_cluster(pool) {
             self.pools.entry_mut(pool).pool.bar(now);
+            self.note_hold(now, pool);
         }
     }
 

@@ -242,7 +242,9 @@ impl Worker {
         conn.used = now;
         // What came behind the login may be the connection's last words.
         if self.idle_turn(now, id, rest, effects) {
-            match self.pools.entry_mut(index).pool.ready(id, now) {
+            let settled = self.pools.entry_mut(index).pool.ready(id, now);
+            self.note_hold(now, index);
+            match settled {
                 Settled::Grant(client) => self.serve(now, client, id, effects),
                 Settled::Idle => {}
                 Settled::Retire => self.close_server(id, effects),

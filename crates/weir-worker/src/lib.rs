@@ -27,6 +27,7 @@
 //! | `forgetting` | pools that nobody uses any more |
 //! | `loss`, `elsewhere` | server connections that died; requests that are sent once more |
 //! | `planned` | a leader that is about to go by plan |
+//! | `held` | clients that are held: their clocks, and sessions that wait beside their server connection |
 //! | `cancel`, `cancel_key` | cancel requests, and whom their keys name |
 //! | `console` | console clients |
 //! | `kill`, `ending` | KILL and its kin; the ways to end |
@@ -53,6 +54,7 @@ mod failing;
 mod failover;
 mod failures;
 mod forgetting;
+mod held;
 pub mod io;
 mod keeping;
 mod kill;

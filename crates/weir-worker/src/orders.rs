@@ -46,7 +46,8 @@ impl Worker {
             self.followed = *epoch;
         }
         self.note_failover(now, &topology);
-        let was_planned = std::mem::replace(&mut self.topology, topology).planned.is_some();
+        let held_sessions = self.holds_sessions();
+        self.topology = topology;
         let mut indices = self.pools.indices();
         indices.retain(|index| !places::has_hosts(&self.config, &self.pools.entry(*index).key.database));
         let mut gone = Vec::new();
@@ -59,12 +60,13 @@ impl Worker {
             self.forget_lost(now, server, MEMBER_LEFT, effects);
         }
         self.give_up_silent(now, effects);
+        self.note_holds(now);
         for index in indices {
             self.hurry_sessions(now, index, effects);
             self.serve_waiting(now, index, effects);
         }
         self.note_failover_over();
-        if was_planned && self.topology.planned.is_none() {
+        if held_sessions && !self.holds_sessions() {
             self.resume_sessions(now, effects);
         }
         self.move_lookups(now, effects);
@@ -129,6 +131,7 @@ impl Worker {
         for server in self.point(now, index) {
             self.lose(now, server, DATABASE_MOVED, effects);
         }
+        self.note_hold(now, index);
         self.hurry_sessions(now, index, effects);
         self.serve_waiting(now, index, effects);
     }

@@ -1,5 +1,4 @@
-//! A leader that is about to go by plan: who is still in a transaction there, and sessions that keep their server connection
-//! between transactions. Pools hold everybody else, as they do without a leader.
+//! A leader that is about to go by plan: who is still in a transaction there. Everybody else is held, as without a leader.
 
 use std::time::Instant;
 
@@ -8,10 +7,10 @@ use weir_discovery::Leadership;
 use weir_pool::ClientId;
 
 use crate::client::Stage;
-use crate::io::{Effects, Role};
+use crate::io::Role;
 use crate::pools::Purpose;
 use crate::server::ServerConn;
-use crate::{Worker, client_id, key, places};
+use crate::{Worker, key, places};
 
 /// Whether somebody who gave a console command still waits for its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,39 +80,11 @@ impl Worker {
     }
 
     /// Writes, reads that fall back, and reads that began there when it was a replica.
-    fn goes_to_leader(&self, conn: &ServerConn) -> bool {
+    pub(crate) fn goes_to_leader(&self, conn: &ServerConn) -> bool {
         let pool = &self.pools.entry(conn.pool).key;
         let follows = places::follows_cluster(&self.config, &pool.database);
         let leads =
             matches!(&self.topology.leader, Leadership::Led { address, .. } if *address == *conn.address);
         follows && (pool.role == Role::Write || conn.reads_from_primary || leads)
-    }
-
-    /// A client that keeps its server connection on the leader, and must not begin anything on it now. What it sends waits
-    /// until the leader stays after all, or takes the session with it.
-    pub(crate) fn holds_session(&self, id: ClientId) -> bool {
-        if self.topology.planned.is_none() {
-            return false;
-        }
-        let Some(open) = self.clients.get(key(id.0)).and_then(|client| client.open()) else { return false };
-        let Some(conn) = open.server.and_then(|server| self.servers.get(key(server.0))) else { return false };
-        let rests = conn.open().is_some_and(|server| server.at_rest().is_some());
-        rests && open.session.is_idle() && self.goes_to_leader(conn)
-    }
-
-    /// Nothing is planned any more: what sessions have sent meanwhile has its turn.
-    pub(crate) fn resume_sessions(&mut self, now: Instant, effects: &mut Effects) {
-        let has_waited = |client: &crate::client::Client| {
-            !client.carry.is_empty() && client.server().is_some() && client.inside.is_none()
-        };
-        let waiting: Vec<ClientId> = self
-            .clients
-            .iter()
-            .filter(|(_, client)| has_waited(client))
-            .map(|(at, _)| client_id(at))
-            .collect();
-        for id in waiting {
-            self.client_turn(now, id, &[], effects);
-        }
     }
 }

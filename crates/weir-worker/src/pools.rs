@@ -57,6 +57,8 @@ pub(crate) struct PoolEntry {
     pub(crate) key: PoolKey,
     /// Stands for the pool among all that this worker ever had.
     pub(crate) scope: u64,
+    /// Since when its clients have been held, as far as has been noted: clocks stand still.
+    pub(crate) held_since: Option<Instant>,
     /// Since when nobody has used it, as far as has been looked.
     pub(crate) unused_since: Option<Instant>,
     /// Name of the database on the server.
@@ -188,6 +190,7 @@ impl Pools {
             mode: sizes::mode(config, &wanted.database, &wanted.user),
             key: wanted.clone(),
             scope: self.last_scope,
+            held_since: None,
             unused_since: None,
             reported: None,
             in_hot_standby: false,
@@ -206,7 +209,7 @@ impl Pools {
 
 impl Worker {
     /// Points a pool at the topology in force. What it returns is to be closed before anybody is served. Without a leader,
-    /// or with one that is about to go, nothing is closed: transactions that are open on it may end.
+    /// or with one that is about to go, only logins under way are given up: transactions that are open on it may end.
     #[must_use]
     pub(crate) fn point(&mut self, now: Instant, index: PoolIndex) -> Vec<ServerId> {
         let PoolKey { database, role, .. } = self.pools.entry(index).key.clone();
@@ -215,8 +218,7 @@ impl Worker {
         let goes = self.topology.planned.is_some() && places::follows_cluster(&self.config, &database);
         let pool = &mut self.pools.entry_mut(index).pool;
         if role == Role::Write && (targets.is_empty() || goes) {
-            pool.hold(now);
-            return Vec::new();
+            return pool.hold(now);
         }
         let closed = pool.retarget(&targets, now);
         if role == Role::Read && places::follows_cluster(&self.config, &database) {
@@ -242,6 +244,7 @@ impl Worker {
             for server in self.point(now, index) {
                 self.lose(now, server, MEMBER_LEFT, effects);
             }
+            self.note_hold(now, index);
             self.serve_waiting(now, index, effects);
         }
     }

@@ -66,7 +66,7 @@ fn a_test_that_nobody_waits_for_any_longer_leaves_an_idle_connection() {
 fn nothing_is_tested_while_nobody_may_be_served() {
     let (mut stage, servers) = resting();
     stage.pass(millis(1000));
-    stage.pool.hold(stage.now);
+    assert_eq!(stage.pool.hold(stage.now), []);
     stage.wait();
     assert_eq!(stage.test(), None);
     assert_eq!(stage.retarget(&[target(1, 1)]), []);

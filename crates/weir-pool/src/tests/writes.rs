@@ -253,3 +253,21 @@ fn a_lost_connection_frees_its_slot_in_any_state() {
     assert_eq!(stage.counts(), (0, 0, 0, 1));
     assert_eq!(stage.pool.sums().closed, 2);
 }
+
+#[test]
+fn a_hold_gives_up_logins_and_keeps_what_is_open() {
+    let mut stage = Stage::write(Limits { dials_at_once: 2, ..limits(4) });
+    let busy = stage.busy(1);
+    let clients = [stage.wait(), stage.wait()];
+    let dialing = stage.dial();
+    assert_eq!(dialing.len(), 2);
+    assert_eq!(stage.pool.hold(stage.now), dialing);
+    assert_eq!(stage.counts(), (1, 0, 0, 2));
+    assert_eq!(stage.ready(dialing[0]), Settled::Retire, "whatever comes of it");
+    assert_eq!(stage.dial(), []);
+    assert_eq!(stage.retarget(&[target(1, 1)]), []);
+    let fresh = stage.dial();
+    assert_eq!(fresh.len(), 2);
+    assert_eq!(stage.ready(fresh[0]), Settled::Grant(clients[0]));
+    assert_eq!(stage.give_back(busy[0]), Settled::Grant(clients[1]));
+}

@@ -73,6 +73,7 @@ impl Worker {
             pool,
             server: None,
             waiting_since: None,
+            held_since: None,
             request_at: now,
             active_at: now,
             notified_of: None,

@@ -111,9 +111,10 @@ fn a_cancelled_wait_fails_the_block() {
     own(&mut world, client, "rollback", ["ROLLBACK", "ready I"]);
 }
 
+type Limit = fn(&mut Config);
+
 #[test]
 fn its_clocks_run() {
-    type Limit = fn(&mut Config);
     let limits: [(Limit, &str); 2] = [
         (|config| config.limits.idle_transaction_timeout = Some(Duration::from_secs(4)), "FATAL 25P03"),
         (|config| config.limits.transaction_timeout = Some(Duration::from_secs(4)), "FATAL 25P04"),
@@ -132,6 +133,33 @@ fn its_clocks_run() {
     world.query(busy, "begin");
     world.query(busy, "select 1");
     own_waits(&mut world, waits);
+}
+
+#[test]
+fn its_clocks_stand_still_during_a_hold() {
+    let limits: [(Limit, &str); 2] = [
+        (|config| config.limits.idle_transaction_timeout = Some(Duration::from_secs(4)), "FATAL 25P03"),
+        (|config| config.limits.transaction_timeout = Some(Duration::from_secs(4)), "FATAL 25P04"),
+    ];
+    for (limit, end) in limits {
+        let mut world = deferring(limit);
+        let [waits, rests] = world.clients();
+        for client in [waits, rests] {
+            own(&mut world, client, "begin", ["BEGIN", "ready T"]);
+        }
+        world.pass(Duration::from_secs(2));
+        world.adopt(leaderless(&[]));
+        world.query(waits, "select 1");
+        world.pass(Duration::from_secs(20));
+        world.promote("n2", 2);
+        world.adopt(led("n2", 2, &[]));
+        world.pass(Duration::from_secs(1));
+        assert!(world.is_open(rests), "{}", world.error(rests));
+        assert_eq!(world.heard(waits).last().unwrap(), "ready T", "{}", world.error(waits));
+        assert_eq!(world.ask(waits, "commit"), ["COMMIT", "ready I"]);
+        world.pass(Duration::from_secs(3));
+        assert_eq!(world.heard(rests), [end]);
+    }
 }
 
 fn own_waits(world: &mut World, waits: usize) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use weir_config::Upstream;
+use weir_config::{PoolMode, Upstream};
 use weir_discovery::{Address, SessionEvidence};
 use weir_protocol::sqlstate::SqlState;
 use weir_worker::{Order, Role};
@@ -46,21 +46,32 @@ fn requests_wait_for_the_next_leader_in_the_order_they_came() {
 }
 
 #[test]
-fn a_connection_dialed_before_the_hold_has_to_belong_to_the_leader_that_was_lost() {
-    let mut world = World::new();
-    let client = world.client();
-    for pid in world.pids() {
-        world.kill(pid, None);
+fn logins_under_way_are_given_up_with_the_leader() {
+    // In one the shell is connecting, in the other PostgreSQL says nothing more.
+    for reaches in [false, true] {
+        let mut world = World::configured(|config| {
+            config.pool.size = size(20);
+            config.limits.max_db_connections = 8;
+        });
+        let clients: [usize; 12] = world.clients();
+        for pid in world.pids() {
+            world.kill(pid, None);
+        }
+        (world.dials_held, world.member("n1").silent) = (!reaches, true);
+        for client in clients {
+            world.query(client, &format!("select {client}"));
+        }
+        let logins = |world: &World| world.snapshot().servers.iter().filter(|row| row.state == "new").count();
+        assert_eq!(logins(&world), 8);
+        world.adopt(leaderless(&["n2"]));
+        assert_eq!((logins(&world), world.shell.dials.len()), (0, 0));
+        world.pass(Duration::from_secs(3));
+        (world.dials_held, world.member("n1").silent) = (false, false);
+        world.adopt(led("n1", 1, &["n2"]));
+        for client in clients {
+            assert_eq!(world.heard(client), echo(&format!("select {client}")));
+        }
     }
-    world.shell.speakers[client].outgoing.push_back(simple("select 1"));
-    assert!(world.deliver_from(client), "the worker dials");
-    world.turn(|worker, now, effects| {
-        worker.order(now, Order::Adopt(Arc::new(leaderless(&[]))), effects);
-    });
-    world.member("n1").system = SYSTEM + 1;
-    world.run();
-    world.adopt(led("n1", 1, &[]));
-    assert_eq!(world.ran(), [""; 0], "nothing is written to another cluster");
 }
 
 #[test]
@@ -422,4 +433,93 @@ fn the_hold_timeout_is_the_configurations() {
     world.query(client, "select 1");
     world.pass(Duration::from_secs(4));
     assert_eq!(world.heard(client), ["ERROR 57P03", "ready I"]);
+}
+
+/// Clients that keep their server connection between transactions: one in session pooling, one that is pinned.
+fn tied() -> [(World, usize); 2] {
+    let mut session = World::configured(|config| config.pool.mode = PoolMode::Session);
+    let mut pinned = World::new();
+    let [one, other] = [session.client(), pinned.client()];
+    assert_eq!(session.ask(one, "select 0"), echo("select 0"));
+    pinned.query(other, "listen news");
+    assert!(pinned.heard(other).ends_with(&["ready I".to_owned()]));
+    assert_eq!(pinned.snapshot().servers.iter().filter(|row| row.state == "active").count(), 1);
+    for world in [&mut session, &mut pinned] {
+        world.ran();
+    }
+    [(session, one), (pinned, other)]
+}
+
+#[test]
+fn a_session_begins_nothing_on_a_leader_that_is_given_up() {
+    for (mut world, client) in tied() {
+        world.adopt(leaderless(&[]));
+        world.query(client, "insert 1");
+        world.pass(Duration::from_secs(20));
+        assert_eq!((world.heard(client), world.ran()), (vec![], vec![]));
+        world.adopt(led("n1", 1, &[]));
+        assert_eq!(world.heard(client), ["INSERT 0 1", "ready I"]);
+    }
+    for (mut world, client) in tied() {
+        world.adopt(leaderless(&[]));
+        world.query(client, "insert 1");
+        world.promote("n2", 2);
+        world.adopt(led("n2", 2, &[]));
+        assert_eq!(world.heard(client), ["FATAL 57P01"], "what it had there is lost");
+        assert_eq!(world.ran(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_session_ends_its_transaction_there() {
+    for (mut world, client) in tied() {
+        assert_eq!(world.ask(client, "begin"), ["BEGIN", "ready T"]);
+        world.adopt(leaderless(&[]));
+        assert_eq!(world.ask(client, "insert 1"), ["INSERT 0 1", "ready T"]);
+        assert_eq!(world.ask(client, "commit"), ["COMMIT", "ready I"]);
+        assert_eq!(world.ask(client, "select 2"), [""; 0]);
+        world.adopt(led("n1", 1, &[]));
+        assert_eq!(world.heard(client), echo("select 2"));
+    }
+}
+
+#[test]
+fn each_request_of_a_held_session_has_the_hold_s_limit() {
+    for (mut world, client) in tied() {
+        world.adopt(leaderless(&[]));
+        world.send(client, [simple("select 1"), batch("select 2")].concat());
+        for _ in 0..2 {
+            world.pass(Duration::from_secs(59));
+            assert_eq!(world.heard(client), [""; 0]);
+            world.pass(Duration::from_secs(2));
+            assert_eq!(world.heard(client), ["ERROR 57P03", "ready I"]);
+            assert!(world.error(client).contains("the leader is gone"), "{}", world.error(client));
+        }
+        world.query(client, "select 3");
+        world.cancel(client);
+        assert_eq!(world.heard(client), ["ERROR 57014", "ready I"]);
+        world.adopt(led("n1", 1, &[]));
+        assert_eq!(world.ask(client, "select 4"), echo("select 4"));
+        assert_eq!(world.ran(), ["n1: select 4"]);
+    }
+}
+
+#[test]
+fn a_held_session_is_told_read_up_to_a_buffer_and_missed_when_it_goes() {
+    for (mut world, client) in tied() {
+        let mut config = crate::settings::config();
+        config.pool.query_wait_notify = Some(Duration::from_secs(5));
+        world.order(Order::Configure(Arc::new(config)));
+        world.adopt(leaderless(&[]));
+        let request = simple(&"select 0".repeat(100));
+        for _ in 0..200 {
+            world.shell.speakers[client].outgoing.push_back(request.clone());
+        }
+        world.pass(Duration::from_secs(20));
+        assert_eq!(world.heard(client), ["NOTICE 00000"], "once");
+        assert!(world.shell.speakers[client].stopped);
+        assert!(world.shell.speakers[client].outgoing.len() > 100);
+        world.vanish(client);
+        assert!(world.snapshot().clients.is_empty());
+    }
 }

@@ -29,6 +29,7 @@ mod limiting;
 mod looking_up;
 mod losing;
 mod ordering;
+mod outlasting;
 mod overdue;
 mod planned;
 mod pooling;

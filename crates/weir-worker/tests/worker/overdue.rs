@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use weir_config::{Config, Limits, User};
+use weir_discovery::Topology;
 use weir_worker::Order;
 
 use crate::settings::{leaderless, led, size};
@@ -209,6 +210,47 @@ fn idle_clocks_stand_still_during_a_hold() {
     world.pass(LATE + LATE);
     ended(&mut world, idle, "57P05", "client_idle_timeout");
     ended(&mut world, open, "25P03", "idle transaction timeout");
+}
+
+/// Clients wait through a hold of any kind, and for a moment behind it: only that counts.
+#[test]
+fn a_hold_counts_for_no_limit_of_a_wait() {
+    let limits: [fn(&mut Config); 3] = [
+        |config| config.limits.query_timeout = Some(LIMIT),
+        |config| config.pool.query_wait_timeout = Some(LIMIT),
+        |config| {
+            let user = User { query_wait_timeout: Some(Some(LIMIT)), ..User::default() };
+            config.users.insert("app".to_owned(), user);
+            config.any_database.get_or_insert_default().user = Some("auth".to_owned());
+        },
+    ];
+    let planned = Topology { planned: Some("a switchover".to_owned()), ..led("n1", 1, &[]) };
+    for (limit, hold) in limits.iter().flat_map(|limit| [(limit, leaderless(&[])), (limit, planned.clone())])
+    {
+        let mut world = World::configured(|config| {
+            config.pool.size = size(1);
+            limit(config);
+        });
+        let clients: [usize; 3] = world.clients();
+        world.adopt(hold);
+        for client in clients {
+            world.query(client, "select 1");
+        }
+        world.pass(Duration::from_secs(20));
+        world.dials_held = true;
+        world.promote("n2", 2);
+        world.adopt(led("n2", 2, &[]));
+        world.pass(EARLY);
+        world.dials_held = false;
+        world.run();
+        for client in clients {
+            assert_eq!(world.heard(client), echo("select 1"), "{}", world.error(client));
+        }
+        assert_eq!(world.ask(clients[0], "begin"), ["BEGIN", "ready T"]);
+        world.query(clients[1], "select 2");
+        world.pass(EARLY + LATE);
+        assert!(!world.is_open(clients[1]), "a busy pool is no hold");
+    }
 }
 
 #[test]
