@@ -46,6 +46,19 @@ impl Caps {
         book.hosts[at] = Some(cap);
     }
 
+    /// The limit that connections to this member count against, if it has one.
+    pub fn host(&self, member: MemberId) -> Option<CapId> {
+        self.0.borrow().host(member)
+    }
+
+    /// Undoes [`Caps::set_host`]: no pool dials the member or has connections to it any more, and its name will be given to
+    /// another one.
+    pub fn forget_host(&self, member: MemberId) {
+        if let Some(host) = self.0.borrow_mut().hosts.get_mut(member.0 as usize) {
+            *host = None;
+        }
+    }
+
     /// Changes a limit (reload). True if it has changed: then every pool is to be told by
     /// [`Pool::list_idle`](crate::Pool::list_idle), and [`Caps::next_turn`] to be asked. Connections above a smaller
     /// limit close when given back, or come out of [`Pool::expired`](crate::Pool::expired).

@@ -141,5 +141,12 @@ pub(crate) struct Resting {
     not: Option<MemberId>,
 }
 
+impl Resting {
+    /// Where it was lost.
+    pub(crate) fn not(&self) -> Option<MemberId> {
+        self.not
+    }
+}
+
 /// Longer than a server takes to end all of its connections, and too short for anybody to notice beside a new login.
 const REST: Duration = Duration::from_millis(100);

@@ -1,11 +1,12 @@
 //! Pools that nothing belongs to any more: those of databases that the configuration does not name are forgotten, and with
-//! them the databases. Refuses to touch a pool that a client, a server connection or a cancel request still refers to.
+//! them the databases; and places that no pool dials any more. Refuses to touch a pool that a client, a server connection or a cancel request still refers to.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use crate::Worker;
 use crate::client::{Client, Stage};
+use crate::elsewhere::Resting;
 use crate::pools::{PoolIndex, PoolKey};
 
 impl Worker {
@@ -41,6 +42,7 @@ impl Worker {
                 self.pools.remove(index);
             }
         }
+        self.pools.forget_places(self.resting.iter().filter_map(Resting::not));
     }
 
     /// How long a pool that nobody uses is kept; `None`: for ever.

@@ -288,6 +288,7 @@ impl std::fmt::Debug for Worker {
             .field("index", &self.index)
             .field("clients", &self.clients.len())
             .field("servers", &self.servers.len())
+            .field("places", &self.pools.places.len())
             .finish_non_exhaustive()
     }
 }

@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use slab::Slab;
 use weir_config::{Config, Database, Host, LoadBalance, Upstream};
 use weir_discovery::{Address, Leadership, ReadFallback, Topology};
 use weir_pool::{MemberId, PoolKind, Target};
@@ -20,7 +21,7 @@ pub(crate) struct Place {
 
 /// All places that pools have names for.
 #[derive(Debug, Default)]
-pub(crate) struct Places(Vec<Place>);
+pub(crate) struct Places(Slab<Place>);
 
 impl Places {
     /// Somewhere to dial, by the name that a pool uses.
@@ -84,12 +85,19 @@ impl Places {
 
     /// The name that pools use for a place.
     fn id(&mut self, place: Place) -> MemberId {
-        let known = self.0.iter().position(|other| *other == place);
-        let at = known.unwrap_or_else(|| {
-            self.0.push(place);
-            self.0.len() - 1
-        });
-        MemberId(crate::id_of(at))
+        let known = self.0.iter().find(|(_, other)| **other == place).map(|(at, _)| at);
+        MemberId(crate::id_of(known.unwrap_or_else(|| self.0.insert(place))))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Forgets the places that nobody names any more, and returns them: their names are given to others.
+    pub(crate) fn forget(&mut self, is_named: impl Fn(MemberId) -> bool) -> Vec<(MemberId, Place)> {
+        let names = self.0.iter().map(|(at, _)| MemberId(crate::id_of(at)));
+        let unnamed: Vec<MemberId> = names.filter(|member| !is_named(*member)).collect();
+        unnamed.into_iter().filter_map(|member| Some((member, self.0.try_remove(key(member.0))?))).collect()
     }
 }
 

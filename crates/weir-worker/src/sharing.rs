@@ -1,7 +1,7 @@
 //! Limits that pools share: one for each database, each user that PostgreSQL is logged in to as, and each host. Owns their
 //! names and what the configuration says of them; who may have a slot is decided by `weir-pool`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
 use std::time::Instant;
 
@@ -28,7 +28,7 @@ enum Limited {
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     pub(crate) caps: Caps,
-    /// Each with the number of pools that it belongs to; those of hosts are kept for ever, as places are.
+    /// Each with the number of pools that it belongs to, or of places.
     known: HashMap<Limited, (CapId, u32)>,
 }
 
@@ -47,20 +47,37 @@ impl Shared {
     /// A pool is gone.
     pub(crate) fn pool_removed(&mut self, key: &PoolKey) {
         for limited in Limited::of(key) {
-            let Some((cap, pools)) = self.known.get_mut(&limited) else { continue };
-            *pools -= 1;
-            if *pools == 0 {
-                self.caps.remove(*cap);
-                self.known.remove(&limited);
-            }
+            self.let_go(&limited);
+        }
+    }
+
+    /// A pool or a place has this limit no longer; without any it is forgotten.
+    fn let_go(&mut self, limited: &Limited) {
+        let Some((cap, users)) = self.known.get_mut(limited) else { return };
+        *users -= 1;
+        if *users == 0 {
+            self.caps.remove(*cap);
+            self.known.remove(limited);
         }
     }
 
     fn share_host(&mut self, config: &Config, member: MemberId, address: &Address) {
+        if self.caps.host(member).is_some() {
+            return;
+        }
         let limited = Limited::Host(address.clone());
         let max = limited.max(config);
-        let (cap, _) = self.known.entry(limited).or_insert_with(|| (self.caps.add(max), 0));
+        let (cap, places) = self.known.entry(limited).or_insert_with(|| (self.caps.add(max), 0));
+        *places += 1;
         self.caps.set_host(member, *cap);
+    }
+
+    /// Nobody names this place any more.
+    fn place_forgotten(&mut self, member: MemberId, address: &Address) {
+        if self.caps.host(member).is_some() {
+            self.caps.forget_host(member);
+            self.let_go(&Limited::Host(address.clone()));
+        }
     }
 
     /// Takes over other limits (reload). True if one has changed.
@@ -105,6 +122,16 @@ impl Pools {
             if let Some(place) = self.places.get(*member) {
                 self.shared.share_host(config, *member, &place.address);
             }
+        }
+    }
+
+    /// Forgets places that no pool dials or has connections to, and that `others` do not name: members come and go, and each
+    /// may have had an address of its own.
+    pub(crate) fn forget_places(&mut self, others: impl Iterator<Item = MemberId>) {
+        let named: HashSet<MemberId> =
+            self.iter().flat_map(|entry| entry.pool.members()).chain(others).collect();
+        for (member, place) in self.places.forget(|member| named.contains(&member)) {
+            self.shared.place_forgotten(member, &place.address);
         }
     }
 

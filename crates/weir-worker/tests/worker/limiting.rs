@@ -6,7 +6,7 @@ use std::time::Duration;
 use weir_config::{Config, Database, PoolMode, UNLIMITED, User};
 use weir_worker::{Order, Role};
 
-use crate::settings::{self, PASSWORD, size};
+use crate::settings::{self, PASSWORD, led, size};
 use crate::world::{Who, World, echo};
 
 fn configured(change: impl FnOnce(&mut Config)) -> (World, Config) {
@@ -395,4 +395,31 @@ fn who_waits_too_long_is_told_by_the_users_clock_or_the_databases() {
     assert!(world.error(hasty).starts_with("query_wait_timeout|"));
     world.pass(Duration::from_secs(600));
     assert!(world.is_open(patient));
+}
+
+/// Members of a cluster whose hosts have a new address whenever they start.
+#[test]
+fn addresses_that_nobody_names_any_more_are_forgotten() {
+    let mut world = World::configured(|config| config.limits.max_host_connections = 1);
+    let [first, second, third] = [(); 3].map(|()| world.client_of(Role::Read, "app"));
+    world.client();
+    world.dials_held = true;
+    for number in 4..60 {
+        world.adopt(led("n1", 1, &[&format!("n{number}"), &format!("n{}", number + 100)]));
+        world.pass(Duration::from_secs(2));
+    }
+    let told = format!("{:?}", world.worker);
+    assert!((1..5).any(|places| told.contains(&format!("places: {places}, "))), "{told}");
+    world.adopt(led("n1", 1, &["n2", "n3"]));
+    world.dials_held = false;
+    for reader in [first, second, third] {
+        world.query(reader, "begin");
+    }
+    world.pass(Duration::from_secs(2));
+    let mut hosts: Vec<String> = world.snapshot().servers.into_iter().map(|row| row.host).collect();
+    hosts.sort_unstable();
+    assert_eq!(hosts, ["10.0.0.1", "10.0.0.2", "10.0.0.3"], "one each");
+    assert_eq!(world.heard(third), [""; 0], "both replicas are full");
+    assert_eq!(world.ask(first, "commit").last().unwrap(), "ready I");
+    assert_eq!(world.heard(third), ["BEGIN", "ready T"]);
 }
