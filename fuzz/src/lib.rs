@@ -2,6 +2,7 @@
 //! panics if weir breaks a promise. Knows no fuzzer: `scripts/fuzz.sh` brings one, and `tests/corpus.rs` calls them with
 //! the inputs that were worth keeping.
 
+mod cluster;
 mod files;
 mod frames;
 mod logins;
@@ -23,4 +24,5 @@ pub const TARGETS: &[Target] = &[
     ("userlist", files::user_list),
     ("ini", files::ini),
     ("toml", files::toml),
+    ("cluster", cluster::answers),
 ];

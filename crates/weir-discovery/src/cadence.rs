@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::endpoint::Heard;
 use crate::event::Request;
+use crate::judge::{Standing, standing};
 use crate::machine::Discovery;
 use crate::member::{Member, foreign};
 use crate::slot::Slot;
@@ -145,11 +146,17 @@ impl Discovery {
         })
     }
 
+    /// Somebody claims to lead whose PostgreSQL has yet to say that it does, or on which timeline.
+    fn awaits_claimant(&self) -> bool {
+        self.sightings().iter().any(|member| matches!(standing(None, member), Standing::NotReady { .. }))
+    }
+
     /// SEMANTICS of a start: everybody known is asked once, within bounds, before a first leader is followed. Else a
     /// stale leader that happens to answer first would be believed, as there is no timeline yet to measure it by.
     pub(crate) fn started_up(&self, now: Instant) -> bool {
         let all_asked = self.endpoints.iter().all(|endpoint| endpoint.heard != Heard::Nothing);
-        (all_asked && self.cluster.heard) || now.saturating_duration_since(self.started) >= START_PATIENCE
+        (all_asked && self.cluster.heard && !self.awaits_claimant())
+            || now.saturating_duration_since(self.started) >= START_PATIENCE
     }
 }
 

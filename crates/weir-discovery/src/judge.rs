@@ -104,6 +104,10 @@ pub(crate) fn standing(followed: Option<&Followed>, member: &Sighting<'_>) -> St
             confirmed(followed, claim, *timeline, *system_identifier)
         }
         PostgresSays::Standby => not_ready("its PostgreSQL is still in recovery"),
+        // The leader keeps its place while a first look at it is under way, which is bounded; a new one waits for it.
+        PostgresSays::Pending if kept.is_some() => {
+            by_body(followed, kept, claim, Some("its monitor is being connected"))
+        }
         PostgresSays::Pending => not_ready("its PostgreSQL has not answered yet"),
         PostgresSays::Gone(why) => not_ready(&format!("its PostgreSQL {why}")),
         // One ended connection is no proof. The leader keeps its place until the second look, a new one waits for it.

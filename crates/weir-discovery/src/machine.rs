@@ -269,11 +269,15 @@ impl Discovery {
     /// A member that `/cluster` has not named for a while is gone, unless writes go to it.
     fn forget(&mut self, now: Instant) {
         let leader = self.followed.as_ref().filter(|followed| followed.holding_on).map(|f| f.member.clone());
-        let (kept, gone): (Vec<Member>, Vec<Member>) =
-            std::mem::take(&mut self.members).into_iter().partition(|member| {
-                leader.as_ref() == Some(&member.listed.name)
-                    || now.saturating_duration_since(member.listed_at) < FORGET_AFTER
-            });
+        for member in self.members.iter_mut().filter(|member| !member.in_list) {
+            member.missing_since.get_or_insert(now);
+        }
+        // Time in which nobody could be asked does not count: behind an outage of the DCS members register one by one.
+        let is_kept = |member: &Member| {
+            let missing = member.missing_since.map(|since| now.saturating_duration_since(since));
+            missing.is_none_or(|time| time < FORGET_AFTER) || leader.as_ref() == Some(&member.listed.name)
+        };
+        let (kept, gone) = std::mem::take(&mut self.members).into_iter().partition(is_kept);
         self.members = kept;
         for member in gone {
             self.journal.note(now, false, format!("{}: left the cluster", member.listed.name));

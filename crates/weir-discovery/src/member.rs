@@ -19,6 +19,8 @@ pub(crate) struct Member {
     pub listed_at: Instant,
     /// The last `/cluster` answer named it.
     pub in_list: bool,
+    /// When `/cluster` was first answered without it.
+    pub missing_since: Option<Instant>,
     pub monitor: Monitor,
     pub ping: Slot,
     /// When its postmaster was started, as a monitor last heard.
@@ -44,6 +46,7 @@ impl Member {
             listed,
             listed_at: now,
             in_list: true,
+            missing_since: None,
             monitor: if watched { Monitor::Pending } else { Monitor::Off },
             ping: Slot::default(),
             started: None,
@@ -72,7 +75,7 @@ impl Member {
         let url = listed.url.clone().or_else(|| self.listed.url.take());
         self.listed = Listed { address, url, ..listed };
         self.listed_at = now;
-        self.in_list = true;
+        (self.in_list, self.missing_since) = (true, None);
     }
 
     /// Takes a monitor's report in; true if it is news.

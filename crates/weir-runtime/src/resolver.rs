@@ -102,7 +102,10 @@ impl Resolver {
                 drop(turn);
             });
         }
-        drop(asking.lock().await);
+        // Who has addresses uses them when new ones are long in coming: name servers fail along with other things.
+        let patience =
+            if self.known(host, |known| known.answer.is_ok()).is_some() { STALE_AFTER } else { ASK_TIME_MAX };
+        drop(timeout(patience, asking.lock()).await);
         // However short answers may be kept, this one has just come.
         self.known(host, |_| true).unwrap_or_else(|| Err("too many other names are in use".to_owned()))
     }
@@ -273,6 +276,9 @@ const AT_LEAST: Duration = Duration::from_millis(10);
 
 /// Longer than resolv.conf's usual timeouts and attempts together.
 const ASK_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// Old addresses are used when new ones have not come within this.
+const STALE_AFTER: Duration = Duration::from_millis(300);
 
 /// Names that are kept.
 const HOSTS_MAX: usize = 1024;

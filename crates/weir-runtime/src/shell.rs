@@ -507,8 +507,7 @@ impl<M: Machine> Shell<M> {
         self.release_denied(key);
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.phase = Phase::Dead;
-        conn.socket = None;
-        conn.tls = None;
+        conn.drop_socket();
         conn.pending = 0..0;
         conn.wake();
     }

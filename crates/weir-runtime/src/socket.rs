@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{RecvFlags, Shutdown};
@@ -74,6 +75,13 @@ impl Socket {
         // What is still readable now is a closed half, which the reactor never forgets.
         ready!(self.poll_read_ready(cx)).ok();
         Poll::Ready(())
+    }
+
+    /// What the kernel has not got across yet is dropped with the socket instead of being sent again and again: a COMMIT
+    /// must not arrive at an old leader when the way to it is mended.
+    pub(crate) fn drop_unsent(&self) {
+        // What fails here has no connection any more.
+        rustix::net::sockopt::set_socket_linger(self.fd(), Some(Duration::ZERO)).ok();
     }
 
     /// Tells the peer that nothing more will come.

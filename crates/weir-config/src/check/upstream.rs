@@ -117,7 +117,7 @@ pub(super) fn check_patroni(reader: &mut Reader<'_>) -> Option<Patroni> {
         read_fallback: reader.required("patroni.read_fallback", word(READ_FALLBACKS)),
         read_policy: reader.required("patroni.read_policy", word(READ_POLICIES)),
         poll_interval: reader.required("patroni.poll_interval", duration(millis(100)..=MINUTE)),
-        poll_timeout: reader.required("patroni.poll_timeout", duration(millis(50)..=MINUTE)),
+        poll_timeout: reader.required("patroni.poll_timeout", duration(millis(50)..=POLL_TIMEOUT_MAX)),
         hold_timeout: reader.required("patroni.hold_timeout", duration(millis(1)..=DAY)),
         monitor_user,
         monitor_password_file: monitor.file,
@@ -169,6 +169,9 @@ fn patroni_urls(value: &Value) -> Result<Vec<String>, Wrong> {
     }
     Ok(bases)
 }
+
+/// Discovery gives an answer up for lost 15 s after it asked.
+const POLL_TIMEOUT_MAX: Duration = Duration::from_secs(10);
 
 /// Clients wait as long.
 const SWITCHOVER_WAIT_MAX: Duration = Duration::from_secs(600);

@@ -520,3 +520,52 @@ fn a_reload_changes_limits_but_not_whom_it_follows() {
     world.run_millis(1_500);
     assert_eq!((world.leader().as_deref(), world.readers().len()), (Some("a"), 2));
 }
+
+#[test]
+fn credentials_for_monitors_that_come_by_a_reload_cost_no_leader() {
+    let with = settings(&["a", "b", "c"]);
+    let mut world = World::with(weir_discovery::Settings { monitor: false, ..with.clone() });
+    world.run_millis(5_000);
+    let reign = world.reign();
+    assert!(reign.is_some(), "{}", world.why());
+    world.discovery.configure(world.now, with);
+    assert_eq!(world.reign(), reign, "{}", world.why());
+    world.run_millis(5_000);
+    assert_eq!(world.reign(), reign, "{}", world.why());
+    assert!(world.discovery.failovers().is_empty());
+}
+
+#[test]
+fn the_first_leader_is_not_the_one_that_is_faster_to_answer() {
+    let mut world = World::three();
+    world.node("a").promote(4);
+    world.node("b").promote(5);
+    world.node("b").postgres = Reach::Frozen;
+    for _ in 0..15 {
+        world.run_millis(100);
+        assert_eq!(world.leader(), None);
+    }
+    world.node("b").postgres = Reach::Up;
+    world.run_millis(2_000);
+    assert_eq!(world.leader().as_deref(), Some("b"), "{}", world.why());
+}
+
+#[test]
+fn members_that_register_again_behind_an_outage_of_the_dcs_are_not_forgotten_before() {
+    let mut world = World::with(settings(&["a"]));
+    world.run_millis(5_000);
+    for name in ["a", "b", "c"] {
+        world.node(name).dcs_away = true;
+    }
+    world.run_millis(120_000);
+    for name in ["a", "b", "c"] {
+        world.node(name).dcs_away = false;
+        world.node(name).listed = name == "a";
+    }
+    world.run_millis(12_000);
+    assert_eq!(world.discovery.members(world.now).len(), 3);
+    world.node("b").listed = true;
+    world.run_millis(75_000);
+    assert_eq!(world.readers(), ["b"]);
+    assert_eq!(world.discovery.members(world.now).len(), 2, "a minute without c is enough");
+}

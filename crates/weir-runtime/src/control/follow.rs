@@ -113,14 +113,14 @@ impl Follower {
             weir_config::Upstream::Plain { .. } | weir_config::Upstream::None => return,
         };
         let events = events.clone();
-        let tls = self.control.tls.borrow().towards_patroni();
+        let way = self.control.way_to_patroni();
         match request {
             Request::Primary { url } => drop(spawn_local(async move {
-                let result = patroni::call(&url, Call::Get("/primary"), tls.as_ref(), deadline).await;
+                let result = patroni::call(&url, Call::Get("/primary"), &way, deadline).await;
                 drop(events.send(Event::Polled { url, result }).await);
             })),
             Request::Cluster { url } => drop(spawn_local(async move {
-                let result = patroni::call(&url, Call::Get("/cluster"), tls.as_ref(), deadline).await;
+                let result = patroni::call(&url, Call::Get("/cluster"), &way, deadline).await;
                 drop(events.send(Event::Cluster { url, result }).await);
             })),
             Request::Ping { member, address } => self.ping(member, address, events),

@@ -16,7 +16,6 @@ use weir_auth::StoredSecret;
 use weir_config::{Config, Patroni, Upstream};
 use weir_discovery::{Address, Event, MonitorReport};
 use weir_protocol::message;
-use weir_protocol::sqlstate::SqlState;
 use weir_session::server_login::{LoginFailure, ServerCredential, ServerSecret};
 
 use super::state::Control;
@@ -181,9 +180,8 @@ impl Monitor {
             return Err(MonitorReport::RoleUnknown { why: "no monitor user is configured".to_owned() });
         };
         let link = Link::dial(&self.address, &dialer).await.map_err(not_dialed)?;
-        Session::log_in(link, &patroni.monitor_database, credential, config.server_tls.channel_binding)
-            .await
-            .map_err(not_let_in)
+        let (database, wish) = (&patroni.monitor_database, config.server_tls.channel_binding);
+        Session::log_in(link, database, credential, wish, &self.control.deriver).await.map_err(not_let_in)
     }
 }
 
@@ -198,17 +196,16 @@ fn not_dialed(error: DialError) -> MonitorReport {
     }
 }
 
-/// SQLSTATEs that prove a living PostgreSQL which only does not want the monitor: too many connections, no such user,
-/// database or password, no privilege. Anything else it refuses with is trouble of its own.
+/// Whoever is refused has met a living PostgreSQL that only does not want the monitor: too many connections, no such user,
+/// database or password, a database without connections, a login trigger that objects. Unless it says that it is itself in
+/// trouble: starting, stopping or recovering (57), its files or memory out of order (58, XX).
 fn not_let_in(failure: LoginFailure) -> MonitorReport {
     match &failure {
         LoginFailure::Refused(message::Report { code, .. }) => {
-            let alive = *code == SqlState::TOO_MANY_CONNECTIONS
-                || ["28", "3D", "42"].iter().any(|class| code.as_str().starts_with(class));
-            if alive {
-                MonitorReport::RoleUnknown { why: failure.to_string() }
-            } else {
+            if ["57", "58", "XX"].iter().any(|class| code.as_str().starts_with(class)) {
                 unreachable(&format!("refuses connections: {failure}"))
+            } else {
+                MonitorReport::RoleUnknown { why: failure.to_string() }
             }
         }
         LoginFailure::Unbound(_) | LoginFailure::Malformed(_) => {
@@ -238,3 +235,27 @@ const OPEN_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// A member that discovery has not asked about for this long has left the cluster.
 const IDLE_MAX: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use weir_discovery::MonitorReport;
+    use weir_protocol::message::Report;
+    use weir_protocol::sqlstate::SqlState;
+    use weir_session::server_login::LoginFailure;
+
+    use super::not_let_in;
+
+    #[test]
+    fn a_refusal_is_a_sign_of_life_unless_it_tells_of_trouble() {
+        let says = |code: &str| {
+            let code = SqlState::parse(code.as_bytes()).expect("it is a code");
+            not_let_in(LoginFailure::Refused(Report::fatal(code, "no")))
+        };
+        for alive in ["53300", "28P01", "28000", "3D000", "42501", "55000", "P0001", "53200"] {
+            assert!(matches!(says(alive), MonitorReport::RoleUnknown { .. }), "{alive}");
+        }
+        for dead in ["57P01", "57P03", "58P01", "XX000"] {
+            assert!(matches!(says(dead), MonitorReport::Unreachable { .. }), "{dead}");
+        }
+    }
+}

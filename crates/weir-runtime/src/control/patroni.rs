@@ -4,6 +4,7 @@
 
 use std::error::Error;
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -18,6 +19,7 @@ use tokio::task::spawn_local;
 use tokio::time::timeout;
 use weir_discovery::{ANSWER_BYTES_MAX, Answer, ApiUrl, PollFailure};
 
+use crate::resolver::Resolver;
 use crate::tls::{TowardsPatroni, fault};
 
 /// What is asked.
@@ -35,6 +37,14 @@ pub(super) enum Call<'a> {
     },
 }
 
+/// What it takes to get to a REST API.
+pub(super) struct Way {
+    /// Knows names.
+    pub(super) resolver: Rc<Resolver>,
+    /// For https.
+    pub(super) tls: Option<TowardsPatroni>,
+}
+
 /// Asks.
 ///
 /// # Errors
@@ -44,29 +54,38 @@ pub(super) enum Call<'a> {
 pub(super) async fn call(
     url: &ApiUrl,
     call: Call<'_>,
-    tls: Option<&TowardsPatroni>,
+    way: &Way,
     deadline: Duration,
 ) -> Result<Answer, PollFailure> {
-    timeout(deadline, reach(url, call, tls)).await.unwrap_or(Err(PollFailure::TimedOut))
+    timeout(deadline, reach(url, call, way)).await.unwrap_or(Err(PollFailure::TimedOut))
 }
 
-async fn reach(url: &ApiUrl, call: Call<'_>, tls: Option<&TowardsPatroni>) -> Result<Answer, PollFailure> {
+async fn reach(url: &ApiUrl, call: Call<'_>, way: &Way) -> Result<Answer, PollFailure> {
     // A host that is gone keeps nobody waiting for the whole of a long call.
     let connect = async {
-        let connecting = TcpStream::connect((url.host(), url.port()));
-        let in_time = timeout(CONNECT_TIME_MAX, connecting).await;
-        in_time
-            .map_err(|_| PollFailure::Unreachable("no answer in time".to_owned()))?
-            .map_err(|error| unreachable(&error))
+        let in_time = timeout(CONNECT_TIME_MAX, connect(url, &way.resolver)).await;
+        in_time.unwrap_or_else(|_| Err(PollFailure::Unreachable("no answer in time".to_owned())))
     };
     if !url.is_https() {
         return ask(connect.await?, url, call).await;
     }
     let no_authorities = || PollFailure::Tls("its URL is https, but there is no patroni.ca_file".to_owned());
-    let tls = tls.ok_or_else(no_authorities)?;
+    let tls = way.tls.as_ref().ok_or_else(no_authorities)?;
     let stream =
         tls.connect(connect.await?, url.host()).await.map_err(|why| PollFailure::Tls(why.to_string()))?;
     ask(stream, url, call).await
+}
+
+/// Tries a name's addresses in turn.
+async fn connect(url: &ApiUrl, resolver: &Rc<Resolver>) -> Result<TcpStream, PollFailure> {
+    let mut failure = PollFailure::Unreachable("its name has no address".to_owned());
+    for address in resolver.addresses(url.host()).await.map_err(PollFailure::Unreachable)? {
+        match TcpStream::connect((address, url.port())).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = unreachable(&error),
+        }
+    }
+    Err(failure)
 }
 
 async fn ask<S>(stream: S, url: &ApiUrl, call: Call<'_>) -> Result<Answer, PollFailure>

@@ -15,7 +15,9 @@ use weir_discovery::{Address, Discovery, Event, SessionEvidence, Topology};
 use weir_pool::ClientId;
 
 use super::follow;
+use super::patroni::Way;
 use crate::Reload;
+use crate::derive::Deriver;
 use crate::handle::WorkerHandle;
 use crate::resolver::Resolver;
 use crate::tls::TlsBundle;
@@ -27,6 +29,8 @@ pub(super) struct Control {
     pub(super) config: RefCell<Arc<Config>>,
     pub(super) tls: RefCell<Arc<TlsBundle>>,
     pub(super) resolver: Rc<Resolver>,
+    /// For the monitors' logins.
+    pub(super) deriver: RefCell<Deriver>,
     pub(super) workers: Vec<WorkerHandle>,
     pub(super) reload: RefCell<Option<Reload>>,
     pub(super) following: Following,
@@ -109,6 +113,7 @@ impl Control {
         let resolver = Resolver::new(config.dns.clone());
         let control = Self {
             resolver,
+            deriver: RefCell::default(),
             config: RefCell::new(config),
             tls: RefCell::new(tls),
             workers,
@@ -223,6 +228,11 @@ impl Control {
                 tracing::debug!("evidence dropped: too many events wait");
             }
         }
+    }
+
+    /// To any of the cluster's REST APIs.
+    pub(super) fn way_to_patroni(&self) -> Way {
+        Way { resolver: Rc::clone(&self.resolver), tls: self.tls.borrow().towards_patroni() }
     }
 
     /// A callback came.

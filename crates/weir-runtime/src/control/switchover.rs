@@ -119,7 +119,7 @@ impl Drive<'_> {
 
     /// Asks in a task of its own: the new leader may show up long before Patroni answers.
     fn ask(&self, url: ApiUrl, body: String, limit: Duration, patroni: &Patroni) -> Answered {
-        let tls = self.control.tls.borrow().towards_patroni();
+        let way = self.control.way_to_patroni();
         let authorization = patroni.login.username.as_ref().zip(patroni.login.password.as_ref());
         // Members name their own URLs; a password that was given for https goes nowhere in the clear.
         let is_secret = patroni.urls.iter().all(|seed| seed.starts_with("https:")) && !url.is_https();
@@ -131,7 +131,7 @@ impl Drive<'_> {
         let (tell, answered) = oneshot::channel();
         spawn_local(async move {
             let call = Call::Post { path: "/switchover", body, authorization };
-            let result = patroni::call(&url, call, tls.as_ref(), limit).await;
+            let result = patroni::call(&url, call, &way, limit).await;
             // Nobody is left to hear it if the new leader was faster.
             drop(tell.send(result));
         });

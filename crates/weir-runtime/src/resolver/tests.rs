@@ -134,6 +134,21 @@ fn an_answer_is_used_for_max_ttl_whatever_the_name_server_says() {
 }
 
 #[test]
+fn old_addresses_are_used_while_name_servers_are_silent() {
+    run(async {
+        let server = NameServer::start("silent").await;
+        let resolver = Resolver::new(Dns { max_ttl: Duration::from_secs(15), ..server.dns.clone() });
+        assert_eq!(resolver.addresses("db.test").await.unwrap(), ips(&[[10, 0, 0, 1]]));
+        age(&resolver, Duration::from_secs(16));
+        let silence = server.answering.lock().await;
+        for _ in 0..3 {
+            assert_eq!(resolver.addresses("db.test").await.unwrap(), ips(&[[10, 0, 0, 1]]));
+        }
+        drop(silence);
+    });
+}
+
+#[test]
 fn a_name_that_deals_its_addresses_out_closes_no_connections() {
     run(async {
         let server = NameServer::start("dealt").await;

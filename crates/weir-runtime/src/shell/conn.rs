@@ -92,6 +92,14 @@ impl Conn {
         }
     }
 
+    /// Ends it at once. To a server nothing is sent any more, not even what the kernel has already taken.
+    pub(super) fn drop_socket(&mut self) {
+        if let (ConnId::Server(_), Some(socket)) = (self.id, &self.socket) {
+            socket.drop_unsent();
+        }
+        (self.socket, self.tls) = (None, None);
+    }
+
     /// Keeps the way to wake the task that polls now.
     pub(super) fn remember(&mut self, waker: &Waker) {
         if !self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {

@@ -1,9 +1,9 @@
 //! What is said on a monitor connection: the login, empty queries, the question for the position in the log, and one to a
 //! primary for its timeline and identity. Owns no deadline.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
-use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use weir_config::ChannelBinding;
 use weir_discovery::{MonitorReport, Vitals};
@@ -14,6 +14,7 @@ use weir_protocol::tag::FromServer;
 use weir_session::server_login::{Fence, LoginFailure, ServerCredential, ServerLogin, ServerStep};
 
 use super::link::Link;
+use crate::derive::Deriver;
 use crate::entropy::SystemEntropy;
 use weir_worker::Entropy;
 
@@ -47,6 +48,7 @@ impl Session {
         database: &str,
         credential: ServerCredential,
         wish: ChannelBinding,
+        deriver: &RefCell<Deriver>,
     ) -> Result<Self, LoginFailure> {
         let broken = |why: String| LoginFailure::Malformed(why);
         let mut out = Vec::new();
@@ -73,7 +75,8 @@ impl Session {
             match login.received(&arrived, &mut out) {
                 ServerStep::Wait => {}
                 ServerStep::Derive(derivation) => {
-                    let derived = spawn_blocking(|| derivation.run()).await;
+                    let asked = deriver.borrow_mut().derive(derivation);
+                    let derived = asked.await;
                     login.derived(derived.map_err(|error| broken(error.to_string()))?, &mut out);
                 }
                 ServerStep::Ready(ready) => {
@@ -107,8 +110,12 @@ impl Session {
             // It is reported with the ReadyForQuery behind any query, the empty one included.
             Some(in_hot_standby) => in_hot_standby,
             None => {
-                self.query(IN_RECOVERY).await?.first().and_then(|row| row.first())
-                    != Some(&Some("f".to_owned()))
+                let rows = self.query(IN_RECOVERY).await?;
+                let Some(answer) = rows.first().and_then(|row| row.first()?.as_deref()) else {
+                    let why = "it does not say whether it is in recovery".to_owned();
+                    return Ok(MonitorReport::RoleUnknown { why });
+                };
+                answer != "f"
             }
         };
         if in_hot_standby {

@@ -5,16 +5,22 @@ use std::time::{Duration, Instant};
 use hyper::header::HeaderValue;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use weir_config::Dns;
 use weir_discovery::{ANSWER_BYTES_MAX, Answer, ApiUrl, PollFailure};
 
 use super::fakes::{http, rest};
 use super::on_control_thread;
-use crate::control::patroni::{Call, call};
+use crate::control::patroni::{Call, Way, call};
+use crate::resolver::Resolver;
 
 const DEADLINE: Duration = Duration::from_millis(500);
 
 async fn get(url: &ApiUrl, deadline: Duration) -> Result<Answer, PollFailure> {
-    call(url, Call::Get("/primary"), None, deadline).await
+    call(url, Call::Get("/primary"), &way(), deadline).await
+}
+
+fn way() -> Way {
+    Way { resolver: Resolver::new(Dns::default()), tls: None }
 }
 
 fn url(text: &str) -> ApiUrl {
@@ -109,7 +115,8 @@ fn a_post_says_who_asks() {
             drop(stream);
             String::from_utf8(request).unwrap().to_ascii_lowercase()
         };
-        let (answer, request) = tokio::join!(call(&url, question, None, DEADLINE), patroni);
+        let way = way();
+        let (answer, request) = tokio::join!(call(&url, question, &way, DEADLINE), patroni);
         assert_eq!(answer, Ok(Answer { status: 401, body: b"no auth".to_vec() }));
         assert!(request.starts_with("post /switchover http/1.1\r\n"), "{request}");
         for header in

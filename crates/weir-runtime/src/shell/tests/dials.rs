@@ -70,6 +70,28 @@ fn a_dialed_server_is_read_and_written() {
     });
 }
 
+/// Else a COMMIT could reach an old leader long after its connection was given up: when the network is mended.
+#[test]
+fn what_has_not_arrived_at_an_aborted_server_never_does() {
+    run(async {
+        let listener = TcpListener::bind(loopback()).await.unwrap();
+        let mut dials = dial_then_abort(address_of(&listener));
+        let mut world = World::new(move |event: &Event, effects: &mut Effects| {
+            dials(event, effects);
+            if let Event::Dialed(conn, Ok(_)) = event {
+                send(*conn, &vec![b'c'; 1 << 24], effects);
+            }
+        });
+        world.shell.borrow_mut().order(Order::Resume(None));
+        let (mut server, _) = listener.accept().await.unwrap();
+        while !matches!(world.event().await, Event::Dialed(..)) {}
+        world.shell.borrow_mut().order(Order::Resume(None));
+        let mut arrived = Vec::new();
+        let end = server.read_to_end(&mut arrived).await.map_err(|error| error.kind());
+        assert_eq!(end, Err(std::io::ErrorKind::ConnectionReset), "behind {} bytes", arrived.len());
+    });
+}
+
 #[test]
 fn a_unix_socket_is_found_by_its_directory() {
     run(async {
