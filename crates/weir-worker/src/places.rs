@@ -68,7 +68,8 @@ impl Places {
         let mut targets = Vec::new();
         for target in &topology.replicas {
             let place = place(&target.member, &target.address, target.is_primary);
-            targets.push(Target { member: self.id(place), epoch: u64::from(target.is_primary) });
+            let epoch = if target.is_primary { reign(topology) } else { 0 };
+            targets.push(Target { member: self.id(place), epoch });
         }
         if targets.is_empty() && topology.fallback == ReadFallback::Primary && topology.planned.is_none() {
             targets.extend(self.leader(topology));
@@ -98,6 +99,14 @@ impl Places {
         let names = self.0.iter().map(|(at, _)| MemberId(crate::id_of(at)));
         let unnamed: Vec<MemberId> = names.filter(|member| !is_named(*member)).collect();
         unnamed.into_iter().filter_map(|member| Some((member, self.0.try_remove(key(member.0))?))).collect()
+    }
+}
+
+/// The number of the present epoch; 0 without a leader.
+fn reign(topology: &Topology) -> u64 {
+    match &topology.leader {
+        Leadership::Led { epoch_number, .. } => *epoch_number,
+        Leadership::Leaderless { .. } => 0,
     }
 }
 

@@ -273,6 +273,7 @@ impl Worker {
     ) -> Option<ServerId> {
         let place = self.pools.places.get(target.member).cloned()?;
         let serial = self.next_serial();
+        let is_read = self.pools.entry(index).key.role == Role::Read;
         let server = server_id(self.servers.insert(ServerConn {
             stage: ServerStage::Dialing,
             serial,
@@ -280,6 +281,7 @@ impl Worker {
             member: place.member,
             address: Rc::clone(&place.address),
             reads_from_primary: place.is_primary,
+            reign: Some(target.epoch).filter(|_| place.is_primary && is_read),
             carry: Vec::new(),
             created: now,
             used: now,

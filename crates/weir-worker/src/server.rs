@@ -25,6 +25,8 @@ pub(crate) struct ServerConn {
     pub(crate) address: Rc<Address>,
     /// It leads only to a leader that serves reads for want of replicas, or to a server without a cluster.
     pub(crate) reads_from_primary: bool,
+    /// Of the read door: the number of the last epoch in which its member has led since it was dialed, if it has.
+    pub(crate) reign: Option<u64>,
     pub(crate) carry: Vec<u8>,
     pub(crate) created: Instant,
     pub(crate) used: Instant,

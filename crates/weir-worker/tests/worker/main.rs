@@ -18,6 +18,7 @@ mod cancelling;
 mod consoles;
 mod databases;
 mod deferring;
+mod deposed;
 mod deriving;
 mod entering;
 mod errands;
