@@ -37,6 +37,8 @@ pub enum NextDial {
 pub enum DialFailure {
     /// It was refused, or nobody is there.
     Refused,
+    /// The server does not let this user in, and will not a moment later: others are better for a while.
+    NotLetIn,
     /// The server asked to come again soon (57P03): nobody has to fail for it.
     NotYet,
 }

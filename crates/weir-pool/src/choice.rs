@@ -120,15 +120,19 @@ impl Members {
         Some(at)
     }
 
-    /// Where to dial, but for the targets that `not`: fewest connections for its weight first, ties by chance. `None` if all
-    /// must be left alone for now.
+    /// Where to dial, but for the targets that `not`: fewest connections for its weight first, ties by chance; those that
+    /// have not let the pool's user in lately come behind all others. `None` if all must be left alone for now.
     pub(crate) fn lightest(
         &self,
         now: Instant,
         not: impl Fn(Target) -> bool,
         dice: &mut (impl Dice + ?Sized),
     ) -> Option<Target> {
-        let may = |member: &&Member| member.may_dial(now) && !not(member.target);
+        let is_wanted = |member: &&Member| !not(member.target);
+        let others = self.list.iter().filter(is_wanted).any(|member| member.is_promising(now));
+        let may = |member: &&Member| {
+            is_wanted(member) && if others { member.is_promising(now) } else { member.may_dial(now) }
+        };
         let lighter = |best, other| if Member::is_lighter(other, best) { other } else { best };
         let best = self.list.iter().filter(may).reduce(lighter)?;
         let fits = |member: &&Member| may(member) && !best.is_lighter(member);
@@ -145,7 +149,7 @@ impl Members {
     /// The member that one connection should leave for another; `None` if the spread is as the weights say.
     pub(crate) fn uneven(&self, now: Instant) -> Option<Target> {
         let from = self.heaviest()?;
-        let dialable = self.list.iter().filter(|member| member.may_dial(now));
+        let dialable = self.list.iter().filter(|member| member.is_promising(now));
         let to = dialable.reduce(|best, other| if other.is_lighter(best) { other } else { best })?;
         (to.target != from.target && to.has_room_beside(from)).then_some(from.target)
     }
@@ -159,7 +163,7 @@ impl Members {
             total => (u64::from(member.weight), total),
         };
         let is_below = (member.load() as u64) * total < connections * weight;
-        member.dialing == 0 && member.may_dial(now) && is_below
+        member.dialing == 0 && member.is_promising(now) && is_below
     }
 }
 

@@ -158,11 +158,14 @@ impl Pool {
                 self.ledger.members.pass_turn(gone.target);
             }
             let retry = match failure {
-                DialFailure::Refused => self.limits.login_retry,
+                DialFailure::Refused | DialFailure::NotLetIn => self.limits.login_retry,
                 DialFailure::NotYet => None,
             };
             if let Some(member) = self.ledger.members.find(gone.target) {
                 member.dial_failed(retry, now);
+                if failure == DialFailure::NotLetIn {
+                    member.shut_out_at = Some(now);
+                }
             }
         }
         self.finish();
@@ -172,6 +175,12 @@ impl Pool {
     pub fn fails_fast(&self, now: Instant) -> bool {
         let is_alone = self.ledger.open() == self.ledger.private;
         is_alone && !self.paused && !self.suspended && self.ledger.members.fail_fast(now)
+    }
+
+    /// True while no target is left that has not shut this pool out lately ([`DialFailure::NotLetIn`]): whoever waits for a
+    /// new connection waits in vain.
+    pub fn is_shut_out(&self, now: Instant) -> bool {
+        self.ledger.members.iter().all(|member| member.shuts_out(now))
     }
 
     /// Most connections at once, the reserve included.

@@ -12,8 +12,8 @@ pub(crate) const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// The longest pause between dials of a member that keeps failing.
 pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// So long a fixed server that has failed gets no turn while others answer, so that clients do not wait for it again and
-/// again.
+/// So long a fixed server that has failed, and a member that does not let a pool's user in, get no turn while there are
+/// others, so that clients do not wait for them again and again.
 pub(crate) const AVOIDED_FOR: Duration = Duration::from_secs(15);
 
 /// All present targets. There are few (one in a write pool), so they are searched by walking.
@@ -37,6 +37,8 @@ pub(crate) struct Member {
     pub(crate) weight: u32,
     /// In turn: what it has gained since it was chosen last.
     pub(crate) credit: i64,
+    /// When it last did not let this pool's user in, if nothing was heard of it since that could have changed it.
+    pub(crate) shut_out_at: Option<Instant>,
     backoff: Backoff,
 }
 
@@ -68,7 +70,7 @@ impl Members {
         self.list.retain(|member| targets.contains(&member.target));
         for &target in targets {
             match self.find(target) {
-                Some(member) => member.backoff = Backoff::default(),
+                Some(member) => member.forget_failures(),
                 None => self.list.push(Member::new(target)),
             }
         }
@@ -136,6 +138,7 @@ impl Member {
             dialing: 0,
             weight: 1,
             credit: 0,
+            shut_out_at: None,
             backoff: Backoff::default(),
         }
     }
@@ -154,8 +157,20 @@ impl Member {
         self.backoff.failed_at.is_some_and(|at| now.saturating_duration_since(at) < AVOIDED_FOR)
     }
 
-    pub(crate) fn dial_succeeded(&mut self) {
+    /// It has not let this pool's user in, not long ago.
+    pub(crate) fn shuts_out(&self, now: Instant) -> bool {
+        self.shut_out_at.is_some_and(|at| now.saturating_duration_since(at) < AVOIDED_FOR)
+    }
+
+    /// A connection to it is not likely to fail.
+    pub(crate) fn is_promising(&self, now: Instant) -> bool {
+        self.may_dial(now) && !self.shuts_out(now)
+    }
+
+    /// A dial has succeeded, or there is a reason to hope for one.
+    pub(crate) fn forget_failures(&mut self) {
         self.backoff = Backoff::default();
+        self.shut_out_at = None;
     }
 
     /// Several dials that fail together count once. With `retry` the member is left alone for that long, and clients

@@ -465,7 +465,7 @@ impl Pool {
         self.demanded = None;
         self.moving = self.moving.after_success();
         if let Some(member) = self.ledger.members.find(target) {
-            member.dial_succeeded();
+            member.forget_failures();
         }
     }
 

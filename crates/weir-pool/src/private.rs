@@ -87,7 +87,7 @@ impl Pool {
             self.sums.opened += 1;
             self.sums.assignments += 1;
             if let Some(member) = self.ledger.members.find(entry.target) {
-                member.dial_succeeded();
+                member.forget_failures();
             }
         }
     }

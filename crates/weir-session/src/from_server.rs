@@ -343,7 +343,7 @@ impl Session {
     fn parameter(&mut self, body: &[u8], whole: bool, server: &mut Server, catalog: &mut Catalog) -> Fate {
         let Some((name, value)) = parameter_text(body, whole) else { return Fate::Forward };
         if name == IN_HOT_STANDBY {
-            server.standby = value == "on";
+            server.set_standby(value == "on");
             return Fate::Drop;
         }
         let told_all = Rc::ptr_eq(&self.told, &server.reported);
@@ -377,11 +377,11 @@ impl Session {
             }
             _ => return Fate::Stop(Then::Desync("CommandComplete")),
         };
+        // From here on the request may be committed: a Sync commits what a portal has left unfinished, too.
+        server.replay.give_up();
         if tag == FromServer::CommandComplete {
             // A COPY that has ended well has read over everything in front of its end.
             server.syncs_in_doubt = 0;
-            // From here on the request may be committed.
-            server.replay.give_up();
             self.note_tag(tag_text, by_text_unknown, server);
         }
         Fate::Forward

@@ -101,7 +101,7 @@ impl Server {
     pub(crate) fn note_reported(&mut self, body: &[u8]) {
         let Some((name, value)) = parameter_text(body, true) else { return };
         if name == IN_HOT_STANDBY {
-            self.standby = value == "on";
+            self.set_standby(value == "on");
         } else if self.reported.value(name) != Some(value) {
             Rc::make_mut(&mut self.reported).note(name, value);
         }

@@ -140,8 +140,10 @@ pub struct Server {
     pub(crate) answered_uses: u64,
     /// The request in flight has failed through no fault of its own, and is to be run again.
     pub(crate) again: Option<Again>,
-    /// It says that it is a standby: nothing that it runs can write.
+    /// It is a standby, as far as is known.
     pub(crate) standby: bool,
+    /// PostgreSQL itself tells about that, and so will tell when it is promoted (14 and later).
+    pub(crate) tells_standby: bool,
     /// The request in flight, kept for a retry.
     pub(crate) replay: Replay,
     /// It has said something that answers nothing: what it says next is not known to be for anybody.
@@ -224,6 +226,7 @@ impl Server {
             answered_uses: 0,
             again: None,
             standby: false,
+            tells_standby: false,
             replay: Replay::default(),
             out_of_step: false,
             own_error: None,
@@ -314,13 +317,18 @@ impl Server {
 
     /// It said so at its login, or does so now (`in_hot_standby`).
     pub fn set_standby(&mut self, standby: bool) {
-        self.standby = standby;
+        (self.standby, self.tells_standby) = (standby, true);
     }
 
-    /// It is a standby as far as it has said: a promoted one says so behind the next request.
+    /// It was asked at its login, because it does not say so, nor will say when it is promoted (PostgreSQL 13 and older).
+    pub fn take_for_standby(&mut self) {
+        (self.standby, self.tells_standby) = (true, false);
+    }
+
+    /// It is a standby as far as it has said: a promoted one says so behind the next request. False where it does not say.
     #[must_use]
     pub fn is_standby(&self) -> bool {
-        self.standby
+        self.standby && self.tells_standby
     }
 
     /// The FATAL error it announced, if any.

@@ -10,7 +10,7 @@ use weir_protocol::message::{Report, Severity};
 use weir_protocol::sqlstate::SqlState;
 use weir_session::Server;
 use weir_session::server_login::{Fence, LoginFailure, Ready, ServerLogin, ServerStep};
-use weir_session::settings::{Reported, Settings};
+use weir_session::settings::{IN_HOT_STANDBY, Reported, Settings};
 
 use crate::io::{ConnId, DialError, Dialed, Effect, Effects, Encryption, Role};
 use crate::login::READ_ONLY;
@@ -123,15 +123,21 @@ impl Worker {
         let carried = self.settings.intern(Settings::default());
         let statements_max = self.config.pool.max_prepared_statements as usize;
         let is_superuser = ready.parameter("is_superuser") == Some("on");
+        // PostgreSQL 13 and older does not say; what it answers to weir's question may end unheard with a promotion.
+        let says_standby = ready.parameter(IN_HOT_STANDBY) == Some("on");
         let Some(conn) = self.servers.get_mut(key(id.0)) else { return };
         conn.is_superuser = is_superuser;
         conn.pid = ready.pid;
         conn.secret = ready.secret;
-        conn.in_hot_standby = ready.in_hot_standby == Some(true);
+        conn.in_hot_standby = says_standby;
         conn.used = now;
         let is_private = conn.replication.is_some();
         let mut server = Server::new(Rc::clone(&reported), carried, statements_max);
-        server.set_standby(conn.in_hot_standby);
+        if says_standby {
+            server.set_standby(true);
+        } else if ready.in_hot_standby == Some(true) {
+            server.take_for_standby();
+        }
         conn.stage = ServerStage::Open(Box::new(server));
         let index = conn.pool;
         if let Some(derived) = ready.derived {
@@ -230,22 +236,30 @@ impl Worker {
         let entry = self.pools.entry_mut(conn.pool);
         let PoolKey { database, user, .. } = entry.key.clone();
         let report = failure.report(&user);
-        let is_starting = report.code == SqlState::CANNOT_CONNECT_NOW;
-        entry.pool.dial_failed(id, if is_starting { DialFailure::NotYet } else { DialFailure::Refused }, now);
+        let lasts = is_lasting(failure, &report);
+        let kind = match () {
+            () if report.code == SqlState::CANNOT_CONNECT_NOW => DialFailure::NotYet,
+            () if lasts => DialFailure::NotLetIn,
+            () => DialFailure::Refused,
+        };
+        entry.pool.dial_failed(id, kind, now);
         entry.last_failure = Some(report.clone());
         let is_in_vain = entry.pool.fails_fast(now);
-        if is_nobody(failure) {
+        let others_may =
+            self.follows_cluster(conn.pool) && !self.pools.entry(conn.pool).pool.is_shut_out(now);
+        let may_change = lasts && !others_may && self.may_change(now, conn.pool, failure, &report);
+        if is_nobody(failure) || may_change {
             self.bar(now, conn.pool);
         }
         tracing::warn!("login to {} as {user} failed: {}", conn.name(), report.message);
-        if report.code == SqlState::INVALID_PASSWORD {
+        if report.code == SqlState::INVALID_PASSWORD && !others_may {
             self.secrets.forget(&database, &user);
         }
         if let Some(client) = conn.client.filter(|_| conn.replication.is_some()) {
             // It alone has asked for this login.
             let report = is_final(failure).then(|| report.with_severity(Severity::Fatal));
             self.replication_not_dialed(now, client, report.as_ref(), effects);
-        } else if is_lasting(failure, &report) || is_in_vain {
+        } else if lasts && !others_may && !may_change || is_in_vain {
             self.refuse_waiting(now, conn.pool, &report, effects);
         }
         self.pump(now, conn.pool, effects);
@@ -259,6 +273,14 @@ impl Worker {
             self.pools.entry_mut(pool).pool.bar(now);
             self.note_hold(now, pool);
         }
+    }
+
+    /// A leader that has only begun to lead does not let in whom the one before it did: that is worth a hold. Roles and
+    /// passwords are the same on all members, so a wrong password is wrong on any.
+    fn may_change(&self, now: Instant, pool: PoolIndex, failure: &LoginFailure, report: &Report) -> bool {
+        let is_of_the_user =
+            matches!(failure, LoginFailure::NoCredential { .. }) || report.code == SqlState::INVALID_PASSWORD;
+        !is_of_the_user && self.follows_cluster(pool) && self.reign_is_new(now)
     }
 
     /// With mode `allow`: a server that lets nobody in without TLS is dialed again, with it. libpq does the same.

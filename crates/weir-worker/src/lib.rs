@@ -68,6 +68,7 @@ mod planned;
 mod pools;
 mod referrals;
 mod refusing;
+mod reigns;
 mod release;
 mod replication;
 mod rows;
@@ -110,6 +111,7 @@ use crate::failures::Network;
 use crate::pools::Pools;
 use crate::referrals::Referrals;
 use crate::refusing::HeldBack;
+use crate::reigns::Reign;
 use crate::secrets::Secrets;
 use crate::server::ServerConn;
 use crate::verifiers::Verifiers;
@@ -143,6 +145,7 @@ pub struct Worker {
     /// Clients whose requests will be sent once more, in the order of their losses.
     resting: VecDeque<Resting>,
     failover: Failover,
+    reign: Reign,
     /// `due` is being worked through.
     is_serving: bool,
     last_serial: u64,
@@ -192,6 +195,7 @@ impl Worker {
             due: VecDeque::new(),
             resting: VecDeque::new(),
             failover: Failover::default(),
+            reign: Reign::default(),
             is_serving: false,
             last_serial: 0,
             index,

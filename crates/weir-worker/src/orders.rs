@@ -46,6 +46,7 @@ impl Worker {
             self.followed = *epoch;
         }
         self.note_failover(now, &topology);
+        self.note_reign(now, &topology);
         let held_sessions = self.holds_sessions();
         self.topology = topology;
         let mut indices = self.pools.indices();
@@ -75,29 +76,6 @@ impl Worker {
             self.resume_sessions(now, effects);
         }
         self.move_lookups(now, effects);
-    }
-
-    /// Connections of the read door to somebody who has led, but does not in the present epoch, and those whose member was
-    /// promoted and leads nobody. Only a primary session outlives the end of a reign, and its client may have asked for
-    /// read-write transactions: it is fenced like those of the write door. Without a leader they stay as those do.
-    fn reads_of_the_past(&mut self) -> Vec<ServerId> {
-        let Leadership::Led { address, epoch_number, .. } = &self.topology.leader else { return Vec::new() };
-        let mut past = Vec::new();
-        for (at, conn) in &mut self.servers {
-            let key = &self.pools.entry(conn.pool).key;
-            if key.role != Role::Read || !places::follows_cluster(&self.config, &key.database) {
-                continue;
-            }
-            let leads = *conn.address == *address;
-            if leads && conn.reign.is_none() {
-                conn.reign = Some(*epoch_number);
-            }
-            let is_past = conn.reign.is_some_and(|reign| reign != *epoch_number);
-            if is_past || conn.was_promoted() && !leads {
-                past.push(server_id(at));
-            }
-        }
-        past
     }
 
     /// Connections of the read door to servers from which nothing comes any more: what runs there will not be answered.

@@ -121,3 +121,40 @@ fn a_write_pool_has_nothing_to_balance() {
     stage.idle(4);
     assert_eq!(stage.pool.rebalance(stage.now), None);
 }
+
+#[test]
+fn a_member_that_shuts_the_pool_out_is_dialed_for_want_of_others_only() {
+    let mut stage = Stage::read(2, limits(8));
+    stage.wait();
+    let [first] = stage.dial()[..] else { panic!("one dial for one client") };
+    let shuts_out = stage.member(first);
+    stage.pool.dial_failed(first, DialFailure::NotLetIn, stage.now);
+    for later in [Duration::ZERO, crate::members::BACKOFF_MAX, Duration::from_secs(13)] {
+        stage.pass(later);
+        stage.wait();
+        for server in stage.dial() {
+            assert_ne!(stage.member(server), shuts_out);
+            let _ = stage.ready(server);
+        }
+        assert!(!stage.pool.is_shut_out(stage.now));
+        assert_eq!(stage.pool.rebalance(stage.now), None, "nothing is moved to it");
+    }
+    stage.pass(Duration::from_secs(1));
+    stage.wait();
+    let last = stage.dial();
+    assert_eq!(last.iter().map(|server| stage.member(*server)).collect::<Vec<_>>(), [shuts_out]);
+}
+
+#[test]
+fn a_pool_is_shut_out_when_no_member_is_left() {
+    let mut stage = Stage::read(2, limits(4));
+    stage.wait();
+    for is_shut_out in [false, true] {
+        let [server] = stage.dial()[..] else { panic!("one dial for one client") };
+        stage.pool.dial_failed(server, DialFailure::NotLetIn, stage.now);
+        assert_eq!(stage.pool.is_shut_out(stage.now), is_shut_out);
+    }
+    stage.pass(crate::members::AVOIDED_FOR);
+    assert!(!stage.pool.is_shut_out(stage.now), "it may have changed");
+    assert_eq!(stage.dial().len(), 1);
+}

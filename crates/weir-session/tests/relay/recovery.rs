@@ -87,6 +87,19 @@ fn it_is_told_in_a_transaction_and_behind_rows() {
 }
 
 #[test]
+fn it_moves_from_a_standby_that_had_to_be_asked_which_counts_as_none_when_it_is_lost() {
+    scene(|stage| {
+        stage.servers[0].server.take_for_standby();
+        assert!(!stage.servers[0].server.is_standby());
+        stage.server();
+        stage.sends(query("select 1"));
+        stage.at_once(0, CONFLICT);
+        stage.client_got("");
+        stage.that_server_got(1, "Q:select 1");
+    });
+}
+
+#[test]
 fn it_moves_once() {
     scene(|stage| {
         standby(stage);

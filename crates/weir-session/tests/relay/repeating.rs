@@ -57,6 +57,11 @@ fn replies_that_came_with_the_last_words_are_not_forwarded() {
     stage.sends(query("insert into t values (1)"));
     stage.server_replies(elsewhere, "C:INSERT 0 1  FATAL:57P01");
     stage.client_got("C:INSERT 0 1  E:08007  Z:I");
+    // So it may be behind a portal that its row limit has suspended: the Sync commits.
+    let elsewhere = stage.server();
+    stage.sends(unnamed("insert into t values (1), (2) returning id"));
+    stage.server_replies(elsewhere, "1  2  D:1  s  FATAL:57P01");
+    stage.client_got("1  2  D:1  s  E:08007  Z:I");
 }
 
 #[test]

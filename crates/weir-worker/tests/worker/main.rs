@@ -36,6 +36,7 @@ mod planned;
 mod pooling;
 mod reading;
 mod referring;
+mod refused;
 mod replicating;
 mod restarting;
 mod showing;

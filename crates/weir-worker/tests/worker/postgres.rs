@@ -28,6 +28,8 @@ pub(crate) struct Member {
     pub(crate) slow: Option<&'static str>,
     /// Statements that hold this text are in the way of recovery.
     pub(crate) conflict: Option<&'static str>,
+    /// Reports `in_hot_standby`, as PostgreSQL 14 and later do.
+    pub(crate) tells_recovery: bool,
     /// Answers each startup packet with this.
     pub(crate) refusal: Option<SqlState>,
     /// Who may log in; with a verifier: by SCRAM only.
@@ -242,7 +244,9 @@ impl Backend {
         ];
         self.reported = own.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         backend::authentication_ok(&mut self.out);
-        for (name, value) in own.iter().chain([&("in_hot_standby", standby)]) {
+        for (name, value) in
+            own.iter().chain(Some(&("in_hot_standby", standby)).filter(|_| member.tells_recovery))
+        {
             backend::parameter_status(name.as_bytes(), value.as_bytes(), &mut self.out);
         }
         backend::backend_key_data(self.pid, &self.secret(), &mut self.out);
@@ -355,6 +359,9 @@ impl Backend {
             "select" if sql.contains("set_config(") => self.set_config(sql),
             "select" if sql.contains("pg_walfile_name") => self.identify(member),
             "identify_system" => self.identify_system(member),
+            "select" if sql.contains("pg_is_in_recovery") => {
+                self.echo(if member.in_recovery { "t" } else { "f" });
+            }
             "select" if sql.contains("pg_shadow") => self.shadow(&values[0], member),
             "with" => self.groups(&values[0], &values[1], member),
             _ => self.echo(&[&[sql.to_owned()], values].concat().join("/")),

@@ -275,6 +275,28 @@ fn a_read_that_is_lost_in_whatever_way_goes_to_another_member() {
 }
 
 #[test]
+fn a_standby_that_would_not_tell_of_its_promotion_gets_nothing_twice() {
+    for tells in [true, false] {
+        let mut world = World::new();
+        for name in ["n2", "n3"] {
+            world.member(name).tells_recovery = tells;
+        }
+        let client = reader_of_both(&mut world);
+        for name in ["n2", "n3"] {
+            world.member(name).slow = Some("t 1");
+        }
+        world.query(client, "select 1");
+        for name in ["n2", "n3"] {
+            world.member(name).slow = None;
+        }
+        let asleep = world.shell.backends.values().find(|backend| backend.asleep.is_some()).unwrap().pid;
+        world.kill(asleep, None);
+        let in_doubt = ["ERROR 08007", "ready I"].map(str::to_owned);
+        assert_eq!(world.heard(client), if tells { echo("select 1") } else { in_doubt.into() });
+    }
+}
+
+#[test]
 fn a_promoted_replica_is_left_before_discovery_knows() {
     let mut world = World::led_by(led("n1", 1, &["n2"]));
     let client = world.client_of(Role::Read, "app");

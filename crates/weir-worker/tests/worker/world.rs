@@ -243,7 +243,7 @@ impl World {
         while let Some(at) = self.executed.iter().position(|ran| ran.sql.contains(LOOKUP_PATH)) {
             self.executed.drain(at - 1..=at + 1);
         }
-        let own = |sql: &str| sql.contains("pg_walfile_name") || sql == "IDENTIFY_SYSTEM";
+        let own = |sql: &str| sql.contains("pg_is_in_recovery") || sql == "IDENTIFY_SYSTEM";
         std::mem::take(&mut self.executed)
             .into_iter()
             .filter(|executed| !own(&executed.sql))
@@ -443,6 +443,7 @@ fn member(name: &'static str, in_recovery: bool) -> Member {
         silent: false,
         slow: None,
         conflict: None,
+        tells_recovery: true,
         refusal: None,
         users: ["app", "other", "auth", "late"].map(|user| (user.to_owned(), Some(verifier(user)))).into(),
         groups: std::collections::BTreeMap::new(),
