@@ -163,7 +163,7 @@ impl Worker {
         let Some(inside) = client.inside.as_mut() else { return };
         inside.waiters.retain(|(other, _)| *other != id);
         if inside.waiters.is_empty() && client.is_waiting() {
-            self.drop_waiting_lookup(lookup);
+            self.drop_lookup(lookup);
         }
     }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Instant;
 
+use weir_discovery::Leadership;
 use weir_pool::ClientId;
 use weir_protocol::message::Report;
 use weir_protocol::sqlstate::SqlState;
@@ -296,8 +297,8 @@ impl Worker {
         }
     }
 
-    /// Nobody waits for this question any longer, and it has not been asked yet.
-    pub(super) fn drop_waiting_lookup(&mut self, id: ClientId) -> Option<Lookup> {
+    /// Forgets a question that no server connection is at work on.
+    pub(super) fn drop_lookup(&mut self, id: ClientId) -> Option<Lookup> {
         let client = self.clients.try_remove(key(id.0))?;
         if let Some(open) = client.open() {
             self.pools.entry_mut(open.pool).pool.forget(id);
@@ -307,10 +308,39 @@ impl Worker {
         Some(*lookup)
     }
 
-    /// A hold has begun or is over: what waits is asked where it would be asked now.
+    /// The question is under way on the server connection of a leader that has been given up: the answer may never come.
+    fn is_stuck(&self, id: ClientId) -> bool {
+        let Some(open) = self.clients.get(key(id.0)).and_then(Client::open) else { return false };
+        let is_leaderless = matches!(self.topology.leader, Leadership::Leaderless { .. });
+        open.server.is_some() && is_leaderless && self.follows_leader(open.pool)
+    }
+
+    /// Gives up a question that is under way, and its server connection. What its clients want to know is known already, or is
+    /// asked where it would be asked now, in a time of its own: while nobody leads an old answer does, and a replica is as
+    /// good; without a replica the question waits. The bound of it all is the clients' `client_login_timeout`.
+    fn ask_elsewhere(&mut self, now: Instant, id: ClientId, effects: &mut Effects) {
+        let server =
+            self.clients.get_mut(key(id.0)).and_then(Client::open_mut).and_then(|open| open.server.take());
+        let Some(Lookup { wanted, waiters, .. }) = self.drop_lookup(id) else { return };
+        if let Some(server) = server {
+            self.discard_because(now, server, "the leader was given up while it looked a user up", effects);
+        }
+        for (waiter, serial) in waiters {
+            if self.clients.get(key(waiter.0)).is_some_and(|client| client.serial == serial) {
+                self.look_up(now, waiter, wanted.clone(), effects);
+            }
+        }
+    }
+
+    /// A hold has begun or is over: what waits, or is under way on a leader that was given up, is asked where it would be
+    /// asked now.
     pub(crate) fn move_lookups(&mut self, now: Instant, effects: &mut Effects) {
         let lookups: Vec<ClientId> = self.secrets.lookups.values().copied().collect();
         for id in lookups {
+            if self.is_stuck(id) {
+                self.ask_elsewhere(now, id, effects);
+                continue;
+            }
             let Some(open) =
                 self.clients.get(key(id.0)).filter(|client| client.is_waiting()).and_then(Client::open)
             else {
@@ -320,7 +350,7 @@ impl Worker {
             if *role == self.lookup_role(database) {
                 continue;
             }
-            if let Some(lookup) = self.drop_waiting_lookup(id) {
+            if let Some(lookup) = self.drop_lookup(id) {
                 self.start_lookup(now, lookup.wanted, lookup.waiters, effects);
             }
         }
@@ -335,7 +365,7 @@ impl Worker {
                 if let Some(lookup) = &mut client.inside {
                     lookup.is_stale = true;
                 }
-            } else if let Some(lookup) = self.drop_waiting_lookup(id) {
+            } else if let Some(lookup) = self.drop_lookup(id) {
                 self.start_lookup(now, lookup.wanted, lookup.waiters, effects);
             }
         }

@@ -41,5 +41,6 @@ mod replicating;
 mod restarting;
 mod showing;
 mod starting;
+mod stuck;
 mod timing;
 mod welcoming;
