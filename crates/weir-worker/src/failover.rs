@@ -3,7 +3,7 @@
 //! a client that has not been told by then hears of it. Makes up no numbers, and does not guess: an operator may end a
 //! session a second before a leader dies.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use weir_discovery::{GivenUp, Leadership, Topology};
@@ -70,9 +70,11 @@ impl Worker {
         self.failover.number = Some(next.failover).filter(|number| goes_on && *number > 0);
         let Some(number) = self.failover.number else { return };
         self.forget_untold(now);
-        let untold = std::mem::take(&mut self.failover.untold);
-        let belonging =
-            untold.into_iter().filter(|loss| next.given_up.is_some_and(|end| loss.belongs_to(end)));
+        let mut seen = HashSet::new();
+        // Whoever has lost something twice has been told of the first.
+        let last = |loss: &Untold| seen.insert((loss.client, loss.serial));
+        let untold = std::mem::take(&mut self.failover.untold).into_iter().rev().filter(last);
+        let belonging = untold.filter(|loss| next.given_up.is_some_and(|end| loss.belongs_to(end)));
         for Untold { client, serial, .. } in belonging {
             let client = self.clients.get_mut(key(client.0)).filter(|client| client.serial == serial);
             if let Some(open) = client.and_then(|client| client.open_mut()) {

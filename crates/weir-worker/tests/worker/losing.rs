@@ -334,6 +334,23 @@ fn a_loss_is_named_after_a_failover_by_evidence_and_not_by_time() {
 }
 
 #[test]
+fn a_failover_is_named_once_however_often_its_client_lost_something() {
+    let mut world = World::new();
+    let [client] = world.clients();
+    let lived_at = Some(world.now);
+    for round in 0..3 {
+        world.ask(client, "begin");
+        world.kill(world.last_pid(), None);
+        if round < 2 {
+            world.ask(client, "rollback");
+        }
+    }
+    world.adopt(Topology { given_up: Some(GivenUp { epoch_number: 1, lived_at }), ..leaderless(&[]) });
+    assert_eq!(world.ask(client, "select 1"), ["ERROR 40001", "ready E"]);
+    assert_eq!(world.error(client).matches("failover #1").count(), 1, "{}", world.error(client));
+}
+
+#[test]
 fn a_loss_during_a_failover_names_it() {
     for holds in [false, true] {
         let mut world = World::new();
