@@ -252,8 +252,6 @@ impl Session {
 
     /// The client's next request is answered with this error instead of being run: its wait is over.
     pub fn refuse_next(&mut self, report: Report) {
-        // If it was to be sent once more, that is over, too.
-        self.retried = false;
         // If it was one that is sent a second time, that has come to nothing.
         self.retried = false;
         self.phase = match self.deferred_begin() {
