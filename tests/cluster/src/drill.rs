@@ -134,11 +134,11 @@ async fn play_all(
     };
     progress.say(&format!("drill: load is on: {}, {} to be held", load.describe(), plan.held));
     for &event in &plan.events {
-        prepare(cluster, event).await.with_context(|| format!("before {}", event.name()))?;
+        let mark = prepare(cluster, event).await.with_context(|| format!("before {}", event.name()))?;
         progress.say(&format!("drill: {} on {}", event.name(), describe(&cluster.members().await?)));
         journal.forget_before(Instant::now());
         let mut play = Play { cluster: &mut *cluster, front, load: &mut load, journal: &journal };
-        let report = play.play(event, &mut crowd).await;
+        let report = play.play(event, &mark, &mut crowd).await;
         let report = report.with_context(|| format!("the event {}", event.name()))?;
         progress.say(&table::line(&report));
         for failure in report.failures.iter().take(FAILURES_SHOWN_MAX) {
@@ -150,8 +150,9 @@ async fn play_all(
     Ok(())
 }
 
-/// Brings the cluster into the state the event asks for.
-async fn prepare(cluster: &mut Cluster, event: Event) -> Result<()> {
+/// Brings the cluster into the state the event asks for. Logs are read from a little before the event, for what is under
+/// way then.
+async fn prepare(cluster: &mut Cluster, event: Event) -> Result<Mark> {
     cluster.wait_healthy(RECOVERY_PATIENCE).await?;
     if event == Event::EtcdFailsafe || event == Event::Etcd {
         let on = event == Event::EtcdFailsafe;
@@ -160,8 +161,9 @@ async fn prepare(cluster: &mut Cluster, event: Event) -> Result<()> {
             cluster.wait_ok("/failsafe", RECOVERY_PATIENCE).await?;
         }
     }
+    let mark = Mark::now(cluster)?;
     tokio::time::sleep(WARM_UP).await;
-    Ok(())
+    Ok(mark)
 }
 
 /// All that one event needs.
@@ -184,10 +186,9 @@ struct Story {
 }
 
 impl Play<'_> {
-    async fn play(&mut self, event: Event, crowd: &mut Option<Crowd>) -> Result<Report> {
+    async fn play(&mut self, event: Event, mark: &Mark, crowd: &mut Option<Crowd>) -> Result<Report> {
         let old = self.cluster.leader().await.context("no leader before the event")?.clone();
         let watch = Watch::start(self.cluster.layout(), &old).await?;
-        let mark = Mark::now(self.cluster)?;
         let heard = self.front.callbacks();
         let nobody_leads = matches!(event.fate(), Fate::Lost | Fate::MayReturn);
         let waiting = crowd.take_if(|_| nobody_leads).map(|crowd| crowd.wait(watch.eyes(), self.front.pid()));
