@@ -46,6 +46,8 @@ pub(crate) struct Application {
     pub(crate) key: Option<(u32, Vec<u8>)>,
     /// Errors and ends that it has met, but for those that it has asked for.
     pub(crate) failures: u32,
+    /// Those of single statements; COPY takes as long as its client likes.
+    pub(crate) single_failures: u32,
     /// The last of them, for the story.
     pub(crate) last_failure: Option<String>,
     /// It has asked to cancel something on this connection.
@@ -70,8 +72,8 @@ pub(crate) struct Application {
     keeps: bool,
     /// Something was asked on this connection.
     has_asked: bool,
-    /// So many requests have to be answered until weir knows what the last ones have left on the session.
-    untold: u8,
+    /// Something may have been left on the session; when weir knows that it is gone cannot be seen from here.
+    may_be_tied: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,6 +122,7 @@ impl Application {
             served: 0,
             key: None,
             failures: 0,
+            single_failures: 0,
             last_failure: None,
             has_canceled: false,
             is_forced: false,
@@ -134,7 +137,7 @@ impl Application {
             name: 0,
             keeps: false,
             has_asked: false,
-            untold: 0,
+            may_be_tied: false,
         }
     }
 
@@ -144,7 +147,7 @@ impl Application {
         self.waits_for = VecDeque::from([Request::Login]);
         self.status = b'I';
         (self.key, self.has_canceled, self.is_forced) = (None, false, false);
-        (self.name, self.keeps, self.has_asked, self.untold) = (who % 3, false, false, 0);
+        (self.name, self.keeps, self.has_asked, self.may_be_tied) = (who % 3, false, false, false);
         (self.is_lone, self.copy) = (false, None);
         self.inbox.clear();
         self.heard.clear();
@@ -189,7 +192,7 @@ impl Application {
         match self.kind {
             Kind::Writer | Kind::Reader => false,
             Kind::Sitter => self.has_asked,
-            Kind::Keeper => self.keeps || self.untold > 0 || self.waits_for.iter().any(Request::leaves_trace),
+            Kind::Keeper => self.may_be_tied || self.waits_for.iter().any(Request::leaves_trace),
         }
     }
 
@@ -291,13 +294,7 @@ impl Application {
             Law::OwnAnswers
                 .holds(expected.next().as_ref() == Some(row), || format!("{row} answers {request:?}"));
         }
-        // weir asks as soon as nothing is under way, and answers an empty block by itself.
-        let is_local = matches!(request, Request::Begin | Request::Commit | Request::Rollback);
-        if request.leaves_trace() {
-            self.untold = 2;
-        } else if !is_local && self.waits_for.is_empty() {
-            self.untold = self.untold.saturating_sub(1);
-        }
+        self.may_be_tied |= request.leaves_trace();
         let error =
             heard.iter().find_map(|heard| if let Heard::Error(code) = heard { Some(code) } else { None });
         match error {
@@ -329,6 +326,8 @@ impl Application {
         // What follows from the application's own mistakes does not count.
         if !["57014", "25P02", "26000"].contains(&code) {
             self.failures += 1;
+            let is_single = self.status == b'I' && !matches!(request, Request::CopyIn(_));
+            self.single_failures += u32::from(is_single);
             self.last_failure = Some(format!("{code} for {request:?} in {}", char::from(self.status)));
         }
         if let Some(value) =

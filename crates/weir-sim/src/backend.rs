@@ -149,17 +149,18 @@ impl Backend {
         self.told_standby
     }
 
-    /// Nothing is asked of it, it is outside a transaction, and what is on its way to it means nothing: it comes behind a COPY
-    /// that has failed.
-    pub(crate) fn is_at_rest(&self, under_way: &[u8]) -> bool {
-        let mut rest = [&self.input, under_way].concat();
-        while let Ok(Some(header)) = frame::peek(&rest, MESSAGE_BYTES_MAX)
+    /// Nothing is asked of it, it is outside a transaction, and what is on its way to it in front of `next` means nothing: it
+    /// comes behind a COPY that has failed.
+    pub(crate) fn is_at_rest(&self, under_way: &[u8], next: &[u8]) -> bool {
+        let mut rest = [&self.input, under_way, next].concat();
+        while rest.len() > next.len()
+            && let Ok(Some(header)) = frame::peek(&rest, MESSAGE_BYTES_MAX)
             && rest.len() >= header.total
             && FromClient::of(header.tag).is_some_and(is_of_copy)
         {
             rest.drain(..header.total);
         }
-        self.tx == b'I' && self.doing == Doing::Nothing && self.copy.is_none() && rest.is_empty()
+        self.tx == b'I' && self.doing == Doing::Nothing && self.copy.is_none() && rest.len() <= next.len()
     }
 
     /// Works until something takes time.

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::schedule::Scheduled;
+
 #[derive(Debug)]
 pub(crate) struct Dcs {
     pub(crate) is_up: bool,
@@ -14,6 +16,9 @@ pub(crate) struct Dcs {
     pub(crate) switchover: Option<usize>,
     /// Maintenance: Patroni changes nothing.
     pub(crate) paused: bool,
+    pub(crate) scheduled: Option<Scheduled>,
+    /// When the last one was to be.
+    pub(crate) last_scheduled: Duration,
     /// The cluster follows another one: nobody is promoted.
     pub(crate) is_standby: bool,
 }
@@ -25,6 +30,8 @@ impl Dcs {
             leader: None,
             sync: (0, None),
             switchover: None,
+            scheduled: None,
+            last_scheduled: Duration::ZERO,
             paused: false,
             is_standby: false,
         }

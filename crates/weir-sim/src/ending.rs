@@ -1,5 +1,6 @@
 //! The end of a story, and the laws that hold there: everybody is served, nothing is lost, nothing is left behind.
 
+use std::hash::Hasher;
 use std::time::Duration;
 
 use weir_discovery::Leadership;
@@ -54,6 +55,10 @@ impl World {
         let failures: u32 = movable.map(|client| client.failures).sum();
         Law::PlannedIsInvisible
             .holds(!self.plan.is_planned || failures == 0, || format!("{failures} failures"));
+        let movable = self.clients.iter().filter(|client| client.kind != Kind::Sitter);
+        let singles: u32 = movable.map(|client| client.single_failures).sum();
+        Law::PlannedIsInvisible
+            .holds(!self.plan.is_scheduled || singles == 0, || format!("{singles} single statements fail"));
         self.check_rest();
     }
 
@@ -113,8 +118,9 @@ impl World {
                 let may_write = self.nodes.iter().find_map(of) == Some((false, true));
                 Law::ReadOnly.holds(server.role != "read" || !may_write, || format!("{server:?}"));
                 let backend = self.nodes.iter().find_map(|node| node.backends.get(&server.remote_pid));
-                Law::PooledAtRest
-                    .holds(backend.is_none_or(|backend| backend.is_at_rest(&[])), || format!("{backend:?}"));
+                Law::PooledAtRest.holds(backend.is_none_or(|backend| backend.is_at_rest(&[], &[])), || {
+                    format!("{backend:?}")
+                });
             }
         }
     }
@@ -173,6 +179,7 @@ impl World {
             answers: self.clients.iter().map(|client| client.served).sum(),
             timeline: self.nodes.iter().map(|node| node.data.timeline).max().unwrap_or(0),
             cut_off: self.cut_off,
+            history: self.history.finish(),
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::database::{Database, Phase};
 use crate::dice::Dice;
 use crate::node::Api;
 use crate::plan::Step;
+use crate::schedule::Calendar;
 use crate::server::KEEPALIVE_MS;
 use crate::wire::Host;
 use crate::world::{Event, Place, World};
@@ -39,6 +40,10 @@ pub(crate) enum Fault {
     Lag(usize, bool),
     /// Replay at a standby breaks off half of what is read there, or no longer.
     Conflicts(usize, bool),
+    /// A switchover to this node is scheduled, so long ahead.
+    Schedule(usize, Duration),
+    /// A weir's calendar leaps.
+    Calendar(usize, Calendar),
     /// A weir is killed, and started anew.
     WeirDies(usize),
     WeirStarts(usize),
@@ -100,6 +105,9 @@ impl World {
             return (Fault::Console(0, Wish::Switchover), None);
         }
         let node = dice.index(self.plan.nodes);
+        if self.plan.is_scheduled {
+            return (Fault::Schedule(node, dice.millis(1_500, 8_000)), None);
+        }
         let short = dice.millis(50, 3_000);
         let long = dice.millis(500, 15_000);
         let time = if dice.once_in(2) { short } else { long };
@@ -120,7 +128,12 @@ impl World {
                     Some((time, Fault::Rest(node, Api::Honest))),
                 )
             }
-            7 | 8 => (Fault::Switchover(node), None),
+            7 => (Fault::Switchover(node), None),
+            8 => match dice.below(5) {
+                0..2 => (Fault::Switchover(node), None),
+                2 => self.draw_leap(dice, long),
+                _ => (Fault::Schedule(node, dice.millis(500, 8_000)), None),
+            },
             9 => match dice.below(5) {
                 3 => (Fault::Conflicts(node, true), Some((long, Fault::Conflicts(node, false)))),
                 4 => self.draw_restart(dice, short),
@@ -142,6 +155,12 @@ impl World {
             _ => Place::Host(Host::Node(node)),
         };
         (Fault::Freeze(place), Some((time, Fault::Thaw(place))))
+    }
+
+    fn draw_leap(&self, dice: &mut Dice, time: Duration) -> (Fault, Mending) {
+        let (weir, by) = (dice.index(self.plan.weirs), dice.millis(100, 20_000));
+        let leap = if dice.once_in(2) { Calendar::Ahead(by) } else { Calendar::Behind(by) };
+        (Fault::Calendar(weir, leap), Some((time, Fault::Calendar(weir, Calendar::Right))))
     }
 
     fn draw_restart(&self, dice: &mut Dice, time: Duration) -> (Fault, Mending) {
@@ -212,6 +231,8 @@ impl World {
                 data.replay_stops_at = (on && !data.writes()).then_some(data.log.len());
             }
             Fault::Conflicts(node, on) => self.nodes[node].has_conflicts = on,
+            Fault::Schedule(node, ahead) => self.schedule(node, ahead),
+            Fault::Calendar(weir, calendar) => self.weirs[weir].calendar = calendar,
             Fault::WeirDies(weir) => self.kill_weir(weir),
             Fault::WeirStarts(weir) => self.start_weir(weir),
             Fault::PromoteCluster => self.dcs.is_standby = false,
@@ -330,6 +351,7 @@ impl World {
         self.network.heal();
         self.dcs.is_up = true;
         self.dcs.switchover = None;
+        self.dcs.scheduled = None;
         self.dcs.paused = false;
         self.dcs.is_standby = false;
         for host in self.frozen.keys().copied().collect::<Vec<_>>() {
@@ -348,6 +370,7 @@ impl World {
         }
         for weir in 0..self.weirs.len() {
             self.start_weir(weir);
+            self.weirs[weir].calendar = Calendar::Right;
             self.agenda.after(Duration::ZERO, Event::Operator { weir, order: Order::Resume(None) });
         }
     }

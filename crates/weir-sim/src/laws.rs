@@ -40,8 +40,11 @@ pub(crate) enum Law {
     Kept,
     /// Nobody is cut off by what befalls a server.
     NobodyCutOff,
-    /// Where nothing happens but SWITCHOVER no statement fails, and nobody is cut off.
+    /// Where nothing happens but SWITCHOVER no statement fails, and nobody is cut off; where switchovers are scheduled, no
+    /// statement outside a transaction.
     PlannedIsInvisible,
+    /// A switchover that is scheduled and does not come about keeps nobody waiting for long.
+    PlansEnd,
     /// Once faults have stopped everybody is served.
     Progress,
     /// A drain ends, and nothing is left behind it; what the shell holds open is what the worker knows of.
@@ -86,9 +89,98 @@ impl fmt::Display for Law {
             Self::Kept => "acknowledged is kept",
             Self::NobodyCutOff => "nobody is cut off",
             Self::PlannedIsInvisible => "planned is invisible",
+            Self::PlansEnd => "plans end",
             Self::Progress => "progress",
             Self::NothingLeft => "nothing is left",
             Self::Border => "border",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use weir_protocol::frontend;
+    use weir_protocol::startup::ProtocolVersion;
+
+    use crate::backend::{Backend, STRANGER, SYSTEM};
+    use crate::database::{Database, Phase};
+    use crate::dice::Dice;
+    use crate::ledger::{Fate, Ledger};
+    use crate::wire::WireId;
+
+    /// The law by which this ends; nothing if it ends well.
+    fn broken_by(story: impl FnOnce()) -> String {
+        let outcome = catch_unwind(AssertUnwindSafe(story));
+        outcome.err().and_then(|what| what.downcast_ref::<String>().cloned()).unwrap_or_default()
+    }
+
+    /// A session of this system at which these are asked, one after the other.
+    fn ask(system: u64, user: &str, queries: &[&str]) {
+        let (mut data, mut dice) = (Database::new(Phase::Primary), Dice::new(1));
+        let mut backend = Backend::new(1, WireId(0), system);
+        let mut bytes = Vec::new();
+        frontend::startup(ProtocolVersion::V3_0, &[("user", user)], &mut bytes);
+        for query in queries {
+            frontend::query(query.as_bytes(), &mut bytes);
+        }
+        backend.receive(&bytes);
+        for _ in queries {
+            backend.work(&mut data, &mut dice);
+            backend.finish(&mut data);
+        }
+        backend.work(&mut data, &mut dice);
+    }
+
+    fn check(user: &str, queries: &[&str], law: &str) {
+        let broken = broken_by(|| ask(SYSTEM, user, queries));
+        assert!(broken.starts_with(law) && broken.is_empty() == law.is_empty(), "{queries:?}: {broken:?}");
+    }
+
+    #[test]
+    fn a_session_tells_whom_it_serves_wrongly() {
+        let (own, other) = ("SET application_name = 'a1' /* 1 a1 */", "SET application_name = 'a2'");
+        check("w", &["SET application_name = 'a1'", "BEGIN /* 1 a1 */", "SELECT '5' /* 1 a1 */"], "");
+        check(
+            "w",
+            &["SET application_name = 'a1'", "BEGIN /* 1 a1 */", other, "SELECT '5' /* 2 a2 */"],
+            "one client",
+        );
+        check("w", &["SELECT '5' /* 1 a1 */"], "own answers");
+        check("w", &["SET application_name = 'a1'", "SELECT '5' /* 1 a1 + */"], "sessions stay");
+        let table = "CREATE TEMP TABLE mine (id int) /* 1 a1 */";
+        check("w", &["SET application_name = 'a1'", table, "SELECT '5' /* 1 a1 + */"], "");
+        check(
+            "w",
+            &["SET application_name = 'a1'", table, other, "SELECT '5' /* 2 a2 */"],
+            "sessions are clean",
+        );
+        let stranger = || ask(STRANGER, "w", &["SET application_name = 'a1'", own]);
+        assert!(broken_by(stranger).starts_with("fence"));
+    }
+
+    #[test]
+    fn the_book_of_rows_tells_what_is_not_true() {
+        let with_row = |act: fn(&mut Ledger, u32)| {
+            broken_by(|| {
+                let mut ledger = Ledger::default();
+                let row = ledger.new_row();
+                act(&mut ledger, row);
+            })
+        };
+        let denied = Fate::Denied("40001".to_owned());
+        assert_eq!(with_row(|book, row| book.applied(&[row])), "");
+        let twice = with_row(|book, row| [(); 2].iter().for_each(|()| book.applied(&[row])));
+        assert!(twice.starts_with("applied once"), "{twice}");
+        let lost = with_row(|book, row| book.told(&[row], &Fate::Confirmed));
+        assert!(lost.starts_with("acknowledged is kept"), "{lost}");
+        let dishonest = broken_by(|| {
+            let mut book = Ledger::default();
+            let row = book.new_row();
+            book.told(&[row], &denied);
+            book.applied(&[row]);
+        });
+        assert!(dishonest.starts_with("honest failures"), "{dishonest}");
     }
 }

@@ -33,7 +33,9 @@ pub(crate) struct Ledger {
 /// One query that stood alone: what has become of it.
 #[derive(Debug, Default)]
 struct Read {
-    /// The server connections that weir has sent something on for it.
+    /// The server connections that weir has sent something on for it, be it only parameters.
+    tried: Vec<(usize, ConnId)>,
+    /// Those that it has sent the query on.
     sent: Vec<(usize, ConnId)>,
     /// How often a standby has broken it off.
     broken: u32,
@@ -78,11 +80,14 @@ impl Ledger {
         }
     }
 
-    /// weir sends something on this connection for a query that stands alone.
-    pub(crate) fn read_sent(&mut self, value: u64, conn: (usize, ConnId), standby: bool) {
+    /// weir sends something on this connection for a query that stands alone; the query itself, if `is_it`.
+    pub(crate) fn read_sent(&mut self, value: u64, conn: (usize, ConnId), standby: bool, is_it: bool) {
         let read = self.reads.entry(value).or_default();
         read.is_elsewhere |= !standby;
-        if !read.sent.contains(&conn) {
+        if !read.tried.contains(&conn) {
+            read.tried.push(conn);
+        }
+        if is_it && !read.sent.contains(&conn) {
             read.sent.push(conn);
             Law::RepeatedOnce.holds(read.sent.len() < 2 || !read.is_begun, || {
                 format!("query {value} is sent once more, and part of its reply was forwarded")
@@ -93,7 +98,8 @@ impl Ledger {
 
     /// Something of a reply goes to its client.
     pub(crate) fn read_answered(&mut self, value: u64) {
-        if let Some(read) = self.reads.get_mut(&value) {
+        // What is answered before it was sent anywhere are messages in front of it.
+        if let Some(read) = self.reads.get_mut(&value).filter(|read| !read.sent.is_empty()) {
             read.is_begun = true;
         }
     }
@@ -107,8 +113,8 @@ impl Ledger {
     pub(crate) fn read_failed(&self, value: u64, code: &str) {
         let expected = |read: &&Read| self.expects_retries && !read.is_elsewhere;
         let Some(read) = self.reads.get(&value).filter(expected) else { return };
-        let losses = read.sent.len().max(1) + usize::try_from(read.broken).unwrap_or(0);
-        let may_fail = !["40001", "08007"].contains(&code) || read.sent.len() > 1 || read.broken > 1;
+        let losses = read.tried.len().max(1) + usize::try_from(read.broken).unwrap_or(0);
+        let may_fail = !["40001", "08007"].contains(&code) || read.tried.len() > 1 || read.broken > 1;
         Law::ReadsGoOn.holds(may_fail || code == "08007" && losses > 1, || {
             format!("query {value} has failed with {code}, and was tried once: {read:?}")
         });

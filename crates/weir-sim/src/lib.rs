@@ -12,7 +12,7 @@
 //! | `process`, `weir`, `restart`, `rest` | a weir and its shell of memory; its end and its next life; what it hears from REST APIs |
 //! | `application`, `requests`, `copying`, `clients` | who connects, what is asked, and whether that is answered |
 //! | `backend` with `statements` and `copy`, `server`, `database` | PostgreSQL: a session, the server, the data |
-//! | `planned` | SWITCHOVER at the console |
+//! | `planned`, `schedule` | SWITCHOVER at the console; switchovers scheduled with Patroni, and calendars |
 //! | `patroni`, `dcs`, `node` | Patroni's loop, the store, a machine |
 //! | `wire`, `traffic` | the network |
 //! | `ledger`, `laws` | what was written and what was said about it; what has to hold |
@@ -37,6 +37,7 @@ mod process;
 mod requests;
 mod rest;
 mod restart;
+mod schedule;
 mod server;
 mod traffic;
 mod weir;
@@ -59,6 +60,8 @@ pub struct Summary {
     pub timeline: u32,
     /// Connections that weir ended.
     pub cut_off: u32,
+    /// Stands for all that happened, and when, to the last byte: the same for the same seed.
+    pub history: u64,
 }
 
 /// Tells one story.

@@ -92,6 +92,7 @@ impl World {
 
     fn demote(&mut self, node: usize) {
         self.nodes[node].patroni.leads = false;
+        self.call();
         if !matches!(self.nodes[node].data.phase, Phase::Standby | Phase::Starting { as_standby: true }) {
             self.stop_fast(node, true);
             self.reach(Step::Demotes, node);
@@ -105,6 +106,7 @@ impl World {
             Phase::Primary => {
                 self.keep_synchronous(node);
                 self.maybe_switch_over(node);
+                self.heed_schedule(node, now);
             }
             Phase::Standby if self.dcs.is_standby => {}
             Phase::Standby => self.promote(node),
@@ -116,7 +118,18 @@ impl World {
         }
     }
 
+    /// A callback script tells weirs, if there is one.
+    fn call(&mut self) {
+        for weir in 0..self.weirs.len() {
+            if self.plan.calls {
+                let latency = self.network.latency();
+                self.agenda.after(latency, Event::Called { weir });
+            }
+        }
+    }
+
     fn promote(&mut self, node: usize) {
+        self.call();
         self.note(format!("n{node}: Patroni promotes"));
         self.dcs.sync = (node, None);
         self.nodes[node].data.synchronous = None;
@@ -152,7 +165,7 @@ impl World {
         }
     }
 
-    fn maybe_switch_over(&mut self, node: usize) {
+    pub(crate) fn maybe_switch_over(&mut self, node: usize) {
         let Some(candidate) = self.dcs.switchover else { return };
         let is_ready = candidate != node
             && self.nodes[candidate].data.phase == Phase::Standby

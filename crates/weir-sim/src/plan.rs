@@ -29,6 +29,10 @@ pub(crate) struct Plan {
     pub(crate) crash_at: Option<Step>,
     /// Nothing happens but SWITCHOVER at the console.
     pub(crate) is_planned: bool,
+    /// The same with switchovers that are scheduled with Patroni.
+    pub(crate) is_scheduled: bool,
+    /// Patroni's callbacks reach weirs.
+    pub(crate) calls: bool,
     pub(crate) faults: u64,
     /// The cluster follows another one when the story begins.
     pub(crate) is_standby: bool,
@@ -64,6 +68,7 @@ impl Plan {
         let keepers = clients.iter().filter(|kind| kind.keeps_servers()).count();
         let nodes = 3;
         let is_planned = dice.once_in(8);
+        let is_scheduled = !is_planned && dice.once_in(16);
         Self {
             nodes,
             weirs: if dice.once_in(4) && !is_planned { 2 } else { 1 },
@@ -71,7 +76,7 @@ impl Plan {
             // Whoever may keep a server connection does not share.
             max_db_connections: dice.once_in(3).then(|| u32::try_from(keepers).unwrap_or(0) + small(dice)),
             max_host_connections: dice.once_in(4).then(|| u32::try_from(keepers).unwrap_or(0) + small(dice)),
-            is_standby: dice.once_in(12) && !is_planned,
+            is_standby: dice.once_in(12) && !is_planned && !is_scheduled,
             laggard: dice.once_in(6).then(|| dice.index(nodes)),
             policy: draw_policy(dice),
             weights: (0..nodes).map(|_| [0, 50, 100, 300][dice.index(4)]).collect(),
@@ -82,8 +87,10 @@ impl Plan {
             ttl: loop_wait * 3,
             loop_wait,
             paces: (0..nodes).map(|_| 80 + u32::try_from(dice.below(50)).unwrap_or(0)).collect(),
-            crash_at: dice.once_in(3).then(|| Step::draw(dice)).filter(|_| !is_planned),
+            crash_at: dice.once_in(3).then(|| Step::draw(dice)).filter(|_| !is_planned && !is_scheduled),
             is_planned,
+            is_scheduled,
+            calls: dice.once_in(2),
             faults: 3 + dice.below(8),
             retry_bytes_max: if dice.once_in(8) { 0 } else { 64 * 1024 },
             clients,

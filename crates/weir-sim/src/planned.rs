@@ -55,7 +55,7 @@ impl World {
         self.agenda.after(LOOK, Event::Planned { weir });
     }
 
-    fn any_standby(&self) -> Option<usize> {
+    pub(crate) fn any_standby(&self) -> Option<usize> {
         self.nodes.iter().position(|node| node.data.is_open() && !node.data.writes())
     }
 }

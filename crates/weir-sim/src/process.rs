@@ -17,6 +17,7 @@ use weir_worker::{ConnId, Effects, Worker};
 use crate::application::Kind;
 use crate::dice::Dice;
 use crate::plan::Plan;
+use crate::schedule::Calendar;
 use crate::wire::{End, WireId};
 
 /// A weir process.
@@ -35,6 +36,10 @@ pub(crate) struct Process {
     pub(crate) max_db_connections: Option<u32>,
     config: Config,
     pub(crate) switchover: Option<Switchover>,
+    /// What its host's calendar says.
+    pub(crate) calendar: Calendar,
+    /// Since when nobody begins a transaction because a switchover is scheduled.
+    pub(crate) planned_since: Option<Instant>,
     /// Who led when Patroni was asked for it.
     pub(crate) asked_of: Option<usize>,
     /// Questions without an answer yet.
@@ -96,6 +101,8 @@ impl Process {
             config,
             switchover: None,
             asked_of: None,
+            calendar: Calendar::Right,
+            planned_since: None,
             questions: HashMap::new(),
             last_question: 0,
             published: None,

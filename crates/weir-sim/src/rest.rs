@@ -82,7 +82,8 @@ impl World {
             .collect();
         Answer {
             status: 200,
-            body: format!(r#"{{"members": [{}], "scope": "s"}}"#, members.join(",")).into_bytes(),
+            body: format!(r#"{{"members": [{}], "scope": "s"{}}}"#, members.join(","), self.scheduled_body())
+                .into_bytes(),
         }
     }
 }

@@ -36,6 +36,7 @@ impl World {
         let mut process = Process::new(&self.plan, self.instant(), self.dice.fork());
         let last = &self.weirs[weir];
         (process.last_question, process.stamp) = (last.last_question, last.stamp + 1);
+        process.calendar = last.calendar;
         let stamp = process.stamp;
         self.weirs[weir] = process;
         self.note(format!("w{weir}: starts"));

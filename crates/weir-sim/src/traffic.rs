@@ -1,5 +1,6 @@
 //! Segments on their way: sent, delayed, held up by a cut, and given to whoever holds the other end.
 
+use std::hash::Hash;
 use std::time::Duration;
 
 use crate::wire::{Arrival, End, Party, Segment, WireId};
@@ -30,6 +31,7 @@ impl World {
             return self.agenda.after(RETRANSMIT, Event::Segment(wire, from));
         }
         let Some(Arrival { segment, to, is_open }) = self.network.arrive(wire, from) else { return };
+        (wire, from, &segment).hash(&mut self.history);
         if !is_open {
             // Whoever speaks to nobody is told so.
             if matches!(segment, Segment::Bytes(_) | Segment::SynAck) {

@@ -74,8 +74,8 @@ impl World {
         };
         if let Some((_, Party::Backend(node, Some(pid)))) = self.network.parties(wire, end) {
             self.check_fence(weir, conn, node, pid);
-            self.check_handover(weir, conn, node, pid);
-            self.note_read(weir, conn, node, pid);
+            self.check_handover(weir, conn, (node, pid), bytes);
+            self.note_read(weir, conn, (node, pid), bytes);
         }
         if let Some((_, Party::Client(client))) = self.network.parties(wire, end) {
             self.note_reply(client, bytes);
@@ -96,20 +96,20 @@ impl World {
     }
 
     /// A server connection changes hands at rest.
-    fn check_handover(&mut self, weir: usize, conn: ConnId, node: usize, pid: u32) {
+    fn check_handover(&mut self, weir: usize, conn: ConnId, (node, pid): (usize, u32), bytes: &[u8]) {
         let process = &mut self.weirs[weir];
         let partner = process.worker.partner(conn);
         let before = process.partners.insert(conn, partner).flatten();
         let Some(backend) = self.nodes[node].backends.get(&pid).filter(|_| partner.is_some()) else { return };
         let under_way = self.network.under_way(backend.wire, 0);
-        let is_still = under_way.is_some_and(|bytes| backend.is_at_rest(&bytes));
+        let is_still = under_way.is_some_and(|before| backend.is_at_rest(&before, bytes));
         Law::PooledAtRest.holds(before == partner || is_still, || {
             format!("{partner:?} gets it from {before:?} in the middle of something: {backend:?}")
         });
     }
 
     /// Something is sent for a query that stands alone.
-    fn note_read(&mut self, weir: usize, conn: ConnId, node: usize, pid: u32) {
+    fn note_read(&mut self, weir: usize, conn: ConnId, (node, pid): (usize, u32), bytes: &[u8]) {
         let process = &self.weirs[weir];
         let front = process.worker.partner(conn).and_then(|partner| process.wires.get(&partner));
         let Some((Party::Client(client), _)) = front.and_then(|(wire, _)| self.network.parties(*wire, 0))
@@ -122,7 +122,9 @@ impl World {
         {
             let (data, backends) = self.nodes[node].serving();
             let standby = !data.writes() && backends.get(&pid).is_some_and(Backend::says_standby);
-            self.ledger.read_sent(value, (weir, conn), standby);
+            let text = value.to_string();
+            let is_it = bytes.windows(text.len()).any(|part| part == text.as_bytes());
+            self.ledger.read_sent(value, (weir, conn), standby, is_it);
         }
     }
 
@@ -256,6 +258,7 @@ impl World {
         if self.weirs[weir].is_up {
             self.turn(weir, Worker::tick);
             self.check_sizes(weir);
+            self.check_plan(weir);
         }
         self.agenda.after(TICK, Event::Tick { weir });
     }
@@ -278,9 +281,17 @@ impl World {
         self.agenda.after(Duration::ZERO, Event::Due { weir, stamp });
     }
 
+    /// A callback has come.
+    pub(crate) fn called(&mut self, weir: usize) {
+        if self.weirs[weir].is_up {
+            self.tell_discovery(weir, Seen::Pushed);
+        }
+    }
+
     /// Asks what is due, and publishes.
     pub(crate) fn follow_up(&mut self, weir: usize) {
         let now = self.instant();
+        self.tell_time(weir);
         for request in self.weirs[weir].discovery.due(now) {
             self.ask(weir, request);
         }

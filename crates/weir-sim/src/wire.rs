@@ -36,7 +36,7 @@ pub(crate) enum Party {
 }
 
 /// What travels.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Segment {
     /// Asks for a connection.
     Syn,

@@ -2,6 +2,8 @@
 //! event at a frozen host waits for the thaw.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash};
+use std::mem;
 use std::time::{Duration, Instant};
 
 use weir_worker::Order;
@@ -50,6 +52,10 @@ pub(crate) enum Event {
     Cancel { client: usize, who: u32 },
     /// A kernel has asked whether the other end is there, and it is not.
     Probed { wire: WireId },
+    /// The time has come for which a switchover was scheduled.
+    Scheduled { node: usize },
+    /// One of Patroni's callbacks tells a weir that something has happened.
+    Called { weir: usize },
     /// The next step of a SWITCHOVER.
     Planned { weir: usize },
     /// An operator's order.
@@ -93,6 +99,8 @@ pub(crate) struct World {
     pub(crate) was_paused: bool,
     /// The last number of an application's connection.
     pub(crate) last_who: u32,
+    /// All that happened, condensed.
+    pub(crate) history: DefaultHasher,
     /// What happened, for the message of a failure; bounded.
     pub(crate) story: Vec<String>,
     epoch: Instant,
@@ -121,6 +129,7 @@ impl World {
             is_lossy: !plan.synchronous,
             was_paused: false,
             last_who: 0,
+            history: DefaultHasher::new(),
             story: Vec::new(),
             epoch,
             dice,
@@ -183,21 +192,23 @@ impl World {
             | Event::Finished { node, .. }
             | Event::Stream { node }
             | Event::Acknowledged { node, .. } => postgres(node),
-            Event::Asked { node, ask: Ask::Primary | Ask::Cluster, .. } | Event::Patroni { node, .. } => {
-                patroni(node)
-            }
+            Event::Asked { node, ask: Ask::Primary | Ask::Cluster, .. }
+            | Event::Patroni { node, .. }
+            | Event::Scheduled { node } => patroni(node),
             Event::Answered { weir, .. }
             | Event::Overdue { weir, .. }
             | Event::MonitorEnded { weir, .. }
             | Event::Tick { weir }
             | Event::Due { weir, .. }
             | Event::Planned { weir }
+            | Event::Called { weir }
             | Event::Operator { weir, .. } => [Some(Place::Host(Host::Weir(weir))), None],
             Event::Probed { .. } | Event::Act { .. } | Event::Cancel { .. } | Event::Fault(_) => [None; 2],
         }
     }
 
     fn happen(&mut self, event: Event) {
+        (self.agenda.now(), mem::discriminant(&event)).hash(&mut self.history);
         match event {
             Event::Segment(wire, from) => self.segment(wire, from),
             Event::Asked { node, weir, number, ask } => self.asked(node, weir, number, &ask),
@@ -214,6 +225,8 @@ impl World {
             Event::Act { client } => self.act(client),
             Event::Cancel { client, who } => self.cancel(client, who),
             Event::Probed { wire } => self.transmit(wire, 1, Segment::Reset),
+            Event::Scheduled { node } => self.scheduled_now(node),
+            Event::Called { weir } => self.called(weir),
             Event::Planned { weir } => self.switch_over(weir),
             Event::Operator { weir, order } => self.operate(weir, order),
             Event::Fault(fault) => self.befall(fault),
