@@ -2,6 +2,7 @@
 //! writes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use weir_worker::ConnId;
 
@@ -39,8 +40,8 @@ struct Read {
     sent: Vec<(usize, ConnId)>,
     /// How often a standby has broken it off.
     broken: u32,
-    /// Something of its reply has been forwarded.
-    is_begun: bool,
+    /// When something of its reply was forwarded first.
+    begun_at: Option<Duration>,
     /// It went to a session that may write, where fewer things prove that nothing was done.
     is_elsewhere: bool,
 }
@@ -80,16 +81,24 @@ impl Ledger {
         }
     }
 
-    /// weir sends something on this connection for a query that stands alone; the query itself, if `is_it`.
-    pub(crate) fn read_sent(&mut self, value: u64, conn: (usize, ConnId), standby: bool, is_it: bool) {
+    /// weir sends something on this connection for a query that stands alone. `is_it`: the query itself, at this time.
+    pub(crate) fn read_sent(
+        &mut self,
+        value: u64,
+        conn: (usize, ConnId),
+        standby: bool,
+        is_it: Option<Duration>,
+    ) {
         let read = self.reads.entry(value).or_default();
         read.is_elsewhere |= !standby;
         if !read.tried.contains(&conn) {
             read.tried.push(conn);
         }
-        if is_it && !read.sent.contains(&conn) {
+        if let Some(now) = is_it.filter(|_| !read.sent.contains(&conn)) {
             read.sent.push(conn);
-            Law::RepeatedOnce.holds(read.sent.len() < 2 || !read.is_begun, || {
+            // What weir answers by itself may leave in front of it.
+            let is_begun = read.begun_at.is_some_and(|begun_at| begun_at < now);
+            Law::RepeatedOnce.holds(read.sent.len() < 2 || !is_begun, || {
                 format!("query {value} is sent once more, and part of its reply was forwarded")
             });
             Law::RepeatedOnce.holds(read.sent.len() < 3, || format!("query {value} is sent a third time"));
@@ -97,10 +106,10 @@ impl Ledger {
     }
 
     /// Something of a reply goes to its client.
-    pub(crate) fn read_answered(&mut self, value: u64) {
+    pub(crate) fn read_answered(&mut self, value: u64, now: Duration) {
         // What is answered before it was sent anywhere are messages in front of it.
         if let Some(read) = self.reads.get_mut(&value).filter(|read| !read.sent.is_empty()) {
-            read.is_begun = true;
+            read.begun_at.get_or_insert(now);
         }
     }
 

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use crate::process::Process;
-use crate::wire::{End, Segment, WireId};
-use crate::world::{Event, World};
+use crate::wire::{End, Host, Segment, WireId};
+use crate::world::{Event, Place, World};
 
 impl World {
     /// The kernel ends its connections.
@@ -19,6 +19,10 @@ impl World {
             self.network.close(wire, end);
             let how = if self.dice.once_in(2) { Segment::Fin } else { Segment::Reset };
             self.transmit(wire, end, how);
+        }
+        // Nor is anybody left to carry out what an operator wanted of it.
+        if let Some(waiting) = self.frozen.get_mut(&Place::Host(Host::Weir(weir))) {
+            waiting.retain(|event| !matches!(event, Event::Operator { .. }));
         }
         for node in &mut self.nodes {
             node.monitors.remove(&weir);

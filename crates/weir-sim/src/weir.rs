@@ -123,7 +123,8 @@ impl World {
             let (data, backends) = self.nodes[node].serving();
             let standby = !data.writes() && backends.get(&pid).is_some_and(Backend::says_standby);
             let text = value.to_string();
-            let is_it = bytes.windows(text.len()).any(|part| part == text.as_bytes());
+            let is_there = bytes.windows(text.len()).any(|part| part == text.as_bytes());
+            let is_it = is_there.then_some(self.agenda.now());
             self.ledger.read_sent(value, (weir, conn), standby, is_it);
         }
     }
@@ -135,7 +136,7 @@ impl World {
         if let Some(value) = waits_for.front().and_then(Request::value).filter(|_| waits_for.len() == 1)
             && is_about_it
         {
-            self.ledger.read_answered(value);
+            self.ledger.read_answered(value, self.agenda.now());
         }
     }
 
