@@ -242,6 +242,27 @@ impl Cluster {
         self.layout.thaw(name)
     }
 
+    /// Throws a node's data away and starts it again: Patroni copies the leader's.
+    ///
+    /// # Errors
+    /// No such node, its data cannot be removed, or Patroni cannot be started.
+    pub async fn renew_node(&mut self, name: &str) -> Result<()> {
+        self.layout.crash(name)?;
+        let index = self.layout.nodes.iter().position(|node| node.name == name);
+        let patroni = index.and_then(|index| self.patronis[index].as_mut()).context("no such node")?;
+        patroni.stop(Signal::KILL, Duration::from_secs(5)).await?;
+        let folder = &self.layout.node(name)?.folder;
+        std::fs::remove_dir_all(folder.join("data"))?;
+        // A killed postmaster that nobody has reaped yet looks alive to the next one, by the lock of its socket.
+        for entry in std::fs::read_dir(folder)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(".s.PGSQL.") {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        self.restart_node(name)
+    }
+
     /// The network between the nodes and everybody.
     ///
     /// # Errors

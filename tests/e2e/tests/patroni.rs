@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
 use rustix::process::Signal;
+use tokio_postgres::SimpleQueryMessage;
 use weir_cluster::wait::{Limit, until};
 use weir_cluster::{Authority, Cluster, ClusterOptions, Patroni, http, process, schema, sql};
 use weir_e2e::stack::{ADMIN, Front, Setup};
@@ -157,6 +158,7 @@ async fn ports_lead_to_their_roles(cluster: &Cluster, front: &Front) -> Result<(
     let mut writer = write_client(front).await?;
     until_led_by(&mut writer, leader).await?;
     ensure!(writer.parameter("in_hot_standby") == Some("off"));
+    until_all_replicas_serve(front).await?;
     let mut nodes = BTreeSet::new();
     let mut readers = Vec::new();
     for _ in 0..6 {
@@ -174,6 +176,19 @@ async fn ports_lead_to_their_roles(cluster: &Cluster, front: &Front) -> Result<(
     ensure!(!nodes.contains(&leader.ip().to_string()), "reads on the leader: {nodes:?}");
     ensure!(nodes.len() == 2, "reads do not spread: {nodes:?}");
     Ok(())
+}
+
+/// A replica that is new may have a segment of the log still to replay, which is as much as it may lag.
+async fn until_all_replicas_serve(front: &Front) -> Result<()> {
+    let console = sql::connect(front.weir.write(), ADMIN).await?;
+    until("both replicas to serve reads", Limit::quick(PATIENCE), async || {
+        let rows = console.simple_query("SHOW MEMBERS").await.ok()?;
+        let serves = |message: &&SimpleQueryMessage| {
+            matches!(message, SimpleQueryMessage::Row(row) if row.get("read_eligible") == Some("yes"))
+        };
+        (rows.iter().filter(serves).count() == 2).then_some(())
+    })
+    .await
 }
 
 async fn console_shows_the_members(cluster: &Cluster, front: &Front) -> Result<()> {

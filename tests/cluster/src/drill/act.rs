@@ -159,8 +159,9 @@ impl Stage<'_> {
             (standby == "t").then_some(())
         })
         .await?;
-        // Its timeline has left the leader's, and Patroni leaves it to the operator to throw it away.
-        self.cluster.patronictl("reinit", &[&node.name]).await?;
+        // Its timeline has left the leader's, and Patroni leaves it to the operator to throw it away. Not by `patronictl
+        // reinit`: Patroni 3.0 may be about to rewind it at this moment, and does both at once for ever.
+        self.cluster.renew_node(&node.name).await?;
         let note = format!("{} took writes for {:.0} s", node.name, TWO_WRITABLE.as_secs_f64());
         Ok(Seen { note, ..Seen::default() })
     }
